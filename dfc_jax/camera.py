@@ -1,0 +1,125 @@
+"""Projection, and the affine maps between a photograph and its square crops."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from dfc_jax.ops.rotations import head_rotation
+from dfc_jax.types import Array, Camera, FaceParams
+
+MIN_DEPTH_MM = 1.0
+
+
+def project(camera: Camera, points_mm: Array) -> Array:
+    """Camera-space points (..., 3) to pixels (..., 2).
+
+    Perspective divides by the depth, which is held above `MIN_DEPTH_MM` so that points behind
+    the camera stay finite; whoever draws them has to cull them (the rasterizer does).
+    """
+    xy = points_mm[..., :2]
+    if camera.projection == "perspective":
+        xy = xy / jnp.maximum(points_mm[..., 2:], MIN_DEPTH_MM)
+    return camera.focal_px[..., None] * xy + camera.principal_point
+
+
+def to_camera(params: FaceParams, points_mm: Array) -> Array:
+    """Model-space points (..., 3) to camera space: X_c = R X + t."""
+    rotation = head_rotation(params.rotation)
+    return points_mm @ jnp.swapaxes(rotation, -1, -2) + params.translation_mm
+
+
+def crop_camera(params: FaceParams, size: int) -> Camera:
+    """Perspective camera of a size x size crop, principal point at the crop's centre."""
+    centre = (size - 1) / 2.0
+    return Camera(
+        focal_px=jnp.asarray(params.focal_px), principal_point=jnp.array([centre, centre])
+    )
+
+
+@struct.dataclass
+class Crop:
+    """An axis-aligned square of a photograph, resampled to size x size pixels (NumPy).
+
+    Attributes:
+      centre: (2,) photo pixel at the middle of the square.
+      side_px: () edge of the square in photo pixels.
+      size: pixels along an edge of the crop (static).
+    """
+
+    centre: np.ndarray
+    side_px: float
+    size: int = struct.field(pytree_node=False, default=128)
+
+    @property
+    def scale(self) -> float:
+        """Crop pixels per photo pixel."""
+        return self.size / self.side_px
+
+    @property
+    def to_crop(self) -> np.ndarray:
+        """(2, 3) affine matrix, photo pixel centres to crop pixel centres."""
+        middle = (self.size - 1) / 2.0
+        return np.array(
+            [
+                [self.scale, 0.0, middle - self.scale * self.centre[0]],
+                [0.0, self.scale, middle - self.scale * self.centre[1]],
+            ]
+        )
+
+    @property
+    def to_photo(self) -> np.ndarray:
+        """(2, 3) affine matrix, the inverse of `to_crop`."""
+        middle = (self.size - 1) / 2.0
+        inverse = 1.0 / self.scale
+        return np.array(
+            [
+                [inverse, 0.0, self.centre[0] - inverse * middle],
+                [0.0, inverse, self.centre[1] - inverse * middle],
+            ]
+        )
+
+    def photo_camera(self, camera: Camera) -> Camera:
+        """The crop's camera, expressed in photo pixels."""
+        return dataclasses.replace(
+            camera,
+            focal_px=camera.focal_px / self.scale,
+            principal_point=jnp.asarray(
+                apply_affine(self.to_photo, np.asarray(camera.principal_point))
+            ),
+        )
+
+
+def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Apply a (2, 3) affine matrix to points (..., 2)."""
+    return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+# A crop shows the box of the 68 landmarks with this margin; the forehead lies above the box, so
+# the crop's centre lies above the box's.
+CROP_SCALE = 1.5
+CROP_LIFT = 0.06
+
+
+def crop_of_box(box: np.ndarray, size: int = 128) -> Crop:
+    """The crop for a landmark box (x, y, width, height) in photo pixels.
+
+    The side is `CROP_SCALE` times the longer edge of the box, the centre is moved up by
+    `CROP_LIFT` of that edge.
+
+    Raises:
+      ValueError: the box has no area or is not finite.
+    """
+    x, y, width, height = np.asarray(box, np.float64)
+    if not (np.isfinite([x, y]).all() and 0 < width < np.inf and 0 < height < np.inf):
+        raise ValueError(f"a box needs finite x, y and positive width, height; got {list(box)}")
+    edge = max(width, height)
+    centre = np.array([x + width / 2.0, y + height / 2.0 - CROP_LIFT * edge])
+    return Crop(centre=centre, side_px=CROP_SCALE * edge, size=size)
+
+
+def box_of_points(points: np.ndarray) -> np.ndarray:
+    """Tight box (x, y, width, height) of points (N, 2)."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.concatenate([low, high - low])

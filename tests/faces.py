@@ -1,0 +1,51 @@
+"""Results to write and draw in tests: the mean face, looking into the camera."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from dfc_jax.inference.align import Aligner, Solution
+from dfc_jax.inference.detect import WholeImage
+from dfc_jax.morphable.core import FaceModel, landmarks3d
+from dfc_jax.morphable.model import load_face_model
+from dfc_jax.ops.rotations import FRONTAL
+
+ASTRONAUT = Path(__file__).parent.parent / "examples" / "astronaut.jpg"
+DISTANCE_MM = 1000.0
+FOCAL_PX = 300.0
+SIZE = 128
+
+
+def mean_solution(model: FaceModel) -> Solution:
+    """The mean face, wholly inside the crop, with a flow that turns around the centre."""
+    vertices = model.mean_mm @ jnp.asarray(FRONTAL) + jnp.array([0.0, 0.0, DISTANCE_MM])
+    landmarks = landmarks3d(model, vertices)
+    middle = (SIZE - 1) / 2.0
+    y, x = np.mgrid[:SIZE, :SIZE] - middle
+    flow = jnp.asarray(np.stack([-y, x], axis=-1) / 4.0)
+    return Solution(
+        flow=flow,
+        mask=jnp.asarray((x**2 + y**2 < 40**2).astype(np.float32)),
+        refined_flow=flow,
+        refined_mask=jnp.asarray(x**2 + y**2 < 50**2),
+        landmarks_px=FOCAL_PX * landmarks[:, :2] / landmarks[:, 2:] + middle,
+        landmarks3d_mm=landmarks,
+        vertices_mm=vertices,
+        rotation=jnp.asarray(FRONTAL),
+        translation_mm=jnp.array([0.0, 0.0, DISTANCE_MM]),
+        focal_px=jnp.asarray(FOCAL_PX),
+        identity=jnp.zeros(3),
+        expression=jnp.zeros(model.n_expression),
+        residual_px=jnp.asarray(0.5),
+    )
+
+
+def mean_aligner(detector=None, solver=None, **keywords) -> Aligner:
+    """An aligner without a network: finds the mean face in every crop."""
+    model = load_face_model()
+    solution = mean_solution(model)
+    versions = {"dfc_jax": "0", "weights": "fake", "face_model": model.version}
+    return Aligner(
+        solver or (lambda crop: solution), model, detector or WholeImage(), versions, **keywords
+    )
