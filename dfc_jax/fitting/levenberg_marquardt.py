@@ -1,0 +1,256 @@
+"""Levenberg-Marquardt for any residual, with optional box bounds; runs under jit and vmap.
+
+Each step minimises the damped model ``m(h) = g.h + h.(H + mu D) h / 2`` with ``g = J^T r`` and
+``H = J^T J``. The damping mu follows the gain ratio (Nielsen, "Damping parameter in Marquardt's
+method", IMM-REP-1999-05, 1999); D is the running maximum of the diagonal of H (More, "The
+Levenberg-Marquardt algorithm", 1978), which makes the steps independent of the parameters' units.
+
+Bounds are kept by projection with an active set (Bertsekas, "Projected Newton methods for
+optimization problems with simple constraints", SIAM J. Control 20, 1982): a variable at a bound
+whose gradient points outwards is held; a variable that the step takes across a bound is stopped
+there and the others are solved for again, with it in place.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.scipy.linalg import cho_factor, cho_solve
+
+from dfc_jax.types import Array
+
+# How often one step solves again after stopping variables at their bounds.
+_ACTIVE_SET_PASSES = 3
+_MAX_DAMPING = 1e12
+
+
+class Status(enum.IntEnum):
+    """Why `levenberg_marquardt` stopped.
+
+    MAX_STEPS: all steps were used; CONVERGED_FTOL, _XTOL, _GTOL: the named tolerance was met;
+    STALLED: no damping gave a lower cost; NON_FINITE: the residual at the start, or the Jacobian
+    at an accepted point, is not finite.
+    """
+
+    MAX_STEPS = 0
+    CONVERGED_FTOL = 1
+    CONVERGED_XTOL = 2
+    CONVERGED_GTOL = 3
+    STALLED = 4
+    NON_FINITE = 5
+
+
+@struct.dataclass
+class LMHistory:
+    """One entry for the start and one after each of S = `max_steps`; padded with the last.
+
+    Attributes:
+      cost: (S + 1,) cost of the best point so far; never increases.
+      damping: (S + 1,) mu for the next step.
+      gain_ratio: (S + 1,) actual over predicted reduction of the step; 0 for the start and for
+        trials that are not finite. The step was accepted where it is positive.
+    """
+
+    cost: Array
+    damping: Array
+    gain_ratio: Array
+
+
+@struct.dataclass
+class LMResult:
+    """Result of `levenberg_marquardt`.
+
+    Attributes:
+      x: (n,) the best point found.
+      cost: () ``0.5 ||r(x)||^2``.
+      status: () int32, a `Status`.
+      n_steps: () int32, trial steps taken, accepted or not.
+      history: cost, damping and gain ratio of every step.
+    """
+
+    x: Array
+    cost: Array
+    status: Array
+    n_steps: Array
+    history: LMHistory
+
+
+@struct.dataclass
+class _State:
+    x: Array
+    residual: Array
+    cost: Array
+    damping: Array
+    growth: Array
+    scale: Array
+    status: Array
+    n_steps: Array
+    history: LMHistory
+
+
+def levenberg_marquardt(
+    residual_fn: Callable[..., Array],
+    x0: Array,
+    *args,
+    max_steps: int = 50,
+    jacobian_fn: Callable[..., Array] | None = None,
+    lower: Array | None = None,
+    upper: Array | None = None,
+    ftol: float = 1e-6,
+    xtol: float = 1e-6,
+    gtol: float = 1e-6,
+    initial_damping: float = 1e-3,
+) -> LMResult:
+    """Minimise ``0.5 ||residual_fn(x, *args)||^2`` from x0 (n,), within optional bounds.
+
+    Args:
+      residual_fn: x (n,) and `args` to residuals (m,).
+      x0: start; projected into the bounds.
+      *args: passed on to `residual_fn` and `jacobian_fn`.
+      max_steps: trial steps at most (static).
+      jacobian_fn: x and `args` to the Jacobian (m, n); `jax.jacfwd` of the residual by default.
+      lower, upper: bounds, broadcast to (n,); equal bounds fix a variable.
+      ftol: stop when a step changes the cost, and was predicted to, by less than this part.
+      xtol: stop when an accepted step is shorter than this part of ``||x||``.
+      gtol: stop when the cosine between the residual and every column of the Jacobian that is
+        free to move is at most this.
+      initial_damping: mu of the first step, relative to the diagonal of H.
+
+    Raises nothing: `Status` tells what happened, and x is the best finite point seen.
+    """
+    if jacobian_fn is None:
+        jacobian_fn = jax.jacfwd(residual_fn)
+    bounds = _bounds(x0, lower, upper)
+    x0 = x0 if bounds is None else jnp.clip(x0, *bounds)
+    initial = _initial_state(x0, residual_fn(x0, *args), initial_damping, max_steps)
+
+    def body(state: _State) -> _State:
+        jacobian = jacobian_fn(state.x, *args)
+        gradient = state.residual @ jacobian
+        hessian = jacobian.T @ jacobian
+        scale = jnp.maximum(state.scale, jnp.diagonal(hessian))
+        held = _held(state.x, gradient, bounds)
+        step = _solve(hessian, gradient, state.damping * scale, state.x, held, bounds)
+        trial = state.x + step if bounds is None else jnp.clip(state.x + step, *bounds)
+        residual = residual_fn(trial, *args)
+        predicted = -(gradient @ step + 0.5 * step @ hessian @ step)
+        new = _update(dataclasses.replace(state, scale=scale), trial, residual, predicted)
+        status = _status(state, new, predicted, step, (ftol, xtol))
+        flat = jnp.where(held, 0.0, jnp.abs(gradient)) / jnp.sqrt(jnp.where(scale > 0, scale, 1.0))
+        stationary = jnp.max(flat) <= gtol * jnp.sqrt(2.0 * state.cost)
+        broken = ~jnp.isfinite(jnp.sum(hessian) + jnp.sum(gradient))
+        status = jnp.where(stationary, Status.CONVERGED_GTOL, status)
+        status = jnp.where(broken, Status.NON_FINITE, status)
+        # A point that was stationary already stays where it is, to the last bit.
+        kept = jax.tree.map(lambda a, b: jnp.where(stationary | broken, a, b), state, new)
+        return dataclasses.replace(kept, status=status.astype(jnp.int32))
+
+    def running(state: _State) -> Array:
+        return (state.status == Status.MAX_STEPS) & (state.n_steps < max_steps)
+
+    final = jax.lax.while_loop(running, body, initial)
+    index = jnp.minimum(jnp.arange(max_steps + 1), final.n_steps)
+    history = jax.tree.map(lambda values: values[index], final.history)
+    return LMResult(
+        x=final.x,
+        cost=final.cost,
+        status=final.status,
+        n_steps=final.n_steps,
+        history=history,
+    )
+
+
+def _bounds(x0: Array, lower, upper) -> tuple[Array, Array] | None:
+    if lower is None and upper is None:
+        return None
+    low = jnp.broadcast_to(-jnp.inf if lower is None else lower, x0.shape).astype(x0.dtype)
+    high = jnp.broadcast_to(jnp.inf if upper is None else upper, x0.shape).astype(x0.dtype)
+    return low, high
+
+
+def _initial_state(x0: Array, residual: Array, damping: float, max_steps: int) -> _State:
+    cost = 0.5 * jnp.sum(residual**2)
+    empty = jnp.zeros(max_steps + 1, cost.dtype)
+    mu = jnp.asarray(damping, cost.dtype)
+    return _State(
+        x=x0,
+        residual=residual,
+        cost=cost,
+        damping=mu,
+        growth=jnp.asarray(2.0, cost.dtype),
+        scale=jnp.zeros_like(x0),
+        status=jnp.where(jnp.isfinite(cost), Status.MAX_STEPS, Status.NON_FINITE).astype(jnp.int32),
+        n_steps=jnp.int32(0),
+        history=LMHistory(
+            cost=empty.at[0].set(cost), damping=empty.at[0].set(mu), gain_ratio=empty
+        ),
+    )
+
+
+def _held(x: Array, gradient: Array, bounds: tuple[Array, Array] | None) -> Array:
+    """Variables at a bound that the descent direction would cross."""
+    if bounds is None:
+        return jnp.zeros(x.shape, bool)
+    low, high = bounds
+    return ((x <= low) & (gradient >= 0)) | ((x >= high) & (gradient <= 0)) | (low >= high)
+
+
+def _solve(hessian: Array, gradient: Array, damping: Array, x: Array, held: Array, bounds) -> Array:
+    """The damped step; NaN where the matrix is not positive definite."""
+    # A column of zeros (a parameter without effect) would make the matrix singular.
+    matrix = hessian + jnp.diag(jnp.where(damping > 0, damping, 1.0))
+    if bounds is None:
+        return -cho_solve(cho_factor(matrix, lower=True), gradient)
+    stopped = jnp.zeros_like(x)
+    for _ in range(_ACTIVE_SET_PASSES):
+        fixed = held[:, None] | held[None, :]
+        reduced = jnp.where(fixed, jnp.eye(x.size, dtype=x.dtype), matrix)
+        right = jnp.where(held, stopped, -(gradient + matrix @ stopped))
+        free = x + cho_solve(cho_factor(reduced, lower=True), right)
+        inside = jnp.clip(free, *bounds)
+        held = held | (free != inside)
+        stopped = jnp.where(held, inside - x, 0.0)
+    return inside - x
+
+
+def _update(state: _State, trial: Array, residual: Array, predicted: Array) -> _State:
+    """Accept or reject the trial and set the damping, after Nielsen."""
+    cost = 0.5 * jnp.sum(residual**2)
+    usable = jnp.isfinite(cost) & (predicted > 0)
+    gain = jnp.where(usable, state.cost - cost, 0.0) / jnp.where(usable, predicted, 1.0)
+    accept = gain > 0
+    shrink = jnp.maximum(1.0 / 3.0, 1.0 - (2.0 * gain - 1.0) ** 3)
+    damping = state.damping * jnp.where(accept, shrink, state.growth)
+    n_steps = state.n_steps + 1
+    best = jnp.where(accept, cost, state.cost)
+    return dataclasses.replace(
+        state,
+        x=jnp.where(accept, trial, state.x),
+        residual=jnp.where(accept, residual, state.residual),
+        cost=best,
+        damping=damping,
+        growth=jnp.where(accept, 2.0, 2.0 * state.growth),
+        n_steps=n_steps,
+        history=LMHistory(
+            cost=state.history.cost.at[n_steps].set(best),
+            damping=state.history.damping.at[n_steps].set(damping),
+            gain_ratio=state.history.gain_ratio.at[n_steps].set(gain),
+        ),
+    )
+
+
+def _status(
+    old: _State, new: _State, predicted: Array, step: Array, tolerances: tuple[float, float]
+) -> Array:
+    ftol, xtol = tolerances
+    accepted = new.cost < old.cost
+    # A step that promises nothing means convergence only where damping did not make it short.
+    honest = accepted | (old.damping <= 1.0)
+    small_cost = (predicted <= ftol * old.cost) & (old.cost - new.cost <= ftol * old.cost) & honest
+    small_step = jnp.linalg.norm(step) <= xtol * (jnp.linalg.norm(old.x) + xtol)
+    status = jnp.where(new.damping > _MAX_DAMPING, Status.STALLED, Status.MAX_STEPS)
+    status = jnp.where(accepted & small_step, Status.CONVERGED_XTOL, status)
+    return jnp.where(small_cost, Status.CONVERGED_FTOL, status)
