@@ -1,0 +1,203 @@
+"""The networks as pure functions: `init`, `apply`, and a code of the template that can be kept.
+
+Variables are a dict of arrays: "params", and "batch_stats" for networks with normalisation.
+Crops are (B, S, S, 3) RGB in [0, 1], S a multiple of 16 (128 in practice). The target may have
+batch 1: it is then encoded once and serves every source. The functions are compiled once per spec
+and shape; inside a larger jit they become a part of it.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from dfc_jax.nets.decoder import LiteDecoder, PaperDecoder
+from dfc_jax.nets.encoder import LiteEncoder, PaperEncoder
+from dfc_jax.types import Array
+
+Variables = dict[str, Any]
+
+TRUNCATED_STD = 0.87962566  # of a standard normal cut off at two standard deviations
+HEADS_GAIN = 1e-4  # on the variance
+
+
+@dataclasses.dataclass(frozen=True)
+class NetSpec:
+    """Everything that determines a network's function, apart from its variables.
+
+    Attributes:
+      family: "paper" (Yu et al. 2017) or "lite" (for a CPU).
+      tied: one encoder for source and target.
+      tail: channels of the last layers of the paper's flow decoder.
+      widths: channels from the largest to the smallest feature map.
+      depths: lite only, residual blocks of the encoders at each size.
+      decoder_depths: lite only, residual blocks of the decoder at each size.
+    """
+
+    family: Literal["paper", "lite"]
+    tied: bool = False
+    tail: tuple[int, ...] = (2, 2, 2)
+    widths: tuple[int, ...] = (16, 32, 64, 128, 256)
+    depths: tuple[int, ...] = ()
+    decoder_depths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.family not in ("paper", "lite"):
+            raise ValueError(f"the family must be 'paper' or 'lite'; got {self.family!r}")
+
+
+# The paper's tail passes everything through two channels of ReLU, which can die; this one cannot.
+_WIDE = NetSpec("paper", tail=(16, 16, 2))
+_LITE = NetSpec("lite", widths=(16, 32, 64, 128), depths=(0, 1, 2, 2), decoder_depths=(0, 0, 1, 2))
+
+SPECS: dict[str, NetSpec] = {
+    "paper": NetSpec("paper"),
+    "paper-tied": NetSpec("paper", tied=True),
+    "paper-wide": _WIDE,
+    "paper-wide-tied": dataclasses.replace(_WIDE, tied=True),
+    "lite": _LITE,
+    "lite-tied": dataclasses.replace(_LITE, tied=True),
+}
+
+
+@struct.dataclass
+class Outputs:
+    """What a network says about each pixel of the source.
+
+    Attributes:
+      flow: (B, S, S, 2) pixels, from source to target.
+      logits: (B, S, S, 2) of (not matchable, matchable).
+    """
+
+    flow: Array
+    logits: Array
+
+
+class Network(nn.Module):
+    """Two encoders (one, if tied) and the decoders of a spec."""
+
+    spec: NetSpec
+
+    def setup(self) -> None:
+        spec = self.spec
+        if spec.family == "paper":
+            encoder: Callable[[], nn.Module] = functools.partial(PaperEncoder, spec.widths)
+            self.flow_decoder = PaperDecoder(spec.widths[-1], spec.tail)
+            self.matchability_decoder = PaperDecoder(spec.widths[-1] // 2, (2,))
+        else:
+            encoder = functools.partial(LiteEncoder, spec.widths, spec.depths)
+            self.decoder = LiteDecoder(spec.widths, spec.decoder_depths)
+        self.encoder = encoder()
+        self.target_encoder = self.encoder if spec.tied else encoder()
+
+    def __call__(self, source: Array, target: Array, train: bool = False) -> Outputs:
+        # One target for the whole batch has no batch to take statistics over.
+        code = self.encode_target(target, train and target.shape[0] == source.shape[0] > 1)
+        return self.with_code(source, code, train)
+
+    def encode_target(self, target: Array, train: bool = False) -> Array:
+        return self.target_encoder(target, train)[0]
+
+    def with_code(self, source: Array, code: Array, train: bool = False) -> Outputs:
+        own, skips = self.encoder(source, train)
+        both = jnp.concatenate([own, jnp.broadcast_to(code, own.shape)], axis=-1)
+        if self.spec.family == "paper":
+            return Outputs(self.flow_decoder(both), self.matchability_decoder(both))
+        return Outputs(*self.decoder(both, skips, train))
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def init(key: Array, spec: NetSpec) -> Variables:
+    """Fresh variables (float32) of a network.
+
+    Kernels are truncated normal of variance 2 / fan-in (He et al. 2015), biases 0, normalisation
+    is the identity. The lite network's heads start small, hence near the centre of the crop.
+    """
+    crop = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes = dict(jax.eval_shape(Network(spec).init, key, crop, crop))
+    # One draw for all kernels: a generator for each takes XLA half a minute to compile.
+    pool = jax.random.truncated_normal(key, -2.0, 2.0, (param_count(shapes),)) / TRUNCATED_STD
+    start = 0
+
+    def initial(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> Array:
+        nonlocal start
+        *parents, name = (str(entry.key) for entry in path)
+        if name != "kernel":
+            return jnp.full(leaf.shape, float(name in ("scale", "var")), leaf.dtype)
+        values = pool[start : start + leaf.size].reshape(leaf.shape)
+        start += leaf.size
+        return values * math.sqrt(2.0 / _fan_in(parents[-1], leaf.shape))
+
+    return jax.tree_util.tree_map_with_path(initial, shapes)
+
+
+def _fan_in(layer: str, shape: tuple[int, ...]) -> float:
+    taps = math.prod(shape[:-1])
+    if layer.startswith("Deconv3x3"):
+        return taps / 4.0  # A quarter of the taps meets each output.
+    return taps / HEADS_GAIN if layer == "heads" else taps
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def apply(variables: Variables, source: Array, target: Array, spec: NetSpec) -> Outputs:
+    """Flow and matchability of sources (B, S, S, 3) against targets (B or 1, S, S, 3)."""
+    return cast(Outputs, Network(spec).apply(variables, source, target))
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def apply_train(
+    variables: Variables, source: Array, target: Array, spec: NetSpec
+) -> tuple[Outputs, Variables]:
+    """`apply` with the batch's own statistics, and the updated state.
+
+    Images of type bfloat16 make the network compute in it; outputs, parameters and state are
+    float32 all the same. The state holds every collection of `variables` but "params":
+    {"batch_stats": ...}, or {} for a network without normalisation.
+    """
+    outputs, state = Network(spec).apply(
+        variables, source, target, train=True, mutable=["batch_stats"]
+    )
+    return outputs, dict(state)
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def encode_target(variables: Variables, target: Array, spec: NetSpec) -> Array:
+    """Code (B, S/16, S/16, C) of targets (B, S, S, 3), for `apply_with_code`."""
+    return cast(Array, Network(spec).apply(variables, target, method="encode_target"))
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def apply_with_code(variables: Variables, source: Array, code: Array, spec: NetSpec) -> Outputs:
+    """`apply` with the target's code from `encode_target` (batch B or 1)."""
+    return cast(Outputs, Network(spec).apply(variables, source, code, method="with_code"))
+
+
+def untie(variables: Variables, spec: NetSpec) -> tuple[Variables, NetSpec]:
+    """The same function with two encoders, both starting from the tied one.
+
+    Raises:
+      ValueError: the network's encoders are not tied.
+    """
+    if not spec.tied:
+        raise ValueError("the encoders of this network are already untied")
+    untied = {
+        name: {**tree, "target_encoder": tree["encoder"]} if "encoder" in tree else tree
+        for name, tree in variables.items()
+    }
+    return untied, dataclasses.replace(spec, tied=False)
+
+
+def param_count(variables: Variables) -> int:
+    """Number of trained parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+def matchability(logits: Array) -> Array:
+    """Logits (..., 2) to the probability (...) that a pixel is matchable."""
+    return jax.nn.softmax(logits, axis=-1)[..., 1]

@@ -1,0 +1,128 @@
+"""Weight files: float16 safetensors whose header says which network they belong to."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from dfc_jax.nets.variants import NetSpec, Variables, init
+
+WEIGHTS_DIR = Path(__file__).parent.parent / "assets" / "weights"
+SUFFIX = ".safetensors"
+
+
+class WeightsError(ValueError):
+    """A weight file is missing, damaged or of another network; the message says which and how."""
+
+
+def save(
+    path: str | os.PathLike[str], variables: Variables, spec: NetSpec, metadata: dict[str, Any]
+) -> None:
+    """Write variables as float16, with the spec and `metadata` (JSON) in the header.
+
+    The file appears complete or not at all.
+
+    Raises:
+      WeightsError: a value does not fit into float16 or is not finite.
+      ValueError: `variables` are not those of `spec`.
+    """
+    path = Path(path)
+    flat = {name: np.asarray(leaf, np.float32) for name, leaf in _flatten(variables).items()}
+    problem = _mismatch(flat, spec)
+    if problem:
+        raise ValueError(f"these variables are not of this network: {problem}")
+    for name, leaf in flat.items():
+        if not np.max(np.abs(leaf), initial=0.0) <= np.finfo(np.float16).max:
+            raise WeightsError(f"{path}: {name} is not finite in float16; nothing was written")
+    header = {"spec": json.dumps(dataclasses.asdict(spec)), "metadata": json.dumps(metadata)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file({name: leaf.astype(np.float16) for name, leaf in flat.items()}, aside, header)
+        aside.chmod(0o644)  # safetensors leaves it readable for its owner alone
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load(path_or_name: str | os.PathLike[str]) -> tuple[Variables, NetSpec, dict[str, Any]]:
+    """Read variables (NumPy float32), the spec and the metadata of a file.
+
+    A bare name such as "lite" stands for the file of that name that comes with the package.
+
+    Raises:
+      WeightsError: the file is missing, cannot be read, or does not hold the network it names.
+    """
+    path = resolve(path_or_name)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weight file; {_available()}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise WeightsError(
+            f"{path}: cannot be read as safetensors ({error}); copy or download the file again"
+        ) from error
+    try:
+        spec = _spec_from_json(header["spec"])
+        metadata = json.loads(header["metadata"])
+        problem = _mismatch(flat, spec)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: its header does not describe a network of this version of dfc_jax "
+            f"({error}); write the file with dfc_jax.nets.weights.save"
+        ) from error
+    if problem:
+        raise WeightsError(
+            f"{path}: does not hold the network that its header names ({problem}); "
+            "write the file again from its checkpoint"
+        )
+    return unflatten_dict(flat, sep="/"), spec, metadata
+
+
+def resolve(path_or_name: str | os.PathLike[str]) -> Path:
+    """The path of a weight file; a bare name lies in the package's assets."""
+    path = Path(path_or_name)
+    if path.suffix == SUFFIX or len(path.parts) > 1:
+        return path
+    return WEIGHTS_DIR / f"{path}{SUFFIX}"
+
+
+def _available() -> str:
+    names = sorted(path.stem for path in WEIGHTS_DIR.glob(f"*{SUFFIX}"))
+    return f"the names that come with the package are: {', '.join(names) or 'none'}"
+
+
+def _flatten(variables: Variables) -> dict[str, Any]:
+    return flatten_dict(variables, sep="/")
+
+
+def _spec_from_json(text: str) -> NetSpec:
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in json.loads(text).items()
+    }
+    return NetSpec(**fields)
+
+
+def _mismatch(flat: dict[str, np.ndarray], spec: NetSpec) -> str:
+    """What is wrong with flat arrays as variables of `spec`, "" if nothing is."""
+    wanted = _flatten(jax.eval_shape(lambda key: init(key, spec), jax.random.key(0)))
+    for name in sorted(wanted.keys() | flat.keys()):
+        if name not in flat:
+            return f"{name} is missing"
+        if name not in wanted:
+            return f"{name} is unexpected"
+        if flat[name].shape != wanted[name].shape:
+            return f"{name} has shape {flat[name].shape} instead of {wanted[name].shape}"
+        if not np.isfinite(flat[name]).all():
+            return f"{name} holds values that are not finite"
+    return ""

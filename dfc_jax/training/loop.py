@@ -1,0 +1,206 @@
+"""The loop around the steps: logging, checkpoints, stopping early, and a clear stop when the loss
+diverges."""
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from dfc_jax.training.checkpoints import Checkpoints
+from dfc_jax.training.sharding import put_batches, replicated
+from dfc_jax.training.state import TrainState
+from dfc_jax.training.step import Batch, Metrics, StepFn
+from dfc_jax.types import Array
+
+LogFn = Callable[[int, dict[str, float]], None]
+EvaluateFn = Callable[[TrainState], dict[str, float]]
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss is no longer finite; the message names the step and the checkpoint to go back to."""
+
+
+def fit(
+    state: TrainState,
+    batches: Iterator[Any],
+    step_fn: StepFn,
+    *,
+    steps: int,
+    key: Array,
+    mesh: Mesh,
+    log: LogFn,
+    steps_per_call: int = 1,
+    log_every: int = 100,
+    evaluate: EvaluateFn | None = None,
+    checkpoints: Checkpoints | None = None,
+    save_every: int = 1000,
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainState:
+    """Train from ``state.step`` to `steps`.
+
+    A run that resumes from a checkpoint repeats the losses of the one it continues if `batches`
+    starts with the batch of step ``state.step``: step n takes its key from n alone. Calls end at
+    multiples of `steps_per_call`; a run that resumes between two of them makes one shorter call
+    first.
+
+    The devices always have the next call waiting: while they work, the host reads the metrics of
+    the call before and prepares the call after. At most two calls are under way at a time.
+
+    Args:
+      state: of `create_state` or `Checkpoints.restore`; its memory is given away.
+      batches: NumPy trees with leaves (B, ...), this process's part of each batch.
+      step_fn: of `make_train_step`.
+      steps: the step to stop at; with `state.step` already there nothing happens.
+      key: root key of the run.
+      log: called with a step and the means of its metrics since the last call, among them
+        "seconds_per_step", which leaves out compilation, evaluation and saving.
+      steps_per_call: steps in one call of `step_fn`.
+      evaluate: called on the state before each save; its scores are logged and choose the best.
+      checkpoints: where to save, every `save_every` steps and at the end.
+      stop: asked after each call whether to end early, with a checkpoint. Several processes ask
+        each other at the steps that are logged or saved, so that they stop at the same one.
+
+    Returns:
+      The last state; its step is below `steps` if `stop` said so.
+
+    Raises:
+      TrainingDiverged: a loss was not finite (found one call later, and before any save).
+      ValueError: `batches` ran out, or `steps`, `log_every` or `save_every` is not a multiple of
+        `steps_per_call`.
+    """
+    for name, number in (("steps", steps), ("log_every", log_every), ("save_every", save_every)):
+        if number % steps_per_call:
+            raise ValueError(f"{name} is {number}, not a multiple of {steps_per_call} in a call")
+    key = _everywhere(key, mesh)
+    recent = _Recent(int(state.step), checkpoints)
+    calls = _calls(batches, int(state.step), steps, steps_per_call, mesh)
+    call = next(calls, None)
+    while call is not None:
+        step, batch = call
+        if batch is None:
+            raise ValueError(f"the data ended before step {step} of {steps}")
+        state, metrics = step_fn(state, batch, key)
+        call = next(calls, None)
+        recent.add(step, metrics)
+        save = step == steps or step % save_every == 0
+        boundary = save or step % log_every == 0
+        stopping = step < steps and _all_stop(stop, boundary)
+        if boundary or stopping:
+            log(step, recent.means())
+        if save or stopping:
+            scores = evaluate(state) if evaluate and not stopping else None
+            if scores:
+                log(step, scores)
+            if checkpoints is not None:
+                checkpoints.save(state, scores or None)
+            recent.restart_clock()
+        if stopping:
+            break
+    if checkpoints is not None:
+        checkpoints.wait()
+    return state
+
+
+def _everywhere(key: Array, mesh: Mesh) -> Array:
+    """A key on all devices; `device_put` does not take keys to those of other processes."""
+    wrap = partial(jax.random.wrap_key_data, impl=jax.random.key_impl(key))
+    return jax.jit(wrap, out_shardings=replicated(mesh))(jax.device_get(jax.random.key_data(key)))
+
+
+def _calls(
+    batches: Iterator[Any], step: int, steps: int, steps_per_call: int, mesh: Mesh
+) -> Iterator[tuple[int, Batch | None]]:
+    """The last step and the batches of each call; None and the missing step where data end."""
+    while step < steps:
+        several = []
+        for _ in range(steps_per_call - step % steps_per_call):
+            step += 1
+            batch = next(batches, None)
+            if batch is None:
+                yield step, None
+                return
+            several.append(batch)
+        yield step, put_batches(several, mesh)
+
+
+def _all_stop(stop: Callable[[], bool], boundary: bool) -> bool:
+    """Whether to stop at this step, the same answer in every process.
+
+    They ask only at boundaries, where the host waits for the devices anyhow.
+    """
+    if jax.process_count() == 1:
+        return stop()
+    return boundary and bool(multihost_utils.process_allgather(np.array(stop())).any())
+
+
+class _Recent:
+    """The calls since the last log: their metrics and their time."""
+
+    def __init__(self, step: int, checkpoints: Checkpoints | None) -> None:
+        self._step = step
+        self._checkpoints = checkpoints
+        self._under_way: Metrics | None = None
+        self._values: list[dict[str, np.ndarray]] = []
+        self._compiled = 0
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave the time until now out of "seconds_per_step"."""
+        self._clock = (self._step, time.perf_counter())
+
+    def add(self, step: int, metrics: Metrics) -> None:
+        """Note a call that ends at `step`; wait for the one before it.
+
+        Raises:
+          TrainingDiverged: a loss of the call before is not finite.
+        """
+        self._read()
+        count = step - self._step
+        self._under_way, self._step = metrics, step
+        if count != self._compiled:
+            jax.block_until_ready(metrics)
+            self._compiled = count
+            self.restart_clock()
+
+    def means(self) -> dict[str, float]:
+        """Means of the metrics of each step, and the time that a step took.
+
+        Raises:
+          TrainingDiverged: a loss of the last call is not finite.
+        """
+        self._read()
+        means = {
+            name: float(np.mean(np.concatenate([values[name] for values in self._values])))
+            for name in self._values[0]
+        }
+        since, start = self._clock
+        if self._step > since:
+            means["seconds_per_step"] = (time.perf_counter() - start) / (self._step - since)
+            self.restart_clock()
+        self._values = []
+        return means
+
+    def _read(self) -> None:
+        """Wait for the last call and take its metrics from the devices."""
+        if self._under_way is not None:
+            self._values.append(jax.device_get(self._under_way))
+            self._under_way = None
+            self._check(self._step, self._values[-1]["loss"])
+
+    def _check(self, last: int, losses: np.ndarray) -> None:
+        """Losses (K,) of the steps up to `last`."""
+        broken = np.flatnonzero(~np.isfinite(losses))
+        if not len(broken):
+            return
+        where = "none"
+        if self._checkpoints is not None and (step := self._checkpoints.latest_step()) is not None:
+            where = f"step {step} in {self._checkpoints.folder}"
+        raise TrainingDiverged(
+            f"the loss of step {last - len(losses) + 1 + broken[0]} is {losses[broken[0]]}; last "
+            f"checkpoint: {where}. Lower the learning rate or clip the gradient's norm, and resume"
+        )

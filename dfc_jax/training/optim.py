@@ -1,0 +1,78 @@
+"""Optimizers and learning-rate schedules of the two training stages."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Settings of `make_optimizer`.
+
+    Attributes:
+      learning_rate: the highest one.
+      steps: of the whole run; the cosine ends here.
+      name: "adam", or "adamw" with `weight_decay` on kernels only.
+      schedule: "cosine" to zero, "piecewise" constant, or "constant".
+      boundaries: for "piecewise": (step, learning rate from this step on), in order.
+      warmup_steps: rise linearly from zero for this long, whatever the schedule.
+      clip_norm: global norm of the gradient at most; 0 switches clipping off.
+    """
+
+    learning_rate: float
+    steps: int
+    name: Literal["adam", "adamw"] = "adam"
+    schedule: Literal["cosine", "piecewise", "constant"] = "cosine"
+    boundaries: tuple[tuple[int, float], ...] = ()
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in ("adam", "adamw"):
+            raise ValueError(f"optimizer must be 'adam' or 'adamw'; got {self.name!r}")
+        if self.schedule not in ("cosine", "piecewise", "constant"):
+            raise ValueError(
+                f"schedule must be 'cosine', 'piecewise' or 'constant'; got {self.schedule!r}"
+            )
+        if not 0 <= self.warmup_steps < self.steps:
+            raise ValueError(
+                f"warm-up must be shorter than the run: {self.warmup_steps} of {self.steps} steps"
+            )
+        if self.weight_decay and self.name == "adam":
+            raise ValueError("weight decay needs the optimizer 'adamw'")
+
+
+def learning_rate(config: OptimConfig) -> optax.Schedule:
+    """The schedule: step to learning rate."""
+    after_warmup = config.steps - config.warmup_steps
+    if config.schedule == "cosine":
+        main = optax.cosine_decay_schedule(config.learning_rate, after_warmup)
+    elif config.schedule == "piecewise":
+        steps = [step - config.warmup_steps for step, _ in config.boundaries]
+        rates = [config.learning_rate, *(rate for _, rate in config.boundaries)]
+        main = optax.join_schedules([optax.constant_schedule(rate) for rate in rates], steps)
+    else:
+        main = optax.constant_schedule(config.learning_rate)
+    if config.warmup_steps == 0:
+        return main
+    rise = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
+    return optax.join_schedules([rise, main], [config.warmup_steps])
+
+
+def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:
+    """Adam or AdamW with the configured schedule, after clipping by global norm."""
+    rate = learning_rate(config)
+    if config.name == "adamw":
+        update = optax.adamw(rate, weight_decay=config.weight_decay, mask=_kernels)
+    else:
+        update = optax.adam(rate)
+    if config.clip_norm > 0:
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    return update
+
+
+def _kernels(params: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

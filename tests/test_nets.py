@@ -1,0 +1,183 @@
+"""The networks: the paper's table, the re-ordered convolutions, codes and tying."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from dfc_jax import nets
+from dfc_jax.nets import blocks, decoder
+
+SMALL = {
+    "paper": nets.NetSpec("paper", widths=(4, 4, 8, 8, 16)),
+    "lite": nets.NetSpec(
+        "lite", widths=(4, 6, 8, 10), depths=(0, 0, 0, 1), decoder_depths=(0,) * 4
+    ),
+}
+
+
+def noise(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def shapes_of(spec: nets.NetSpec, size: int = 128):
+    crop = jax.ShapeDtypeStruct((3, size, size, 3), jnp.float32)
+    template = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(lambda key: nets.init(key, spec), jax.random.key(0))
+    outputs = jax.eval_shape(lambda v, s, t: nets.apply(v, s, t, spec), variables, crop, template)
+    code = jax.eval_shape(lambda v, t: nets.encode_target(v, t, spec), variables, template)
+    return variables, outputs, code
+
+
+@pytest.mark.parametrize(("name", "count"), [("paper-tied", 8_034_416), ("paper", 8_620_784)])
+def test_paper_network_has_the_parameters_of_its_table(name: str, count: int) -> None:
+    variables, outputs, code = shapes_of(nets.SPECS[name])
+    assert nets.param_count(variables) == count
+    assert code.shape == (1, 8, 8, 256)
+    assert outputs.flow.shape == outputs.logits.shape == (3, 128, 128, 2)
+
+
+def test_wide_tail_replaces_only_the_last_layers() -> None:
+    spec = nets.SPECS["paper-wide"]
+    narrow, wide = (9 * (32 * c + c * c + c * 2) + 2 * c + 2 for c in (2, 16))
+    assert nets.param_count(shapes_of(spec)[0]) == 8_620_784 - narrow + wide
+
+
+@pytest.mark.parametrize("name", ["lite", "lite-tied"])
+def test_lite_has_the_same_inputs_and_outputs(name: str) -> None:
+    variables, outputs, code = shapes_of(nets.SPECS[name])
+    assert outputs.flow.shape == outputs.logits.shape == (3, 128, 128, 2)
+    assert code.shape == (1, 8, 8, 128)
+    assert 1e6 < nets.param_count(variables) < 3e6
+
+
+def test_transposed_convolution_equals_the_textbook_one() -> None:
+    x, kernel = noise(0, 2, 6, 4, 3), noise(1, 3, 3, 3, 5)
+    expected = lax.conv_transpose(x, kernel, (2, 2), "SAME")
+    np.testing.assert_allclose(blocks.transposed_conv(x, kernel), expected, atol=1e-5)
+
+
+def test_depth_to_space_inverts_space_to_depth() -> None:
+    x = noise(0, 2, 4, 6, 3)
+    np.testing.assert_array_equal(blocks.depth_to_space(blocks.space_to_depth(x)), x)
+
+
+def test_upsampling_keeps_pixel_centres() -> None:
+    ramp = jnp.arange(8.0)[None, None, :, None] * jnp.ones((1, 8, 1, 1))
+    # Resizing by 2 maps x to 2 (x + 0.5) - 0.5, so output x shows input (x + 0.5) / 2 - 0.5.
+    expected = np.clip((np.arange(16) + 0.5) / 2 - 0.5, 0, 7)
+    np.testing.assert_allclose(blocks.upsample(ramp)[0, 3, :, 0], expected, atol=1e-6)
+
+
+def test_lite_flow_leads_from_each_pixel_to_the_template_coordinate() -> None:
+    template = jnp.broadcast_to(jnp.array([1.0, -0.5]), (1, 128, 128, 2))
+    flow = decoder.template_to_flow(template)[0]
+    x, y = 20, 90
+    np.testing.assert_allclose(flow[y, x] + jnp.array([x, y]), [63.5 + 40.0, 63.5 - 20.0])
+
+
+def test_lite_starts_at_the_centre_of_the_crop() -> None:
+    spec = nets.SPECS["lite"]
+    variables = nets.init(jax.random.key(0), spec)
+    crop = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
+    flow = nets.apply(variables, crop, crop, spec).flow[0]
+    axis = jnp.arange(64.0)
+    reached = flow + jnp.stack(jnp.meshgrid(axis, axis), axis=-1)
+    assert float(jnp.abs(reached - 31.5).max()) < 20.0 * 0.5
+
+
+@pytest.mark.parametrize("family", ["paper", "lite"])
+def test_cached_code_untied_copy_and_batch_agree(family: str) -> None:
+    """One tied network: its kept code, a batch of targets and its untied copy say the same."""
+    tied = dataclasses.replace(SMALL[family], tied=True)
+    variables = nets.init(jax.random.key(0), tied)
+    sources, target = noise(1, 2, 32, 32, 3), noise(2, 1, 32, 32, 3)
+
+    expected = nets.apply(variables, sources, target, tied)
+    code = nets.encode_target(variables, target, tied)
+    untied, spec = nets.untie(variables, tied)
+    assert not spec.tied
+    assert nets.param_count(untied) > nets.param_count(variables)
+    others = (
+        nets.apply_with_code(variables, sources, code, tied),
+        nets.apply(variables, sources, jnp.repeat(target, 2, axis=0), tied),
+        nets.apply(untied, sources, target, spec),
+    )
+    for other in others:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), expected, other)
+    moved = nets.apply(variables, sources, target + 1.0, tied)
+    assert float(jnp.abs(moved.logits - expected.logits).max()) > 1e-4, "the target is not read"
+
+
+def test_untying_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="already untied"):
+        nets.untie({"params": {}}, nets.SPECS["lite"])
+
+
+def test_training_uses_the_batch_and_updates_the_state() -> None:
+    spec = SMALL["lite"]
+    variables = nets.init(jax.random.key(0), spec)
+    sources, target = 5.0 + noise(1, 4, 32, 32, 3), noise(2, 1, 32, 32, 3)
+    outputs, state = nets.apply_train(variables, sources, target, spec)
+    assert set(state) == {"batch_stats"}
+    before, after = variables["batch_stats"], state["batch_stats"]
+    assert not np.allclose(
+        before["encoder"]["ConvNorm_0"]["BatchNorm_0"]["mean"],
+        after["encoder"]["ConvNorm_0"]["BatchNorm_0"]["mean"],
+    )
+    # A single template has no batch: its branch is the same function in training and afterwards.
+    jax.tree.map(np.testing.assert_array_equal, before["target_encoder"], after["target_encoder"])
+    evaluated = nets.apply(variables, sources, target, spec)
+    assert float(jnp.abs(outputs.logits - evaluated.logits).max()) > 1e-3
+
+
+def test_paper_network_has_no_state_to_update() -> None:
+    spec = SMALL["paper"]
+    variables, _, _ = shapes_of(spec, size=32)
+    crop = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    assert set(variables) == {"params"}
+    assert jax.eval_shape(lambda v, x: nets.apply_train(v, x, x, spec), variables, crop)[1] == {}
+
+
+def test_matchability_is_the_probability_of_the_second_class() -> None:
+    logits = jnp.array([[0.0, jnp.log(3.0)], [2.0, 2.0]])
+    np.testing.assert_allclose(nets.matchability(logits), [0.75, 0.5], atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["paper", "lite"])
+def test_bfloat16_images_change_the_arithmetic_and_no_type_outside(family: str) -> None:
+    spec = SMALL[family]
+    variables = nets.init(jax.random.key(0), spec)
+    sources, targets = noise(1, 2, 32, 32, 3), noise(2, 2, 32, 32, 3)
+
+    @jax.jit
+    def outputs_and_gradient(variables, dtype_of: jax.Array):
+        def loss(params):
+            images = (crops.astype(dtype_of.dtype) for crops in (sources, targets))
+            outputs, state = nets.apply_train({**variables, "params": params}, *images, spec)
+            return jnp.mean(outputs.flow**2), (outputs, state)
+
+        return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+    (_, exact), exact_gradient = outputs_and_gradient(variables, jnp.float32(0))
+    (_, rounded), rounded_gradient = outputs_and_gradient(variables, jnp.bfloat16(0))
+    for tree in (rounded, rounded_gradient):
+        assert {str(leaf.dtype) for leaf in jax.tree.leaves(tree)} == {"float32"}
+    error = float(jnp.abs(rounded[0].logits - exact[0].logits).max())
+    assert 1e-6 < error < 0.1 * float(jnp.abs(exact[0].logits).max())
+    a, b = (
+        jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
+        for tree in (exact_gradient, rounded_gradient)
+    )
+    cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
+    assert cosine > 0.95
+
+
+def test_flow_is_finer_than_bfloat16() -> None:
+    variables = nets.init(jax.random.key(0), SMALL["paper"])
+    crop = noise(1, 1, 32, 32, 3).astype(jnp.bfloat16)
+    flow = nets.apply(variables, crop, crop, SMALL["paper"]).flow
+    assert float(jnp.mean(flow == flow.astype(jnp.bfloat16).astype(jnp.float32))) < 0.2

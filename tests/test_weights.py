@@ -1,0 +1,137 @@
+"""Weight files: what is written is read back, and every broken file is explained."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from dfc_jax import nets
+from dfc_jax.nets import weights
+
+SPEC = nets.NetSpec("lite", widths=(4, 4, 4, 4), depths=(0,) * 4, decoder_depths=(0,) * 4)
+
+
+@pytest.fixture(scope="module")
+def variables() -> nets.Variables:
+    return jax.device_get(nets.init(jax.random.key(0), SPEC))
+
+
+@pytest.fixture
+def path(tmp_path: Path, variables: nets.Variables) -> Path:
+    path = tmp_path / "net.safetensors"
+    weights.save(path, variables, SPEC, {"command": "none", "nme": 2.5})
+    return path
+
+
+def rewrite(path: Path, change_tensors=None, **header: str) -> None:
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        metadata = file.metadata() | header
+    if change_tensors:
+        change_tensors(tensors)
+    save_file(tensors, path, metadata)
+
+
+def test_round_trip_keeps_values_spec_and_metadata(path: Path, variables) -> None:
+    loaded, spec, metadata = weights.load(path)
+    assert spec == SPEC
+    assert metadata == {"command": "none", "nme": 2.5}
+    assert jax.tree.structure(loaded) == jax.tree.structure(variables)
+    for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(variables), strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_file_is_float16_and_nothing_is_left_beside_it(path: Path, variables) -> None:
+    with safe_open(path, framework="numpy") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {np.dtype(np.float16)}
+    assert path.stat().st_size < 2 * sum(x.size for x in jax.tree.leaves(variables)) + 20_000
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_name_stands_for_a_file_of_the_package(path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(weights, "WEIGHTS_DIR", path.parent)
+    assert weights.load("net")[1] == SPEC
+    with pytest.raises(weights.WeightsError, match="absent.safetensors: no such.*: net"):
+        weights.load("absent")
+
+
+def test_failed_write_leaves_the_old_file(path: Path, variables, monkeypatch) -> None:
+    before = path.read_bytes()
+
+    def fail(tensors, filename, metadata) -> None:
+        Path(filename).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(weights, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        weights.save(path, variables, SPEC, {})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a weight file at all", None])
+def test_broken_files_are_named(path: Path, content: bytes | None) -> None:
+    path.write_bytes(path.read_bytes()[:-10] if content is None else content)
+    with pytest.raises(weights.WeightsError, match="net.safetensors: cannot be read"):
+        weights.load(path)
+
+
+def test_folder_is_not_a_weight_file(tmp_path: Path) -> None:
+    with pytest.raises(weights.WeightsError, match="no such weight file"):
+        weights.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spec", ["{}", "[", '{"family": "lite", "colour": 3}', '{"family": "heavy"}', '"lite"']
+)
+def test_headers_that_name_no_network_are_explained(path: Path, spec: str) -> None:
+    rewrite(path, spec=spec)
+    with pytest.raises(weights.WeightsError, match="header does not describe"):
+        weights.load(path)
+
+
+def test_file_without_header_is_explained(path: Path) -> None:
+    save_file({"x": np.zeros(3, np.float16)}, path)
+    with pytest.raises(weights.WeightsError, match="header does not describe"):
+        weights.load(path)
+
+
+def test_tensors_of_another_network_are_explained(path: Path) -> None:
+    name = "params/encoder/ConvNorm_0/Conv_0/kernel"
+
+    def missing(tensors) -> None:
+        del tensors[name]
+
+    def shape(tensors) -> None:
+        tensors[name] = np.zeros((3, 3, 12, 5), np.float16)
+
+    def infinite(tensors) -> None:
+        tensors[name] = np.full_like(tensors[name], np.nan)
+
+    good = path.read_bytes()
+    for change, words in ((missing, "missing"), (shape, "has shape"), (infinite, "not finite")):
+        path.write_bytes(good)
+        rewrite(path, change)
+        with pytest.raises(weights.WeightsError, match=f"{name}.*{words}"):
+            weights.load(path)
+    path.write_bytes(good)
+    with safe_open(path, framework="numpy") as file:
+        fields = json.loads(file.metadata()["spec"])
+    rewrite(path, spec=json.dumps(fields | {"tied": True}))
+    with pytest.raises(weights.WeightsError, match="target_encoder.*unexpected"):
+        weights.load(path)
+
+
+def test_saving_refuses_what_cannot_be_read_back(tmp_path: Path, variables) -> None:
+    path = tmp_path / "net.safetensors"
+    huge = jax.tree.map(lambda leaf: leaf + 1e6, variables)
+    with pytest.raises(weights.WeightsError, match="not finite in float16"):
+        weights.save(path, huge, SPEC, {})
+    with pytest.raises(ValueError, match="not of this network"):
+        weights.save(path, {"params": variables["params"]}, SPEC, {})
+    assert not list(tmp_path.iterdir())
