@@ -1,0 +1,359 @@
+"""From a photograph to fitted faces: detect, crop, one compiled program per crop, back to pixels.
+
+aligner = dfc_jax.load()
+faces = aligner(image)        # RGB, uint8 or float in [0, 1]
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+
+import dfc_jax
+from dfc_jax.camera import (
+    Crop,
+    apply_affine,
+    box_of_points,
+    crop_camera,
+    crop_of_box,
+    project,
+    to_camera,
+)
+from dfc_jax.correspondence import (
+    Template,
+    fragments_of,
+    lift,
+    make_template,
+    recover,
+)
+from dfc_jax.fitting import fit, visible_landmarks
+from dfc_jax.inference.detect import Detection, Detector, make_detector
+from dfc_jax.inference.photo import PhotoError, as_uint8, crop_photo
+from dfc_jax.morphable.core import FaceModel, shape, surface_positions
+from dfc_jax.morphable.model import load_face_model
+from dfc_jax.nets.variants import (
+    NetSpec,
+    Variables,
+    apply_with_code,
+    encode_target,
+    matchability,
+)
+from dfc_jax.nets.weights import WeightsError, resolve
+from dfc_jax.nets.weights import load as load_weights
+from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
+from dfc_jax.types import Array
+
+DEFAULT_WEIGHTS = "lite"
+# Smaller photographs show no face that could be aligned.
+MIN_PHOTO_EDGE = 16
+# Below this share of matchable crop pixels, or above this residual, a face is "uncertain".
+MIN_MATCHABLE_SHARE = 0.08
+MAX_RESIDUAL_CROP_PX = 6.0
+
+
+@struct.dataclass
+class Solution:
+    """What the compiled program finds in one crop of S x S pixels.
+
+    Attributes:
+      flow: (S, S, 2) crop pixels, from the crop to the template.
+      mask: (S, S) probability of being matchable.
+      refined_flow: (S, S, 2) `flow`, with what is missing recovered from the fitted mesh.
+      refined_mask: (S, S) bool, where the fitted mesh is matchable.
+      landmarks_px: (68, 2) crop pixels.
+      landmarks3d_mm: (68, 3) camera space.
+      vertices_mm: (V, 3) camera space.
+      rotation: (3, 3) model to camera.
+      translation_mm: (3,).
+      focal_px: () crop pixels.
+      identity: (K,) standard deviations.
+      expression: (E,) weights in [0, 1].
+      residual_px: () root mean square of the fit's inliers, crop pixels.
+    """
+
+    flow: Array
+    mask: Array
+    refined_flow: Array
+    refined_mask: Array
+    landmarks_px: Array
+    landmarks3d_mm: Array
+    vertices_mm: Array
+    rotation: Array
+    translation_mm: Array
+    focal_px: Array
+    identity: Array
+    expression: Array
+    residual_px: Array
+
+
+Solver = Callable[[np.ndarray], Solution]
+
+
+@dataclass(frozen=True)
+class Face:
+    """One aligned face, in NumPy. Photo pixels are (x, y), integers at pixel centres.
+
+    A camera-space point (X, Y, Z) mm is seen at ``focal_px * (X, Y) / Z + principal_point``.
+
+    Attributes:
+      status: "ok", or "uncertain" when little of the crop could be matched or the fit is bad.
+      box: (4,) x, y, width, height: the landmark box from which the crop was made.
+      detector: which detector found it ("given" for a box of the caller).
+      score: the detector's confidence.
+      landmarks: (68, 2) photo pixels, iBUG order.
+      landmarks3d_mm: (68, 3) the same points in camera space.
+      angles_deg: yaw, pitch, roll as in `dfc_jax.types`.
+      rotation: (3, 3) model to camera.
+      translation_mm: (3,) model origin in camera space.
+      focal_px: focal length in photo pixels.
+      principal_point: (2,) photo pixels; the centre of the crop.
+      identity: (K,) standard deviations.
+      expression: weight of each named expression shape, in [0, 1].
+      residual_px: root mean square distance of the correspondences from the mesh, photo pixels.
+      residual_crop_px: the same in crop pixels.
+      matchable_share: share of crop pixels that are matchable.
+      flow: (S, S, 2) crop pixels, from the crop to the template.
+      mask: (S, S) probability of being matchable.
+      refined_flow: (S, S, 2) the same flow, completed from the fitted mesh.
+      refined_mask: (S, S) bool, where the fitted mesh is matchable.
+      crop: where the crop lies in the photograph.
+      vertices_mm: (V, 3) the fitted mesh in camera space.
+    """
+
+    status: str
+    box: np.ndarray
+    detector: str
+    score: float
+    landmarks: np.ndarray
+    landmarks3d_mm: np.ndarray
+    angles_deg: dict[str, float]
+    rotation: np.ndarray
+    translation_mm: np.ndarray
+    focal_px: float
+    principal_point: np.ndarray
+    identity: np.ndarray
+    expression: dict[str, float]
+    residual_px: float
+    residual_crop_px: float
+    matchable_share: float
+    flow: np.ndarray = field(repr=False)
+    mask: np.ndarray = field(repr=False)
+    refined_flow: np.ndarray = field(repr=False)
+    refined_mask: np.ndarray = field(repr=False)
+    crop: Crop = field(repr=False)
+    vertices_mm: np.ndarray = field(repr=False)
+
+
+class Aligner:
+    """Aligns the faces of photographs; `dfc_jax.load` makes one.
+
+    Attributes:
+      model: the face model whose triangles and uv the faces' meshes share.
+      versions: of the package, the weights and the face model, by name.
+    """
+
+    def __init__(
+        self,
+        solver: Solver,
+        model: FaceModel,
+        detector: Detector,
+        versions: dict[str, str],
+        recrop: int = 0,
+    ) -> None:
+        self.solver = solver
+        self.model = model
+        self.detector = detector
+        self.versions = versions
+        self.recrop = recrop
+
+    def __call__(
+        self, image: np.ndarray, boxes: Sequence[Sequence[float] | np.ndarray] | None = None
+    ) -> list[Face]:
+        """The faces of a photograph, largest first (in the order of `boxes`, if given).
+
+        Args:
+          image: (H, W, 3) RGB, uint8 or float in [0, 1].
+          boxes: landmark boxes (x, y, width, height) in photo pixels, instead of a detector.
+
+        Raises:
+          PhotoError: not an image, or a box without area or outside the photograph.
+        """
+        image = as_uint8(image)
+        if boxes is not None:
+            found = [Detection(_checked_box(box, image), 1.0, "given") for box in boxes]
+        if min(image.shape[:2]) < MIN_PHOTO_EDGE:
+            return []
+        if boxes is None:
+            found = self.detector(image)
+        faces = (self._align(image, detection) for detection in found)
+        return [face for face in faces if face is not None]
+
+    def _align(self, image: np.ndarray, detection: Detection) -> Face | None:
+        box = detection.landmark_box
+        face = self._solve(image, detection, box)
+        for _ in range(self.recrop):
+            if face is None:
+                break
+            face = self._solve(image, detection, box_of_points(face.landmarks)) or face
+        return face
+
+    def _solve(self, image: np.ndarray, detection: Detection, box: np.ndarray) -> Face | None:
+        crop = crop_of_box(box)
+        solution: Any = jax.tree.map(np.asarray, self.solver(crop_photo(image, crop)))
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution)):
+            return None
+        return _face(solution, detection, box, crop, self.model.expression_names)
+
+
+def _checked_box(box: Sequence[float] | np.ndarray, image: np.ndarray) -> np.ndarray:
+    array = np.asarray(box, np.float64)
+    height, width = image.shape[:2]
+    text = ",".join(f"{value:g}" for value in array.ravel())
+    if array.shape != (4,) or not np.isfinite(array).all() or (array[2:] <= 0).any():
+        raise PhotoError(f"the box {text} needs x, y and positive width, height")
+    x, y, w, h = array
+    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+        raise PhotoError(f"the box {text} lies outside the photograph of {width} x {height} pixels")
+    return array
+
+
+def _face(
+    solution: Any, detection: Detection, box: np.ndarray, crop: Crop, names: Sequence[str]
+) -> Face:
+    middle = (crop.size - 1) / 2.0
+    share = float((solution.mask > 0.5).mean())
+    residual = float(solution.residual_px)
+    sure = share >= MIN_MATCHABLE_SHARE and residual <= MAX_RESIDUAL_CROP_PX
+    weights = solution.expression.astype(float).tolist()
+    return Face(
+        status="ok" if sure else "uncertain",
+        box=box,
+        detector=detection.kind,
+        score=detection.score,
+        landmarks=apply_affine(crop.to_photo, solution.landmarks_px.astype(np.float64)),
+        landmarks3d_mm=solution.landmarks3d_mm,
+        angles_deg=_angles(solution.rotation),
+        rotation=solution.rotation,
+        translation_mm=solution.translation_mm,
+        focal_px=float(solution.focal_px) / crop.scale,
+        principal_point=apply_affine(crop.to_photo, np.array([middle, middle])),
+        identity=solution.identity,
+        expression=dict(zip(names, weights, strict=True)),
+        residual_px=residual / crop.scale,
+        residual_crop_px=residual,
+        matchable_share=share,
+        flow=solution.flow,
+        mask=solution.mask,
+        refined_flow=solution.refined_flow,
+        refined_mask=solution.refined_mask,
+        crop=crop,
+        vertices_mm=solution.vertices_mm,
+    )
+
+
+def _angles(rotation: np.ndarray) -> dict[str, float]:
+    angles = np.asarray(_matrix_to_angles(rotation)).tolist()
+    return dict(zip(("yaw", "pitch", "roll"), angles, strict=True))
+
+
+_matrix_to_angles = jax.jit(matrix_to_angles)
+
+
+@partial(jax.jit, static_argnames="spec")
+def solve_crop(
+    crop: Array,
+    variables: Variables,
+    code: Array,
+    template: Template,
+    model: FaceModel,
+    spec: NetSpec,
+) -> Solution:
+    """Network, lift, fit and landmarks of one crop (S, S, 3), as one program.
+
+    `code` is the template's, from `nets.variants.encode_target`.
+    """
+    outputs = apply_with_code(variables, crop[None], code, spec)
+    flow, mask = outputs.flow[0], matchability(outputs.logits[0])
+    result = fit(model, lift(template, flow, mask), template.camera.principal_point)
+    params = result.params
+    camera = crop_camera(params, template.size)
+    vertices = to_camera(params, shape(model, params.identity, params.expression))
+    landmarks = surface_positions(vertices, model.triangles, visible_landmarks(model, params))
+    fitted = fragments_of(vertices, model.triangles, camera, template.size)
+    refined_flow, refined_mask = recover(flow, mask > 0.5, fitted, template)
+    return Solution(
+        flow=flow,
+        mask=mask,
+        refined_flow=refined_flow,
+        refined_mask=refined_mask,
+        landmarks_px=project(camera, landmarks),
+        landmarks3d_mm=landmarks,
+        vertices_mm=vertices,
+        rotation=head_rotation(params.rotation),
+        translation_mm=params.translation_mm,
+        focal_px=params.focal_px,
+        identity=params.identity,
+        expression=params.expression,
+        residual_px=result.rms_px,
+    )
+
+
+def make_solver(variables: Variables, spec: NetSpec, model: FaceModel) -> Solver:
+    """`solve_crop` with the network and the model's template in place."""
+    # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
+    variables = jax.device_put(variables)
+    template = make_template(model)
+    code = encode_target(variables, template.image[None], spec)
+
+    def solver(crop: np.ndarray) -> Solution:
+        return solve_crop(crop, variables, code, template, model, spec)
+
+    return solver
+
+
+def load(
+    weights: str | os.PathLike[str] | None = None,
+    detector: str | Detector = "haar",
+    detector_model: str | Path | None = None,
+    face_model: str | Path | None = None,
+    recrop: int = 0,
+) -> Aligner:
+    """An aligner with its network, template and face model in place.
+
+    Args:
+      weights: name of weights that come with the package, or a file; the default is
+        `DEFAULT_WEIGHTS`.
+      detector: "haar", "yunet" (with `detector_model`), "none" for pictures that are a face,
+        or any `Detector`.
+      detector_model: the ONNX file of YuNet.
+      face_model: a face model file instead of the embedded one.
+      recrop: how often the crop is made anew from the landmarks found in the last one.
+
+    Raises:
+      DetectorError, FaceModelError, WeightsError: something is missing or broken; all are
+        ValueErrors of one sentence that names the file and the remedy.
+    """
+    found = make_detector(detector, detector_model) if isinstance(detector, str) else detector
+    model = load_face_model(face_model)
+    path = resolve(DEFAULT_WEIGHTS if weights is None else weights)
+    variables, spec, metadata = load_weights(path)
+    trained_for = metadata.get("face_model", model.version)
+    if trained_for != model.version:
+        raise WeightsError(
+            f"{path}: these weights belong to the face model {trained_for}, not to "
+            f"{model.version}; give the matching --face-model"
+        )
+    versions = {
+        "dfc_jax": dfc_jax.__version__,
+        "weights": f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}",
+        "face_model": model.version,
+    }
+    solver = make_solver(variables, spec, model)
+    return Aligner(solver, model, found, versions, recrop)

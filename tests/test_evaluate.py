@@ -1,0 +1,147 @@
+"""The evaluation's numbers follow their definitions, and broken data is named."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dfc_jax.inference import evaluate
+from dfc_jax.inference.detect import Detection
+from dfc_jax.inference.evaluate import DatasetError, read_ibug, read_pts, summarise
+
+
+def points_in_box(width=200.0, height=50.0):
+    """68 points whose tight box is width x height: sqrt(w h) is 100 as given."""
+    points = np.random.default_rng(0).uniform(0.2, 0.8, (68, 2))
+    points[0], points[1] = 0.0, 1.0
+    return points * [width, height]
+
+
+def write_example(folder, name="one", points=None):
+    points = points_in_box() if points is None else points
+    rows = "\n".join(f"{x + 1:.6f} {y + 1:.6f}" for x, y in points)
+    (folder / f"{name}.pts").write_text(f"version: 1\nn_points: 68\n{{\n{rows}\n}}\n")
+    Image.new("RGB", (300, 100), "grey").save(folder / f"{name}.jpg")
+
+
+def test_points_count_from_zero(tmp_path):
+    write_example(tmp_path)
+    assert np.allclose(read_pts(tmp_path / "one.pts"), points_in_box(), atol=1e-5)
+
+
+ROWS = "\n".join(f"{x + 1:.6f} {y + 1:.6f}" for x, y in points_in_box())
+HEADER = "version: 1\nn_points:  68\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{HEADER}{{\n{ROWS}\n}}\n",
+        f"version: 1 n_points: 68 {{ {ROWS} }}",
+        ROWS,
+        HEADER.upper() + ROWS,
+        f"# by hand\n{HEADER}{{ // the points\n{ROWS} # the last\n}}",
+        "\ufeff" + HEADER + ROWS.replace(" ", "\t\t"),
+        f"{HEADER}{{\n{ROWS}\n}}\n".replace("\n", "\r\n"),
+    ],
+    ids=["plain", "one line", "bare", "no braces", "comments", "BOM and tabs", "CRLF"],
+)
+def test_points_are_read_however_they_are_written(tmp_path, text):
+    (tmp_path / "one.pts").write_bytes(text.encode())
+    np.testing.assert_allclose(read_pts(tmp_path / "one.pts"), points_in_box(), atol=1e-5)
+
+
+def test_photographs_are_found_whatever_their_suffix(tmp_path):
+    for name, suffix in (("a.b", ".PNG"), ("c", ".jpeg"), ("d", ".Jpg"), ("e", ".JPG")):
+        write_example(tmp_path, name)
+        (tmp_path / f"{name}.jpg").rename(tmp_path / f"{name}{suffix}")
+    (tmp_path / "c.pts").rename(tmp_path / "c.PTS")
+    found = [example.photo.name for example in read_ibug(tmp_path)]
+    assert found == ["a.b.PNG", "c.jpeg", "d.Jpg", "e.JPG"]
+
+
+def test_mirrored_copies_are_no_faces_of_their_own(tmp_path):
+    for name in ("image_1", "image_1_mirror", "image_2_mirror"):
+        write_example(tmp_path, name)
+    found = [example.photo.stem for example in read_ibug(tmp_path)]
+    assert found == ["image_1", "image_2_mirror"]
+    assert len(read_ibug(tmp_path, mirrored=True)) == 3
+
+
+def test_broken_data_is_named(tmp_path):
+    def refused(words, read, path):
+        with pytest.raises(DatasetError, match=words) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+    refused("no such folder", read_ibug, tmp_path / "nowhere")
+    refused(r"no \.pts files", read_ibug, tmp_path)
+    refused("cannot be read", read_pts, tmp_path / "missing.pts")
+    broken = {
+        "none": "hello",
+        "few": "{ 1 2 }",
+        "many": f"{ROWS}\n1 2",
+        "cut": f"{HEADER}{{\n{ROWS}",
+        "nan": "{" + " nan" * 136 + "}",
+    }
+    for name, text in broken.items():
+        (tmp_path / f"{name}.pts").write_text(text)
+        refused(rf"{name}\.pts: a \.pts file needs", read_pts, tmp_path / f"{name}.pts")
+    lonely = tmp_path / "lonely"
+    lonely.mkdir()
+    write_example(lonely)
+    (lonely / "one.jpg").unlink()
+    refused(r"one\.pts: there is no photograph", read_ibug, lonely)
+
+
+def test_scores_of_a_known_shift():
+    true = np.stack([points_in_box()] * 4)
+    predicted = true + 0.0
+    predicted[0] += [3.0, 4.0]  # every point 5 px away: 5 % of sqrt(200 * 50)
+    predicted[1, :17] += [0.0, 40.0]  # the jaw alone
+    predicted[2, 17:] += [0.0, 9.0]
+    predicted[3] = np.nan
+    scores = summarise(predicted, true)
+    assert scores["n"] == 4
+    assert scores["no_output"] == 1
+    assert np.isclose(scores["inner"]["mean"], (5.0 + 0.0 + 9.0) / 3)
+    assert np.isclose(scores["inner"]["median"], 5.0)
+    assert scores["inner"]["over_8"] == 0.5  # one at 9 %, one missing
+    all68 = [5.0, 40.0 * 17 / 68, 9.0 * 51 / 68]
+    assert np.isclose(scores["all68"]["mean"], np.mean(all68))
+    assert scores["all68"]["over_8"] == 0.5
+
+
+def test_scores_without_any_output():
+    true = points_in_box()[None]
+    scores = summarise(np.full((1, 68, 2), np.nan), true)
+    assert scores["inner"] == {"mean": None, "median": None, "over_8": 1.0}
+
+
+class Echo:
+    """An aligner whose landmarks are the corners of its box."""
+
+    def __init__(self):
+        self.boxes = []
+
+    def __call__(self, image, boxes):
+        self.boxes += boxes
+        return [type("Face", (), {"landmarks": np.full((68, 2), boxes[0][0])})()]
+
+
+def test_ground_truth_boxes_are_the_tight_boxes_of_the_points(tmp_path):
+    write_example(tmp_path)
+    aligner = Echo()
+    evaluate.predict(aligner, read_ibug(tmp_path))
+    assert np.allclose(aligner.boxes[0], [0, 0, 200, 50], atol=1e-4)
+
+
+def test_the_detection_on_the_annotated_face_is_scored_and_misses_are_nan(tmp_path):
+    write_example(tmp_path, "a")
+    write_example(tmp_path, "b")
+    found = [
+        [Detection(np.array([x, 0.0, 100, 100]), 1.0, "given") for x in (400.0, 150.0, 60.0)],
+        [Detection(np.array([400.0, 0.0, 100, 100]), 1.0, "given")],
+    ]
+    predictions = evaluate.predict(Echo(), read_ibug(tmp_path), lambda image: found.pop(0))
+    assert (predictions[0] == 60.0).all()
+    assert np.isnan(predictions[1]).all()

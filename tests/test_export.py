@@ -1,0 +1,114 @@
+"""Files are whole or absent, never overwrite each other, and can be read back."""
+
+import json
+
+import numpy as np
+import pytest
+import trimesh
+from faces import mean_aligner
+from PIL import Image
+
+from dfc_jax.inference import export
+from dfc_jax.inference.export import ExportError, output_names, written_aside
+
+
+@pytest.fixture(scope="module")
+def aligner():
+    return mean_aligner()
+
+
+@pytest.fixture(scope="module")
+def face(aligner):
+    (found,) = aligner(np.zeros((300, 200, 3), np.uint8))
+    return found
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_aside(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path):
+    with pytest.raises(ExportError, match=r"missing.x\.json: cannot be written"):
+        export.write_json(tmp_path / "missing" / "x.json", {})
+
+
+@pytest.mark.parametrize(
+    ("photos", "names"),
+    [
+        (["a/one.jpg", "a/two.png"], ["one", "two"]),
+        (["a/one.jpg", "b/one.jpg"], ["a_one", "b_one"]),
+        (["a/one.jpg", "a/one.png"], ["a_one", "a_one-2"]),
+        (["a/One.jpg", "b/one.jpg"], ["a_One", "b_one"]),
+        (["a/one.jpg", "b/one.jpg", "c/a_one.jpg"], ["a_one-2", "b_one", "a_one"]),
+    ],
+)
+def test_names_never_collide(photos, names):
+    assert output_names(photos) == names
+
+
+def test_face_record_is_strict_json_with_the_documented_fields(face):
+    record = export.photo_record(
+        "photo.jpg", (200, 300), [export.face_record(face)], {"weights": "fake"}
+    )
+    read = json.loads(json.dumps(record, allow_nan=False))
+    assert read["schema_version"] == export.SCHEMA_VERSION
+    assert read["photo"] == {"file": "photo.jpg", "width": 200, "height": 300}
+    (entry,) = read["faces"]
+    assert np.shape(entry["landmarks_px"]) == (68, 2)
+    assert np.shape(entry["landmarks3d_mm"]) == (68, 3)
+    assert set(entry["angles_deg"]) == {"yaw", "pitch", "roll"}
+    assert "jawOpen" in entry["expression"]
+    assert export.photo_record("x", (1, 1), [], {})["status"] == "no_face"
+
+
+def test_the_schema_document_names_every_field(face):
+    from pathlib import Path
+
+    text = (Path(__file__).parent.parent / "docs" / "ALIGN_SCHEMA.md").read_text()
+    record = export.photo_record("x", (1, 1), [export.face_record(face)], {})
+    assert export.SCHEMA_VERSION in text
+    for name in [*record, *record["faces"][0]]:
+        assert f"`{name}`" in text, name
+
+
+def test_the_record_reprojects(face):
+    """What the JSON promises: focal * (X, Y) / Z + principal point is the landmark."""
+    entry = export.face_record(face)
+    points = np.array(entry["landmarks3d_mm"])
+    projected = entry["focal_px"] * points[:, :2] / points[:, 2:] + entry["principal_point_px"]
+    assert np.abs(projected - entry["landmarks_px"]).max() < 0.05
+
+
+def test_what_is_not_finite_is_not_written():
+    with pytest.raises(ExportError, match="not finite"):
+        export._rounded(np.array([1.0, np.nan]), 2)
+
+
+def test_obj_is_read_back_by_trimesh(tmp_path, aligner, face):
+    triangles, uv = np.asarray(aligner.model.triangles), np.asarray(aligner.model.uv)
+    export.write_obj(tmp_path / "face.obj", face.vertices_mm, triangles, uv)
+    mesh = trimesh.load(tmp_path / "face.obj", process=False)
+    assert np.array_equal(mesh.faces, triangles)
+    assert np.allclose(mesh.vertices, face.vertices_mm * [1, -1, -1], atol=1e-3)
+    assert np.allclose(mesh.visual.uv, uv, atol=1e-4)
+    # Counter-clockwise from outside: the nose points towards the viewer.
+    nose = np.argmax(mesh.vertices[:, 2])
+    assert mesh.vertex_normals[nose, 2] > 0.5
+
+
+def test_a_face_writes_its_arrays_and_pictures(tmp_path, aligner, face):
+    triangles, uv = np.asarray(aligner.model.triangles), np.asarray(aligner.model.uv)
+    files = export.write_face(tmp_path, "photo_face1", face, triangles, uv)
+    assert {p.name for p in tmp_path.iterdir()} == set(files.values())
+    with np.load(tmp_path / files["npz"]) as arrays:
+        assert np.array_equal(arrays["flow"], face.flow)
+        assert np.array_equal(arrays["mask"], face.mask)
+        assert arrays["vertices_mm"].shape == face.vertices_mm.shape
+    for kind in ("flow", "mask"):
+        assert min(Image.open(tmp_path / files[kind]).size) >= 256
