@@ -1,0 +1,237 @@
+"""Annotated photographs as training data: the face model fitted to 68 points makes dense labels."""
+
+import dataclasses
+import zipfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data_pipelines.augment import LabelledPhoto
+from dfc_jax.camera import CROP_SCALE, Crop, apply_affine, box_of_points, crop_of_box, to_camera
+from dfc_jax.correspondence import Template, flow_to_template, fragments_of
+from dfc_jax.fitting import FitResult, LandmarkSettings, fit_landmarks, project_landmarks
+from dfc_jax.inference.evaluate import DatasetError, Example, read_ibug
+from dfc_jax.inference.export import written_aside
+from dfc_jax.inference.photo import crop_photo
+from dfc_jax.morphable.core import N_JAW, FaceModel, shape
+from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
+from dfc_jax.types import Array, Camera
+
+# A stored square shows this many times the longer edge of the landmark box.
+STORED_SCALE = 2.0
+STORED_PX = 192
+# Pixels of the stored square that a crop without augmentation covers.
+CROP_PX = CROP_SCALE / STORED_SCALE * STORED_PX
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoSet:
+    """N squares of `STORED_PX` pixels with their points and labels.
+
+    Attributes:
+      names: N file names.
+      images: (N, S, S, 3) uint8.
+      points: (N, 68, 2) annotated points in pixels of the squares.
+      template_xy: (N, S, S, 2) float16, see `LabelledPhoto`.
+      matchable: (N, S, S) bool.
+      error: (N,) mean distance of the fit to the 51 inner points, % of the landmark box.
+    """
+
+    names: np.ndarray
+    images: np.ndarray
+    points: np.ndarray
+    template_xy: np.ndarray
+    matchable: np.ndarray
+    error: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def save(self, path: str | Path) -> None:
+        """Write an uncompressed ``.npz``; it appears complete or not at all."""
+        arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        with written_aside(path) as aside:
+            np.savez(aside, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "PhotoSet":
+        """Read what `save` wrote.
+
+        Raises:
+          DatasetError: the file cannot be read or lacks a part.
+        """
+        try:
+            with np.load(path) as file:
+                return cls(**{field.name: file[field.name] for field in dataclasses.fields(cls)})
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DatasetError(
+                f"{path}: holds no labelled photographs; delete it to have it made again"
+            ) from error
+
+    def select(self, index: np.ndarray) -> "PhotoSet":
+        return PhotoSet(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+
+def stored_square(points: np.ndarray) -> Crop:
+    """The square around 68 points (68, 2) that is kept for training.
+
+    Raises:
+      ValueError: the points lie on a line along an axis.
+    """
+    crop = crop_of_box(box_of_points(points), STORED_PX)
+    return dataclasses.replace(crop, side_px=STORED_SCALE / CROP_SCALE * crop.side_px)
+
+
+def read_squares(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, S, S, 3) uint8 and points (N, 68, 2) in their pixels.
+
+    Raises:
+      PhotoError: a photograph cannot be read.
+      DatasetError: a face has no area.
+    """
+    images, points = [], []
+    for example in examples:
+        try:
+            crop = stored_square(example.points)
+        except ValueError as error:
+            raise DatasetError(f"{example.photo}: its 68 points span no face ({error})") from error
+        image = crop_photo(example.image(), crop)
+        images.append(np.round(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8))
+        points.append(apply_affine(crop.to_crop, example.points))
+    return np.stack(images), np.stack(points).astype(np.float32)
+
+
+def _batches(n: int, size: int) -> Iterator[np.ndarray]:
+    """Index batches of one size; the last one repeats its first entries."""
+    for start in range(0, n, size):
+        yield np.resize(np.arange(start, min(start + size, n)), size)
+
+
+def fit_points(
+    model: FaceModel, points: np.ndarray, settings: LandmarkSettings, batch: int = 64
+) -> FitResult:
+    """`fit_landmarks` for points (N, 68, 2) in pixels of stored squares, batched."""
+    indices = _batches(len(points), batch)
+    results = [_fit_batch(model, jnp.asarray(points[index]), settings) for index in indices]
+    joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
+    return jax.tree.map(lambda a: a[: len(points)], joined)
+
+
+@partial(jax.jit, static_argnames="settings")
+def _fit_batch(model: FaceModel, points: Array, settings: LandmarkSettings) -> FitResult:
+    centre = jnp.full(2, (STORED_PX - 1) / 2.0)
+    return jax.vmap(lambda xy: fit_landmarks(model, xy, centre, settings))(points)
+
+
+def residual_field(
+    points: Array, residual: Array, size: int, length: Array | float, noise: float
+) -> Array:
+    """Smooth displacement (size, size, 2) that carries projected onto annotated points.
+
+    Gaussian-process regression of the residuals (68, 2) at points (68, 2): squared-exponential
+    covariance of `length` pixels, noise variance `noise` relative to the signal's.
+    """
+
+    def covariance(a: Array, b: Array) -> Array:
+        squared = jnp.sum((a[..., :, None, :] - b[..., None, :, :]) ** 2, axis=-1)
+        return jnp.exp(-squared / (2.0 * length**2))
+
+    gram = covariance(points, points) + noise * jnp.eye(len(points))
+    weights = jnp.linalg.solve(gram, residual)
+    return covariance(pixel_grid(size, size), points) @ weights
+
+
+def _normal_part(points: Array, residual: Array) -> Array:
+    """Residuals of the jaw points count across the contour only: where along it an annotator
+    puts a point is a habit, not geometry."""
+    jaw = points[:N_JAW]
+    tangent = jnp.concatenate([jaw[1:2] - jaw[:1], jaw[2:] - jaw[:-2], jaw[-1:] - jaw[-2:-1]])
+    tangent /= jnp.linalg.norm(tangent, axis=-1, keepdims=True)
+    along = jnp.sum(residual[:N_JAW] * tangent, axis=-1, keepdims=True) * tangent
+    return residual.at[:N_JAW].add(-along)
+
+
+def dense_labels(
+    model: FaceModel, template: Template, fitted: FitResult, points: Array
+) -> tuple[Array, Array, Array]:
+    """Labels of one square from the fit to its points (68, 2).
+
+    The fitted mesh gives each pixel's place in the template; a smooth field then takes up what
+    the fit left at the annotated points.
+
+    Returns:
+      template_xy (S, S, 2), matchable (S, S), and the fit's mean error at the inner points (px).
+    """
+    params = fitted.params
+    vertices = to_camera(params, shape(model, params.identity, params.expression))
+    camera = Camera(params.focal_px, jnp.full(2, (STORED_PX - 1) / 2.0))
+    fragments = fragments_of(vertices, model.triangles, camera, STORED_PX)
+    flow, matchable = flow_to_template(fragments, template)
+    grid = pixel_grid(STORED_PX, STORED_PX)
+    projected = project_landmarks(model, params, camera.principal_point)
+    residual = points - projected
+    edge = jnp.max(points.max(axis=0) - points.min(axis=0))
+    field = residual_field(
+        points, _normal_part(points, residual), STORED_PX, 0.08 * edge, noise=0.3
+    )
+    mask = matchable[..., None]
+    stacked = jnp.concatenate([jnp.where(mask, flow + grid, 0.0), mask], axis=-1)
+    moved = bilinear_sample(stacked, grid - field, fill=0.0)
+    template_xy = moved[..., :2] / jnp.maximum(moved[..., 2:], 1e-3)
+    error = jnp.mean(jnp.linalg.norm(residual[N_JAW:], axis=-1))
+    return template_xy, moved[..., 2] > 0.5, error
+
+
+_label_batch = jax.jit(jax.vmap(dense_labels, in_axes=(None, None, 0, 0)))
+
+
+def label(
+    model: FaceModel,
+    template: Template,
+    images: np.ndarray,
+    points: np.ndarray,
+    names: Sequence[str],
+    settings: LandmarkSettings,
+    batch: int = 16,
+) -> PhotoSet:
+    """Dense labels for stored squares (N, S, S, 3) with their points (N, 68, 2)."""
+    fits = fit_points(model, points, settings)
+    xy = np.zeros((*images.shape[:3], 2), np.float16)
+    matchable, error = np.zeros(images.shape[:3], bool), np.zeros(len(images))
+    for index in _batches(len(images), batch):
+        some = jax.tree.map(lambda a, index=index: a[index], fits)
+        labels = _label_batch(model, template, some, jnp.asarray(points[index]))
+        xy[index], matchable[index], error[index] = labels
+    box = np.sqrt(np.prod(points.max(axis=1) - points.min(axis=1), axis=-1))
+    return PhotoSet(np.array(names), images, points, xy, matchable, 100.0 * error / box)
+
+
+def load_folders(
+    folders: Sequence[str | Path],
+    model: FaceModel,
+    template: Template,
+    settings: LandmarkSettings,
+) -> PhotoSet:
+    """Read and label all annotated photographs of some iBUG folders.
+
+    Raises:
+      DatasetError, PhotoError: a folder, an annotation or a photograph cannot be used.
+    """
+    examples = [example for folder in folders for example in read_ibug(folder)]
+    images, points = read_squares(examples)
+    names = [example.photo.name for example in examples]
+    return label(model, template, images, points, names, settings)
+
+
+def as_example(photos: PhotoSet, index: np.ndarray) -> LabelledPhoto:
+    """A batch of `LabelledPhoto` (leading axis of `index`)."""
+    return LabelledPhoto(
+        image=photos.images[index],
+        template_xy=photos.template_xy[index],
+        matchable=photos.matchable[index],
+        points=photos.points[index],
+    )

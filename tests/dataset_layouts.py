@@ -1,0 +1,153 @@
+"""Writes small sets of annotated faces in the exact formats in which they are given out."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from PIL import Image
+from scipy.io import savemat
+
+EDGE = 450
+LP_SETS = ("AFW", "HELEN", "IBUG", "LFPW")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One face of 300W-LP or AFLW2000-3D, in the numbers of their files (pixels from 1).
+
+    image (450, 450, 3) uint8; points (68, 2) of every kind; depth (68,); pose (7,), shape (199,),
+    expression (29,).
+    """
+
+    image: np.ndarray
+    pt2d: np.ndarray
+    pts_2d: np.ndarray
+    pts_3d: np.ndarray
+    depth: np.ndarray
+    pose: np.ndarray
+    shape: np.ndarray
+    expression: np.ndarray
+
+
+def picture(seed: int, edge: int = EDGE) -> np.ndarray:
+    """A smooth picture, which survives JPEG."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 255, (6, 6, 3), np.uint8))
+    return np.asarray(small.resize((edge, edge), Image.Resampling.BICUBIC))
+
+
+def face_points(rng: np.random.Generator, edge: int = EDGE) -> np.ndarray:
+    return rng.uniform(0.3 * edge, 0.7 * edge, (68, 2))
+
+
+def sample(seed: int, **given: np.ndarray) -> Sample:
+    """A random face, some of its fields given."""
+    rng = np.random.default_rng(seed)
+    pt2d = face_points(rng)
+    random: dict[str, Any] = {
+        "image": picture(seed),
+        "pt2d": pt2d,
+        "pts_2d": pt2d + 1.5,
+        "pts_3d": pt2d - 2.5,
+        "depth": rng.uniform(-80.0, 80.0, 68),
+        "pose": np.array([*rng.uniform(-0.5, 0.5, 3), 225.0, 230.0, -90.0, 1.2e-3]),
+        "shape": rng.normal(0.0, 1e5, 199),
+        "expression": rng.normal(0.0, 1.0, 29),
+    }
+    return Sample(**{**random, **given})
+
+
+def write_jpeg(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, "JPEG", quality=95)
+
+
+def _common(face: Sample) -> dict[str, np.ndarray]:
+    """What the .mat files of both sets hold, in their shapes and types."""
+    return {
+        "Illum_Para": np.zeros((1, 10)),
+        "Color_Para": np.ones((1, 7), np.float32),
+        "Tex_Para": np.zeros((199, 1)),
+        "Shape_Para": face.shape[:, None],
+        "Exp_Para": face.expression[:, None],
+        "Pose_Para": face.pose[None].astype(np.float32),
+        "roi": np.array([[1, 1, EDGE, EDGE]], np.int16),
+    }
+
+
+def write_300w_lp(root: Path, faces: dict[str, Sample], flipped: Sequence[str] = ()) -> None:
+    """``SET/NAME.jpg``, ``SET/NAME.mat`` and ``landmarks/SET/NAME_pts.mat`` for names SET/NAME.
+
+    The names in `flipped` get a copy in ``SET_Flip`` too.
+    """
+    (root / "Code").mkdir(parents=True, exist_ok=True)
+    savemat(root / "Code" / "ModelGeneration.mat", {"not_a_face": 1.0})
+    copies = {name.replace("/", "_Flip/"): faces[name] for name in flipped}
+    for name, face in {**faces, **copies}.items():
+        write_jpeg(root / f"{name}.jpg", face.image)
+        savemat(root / f"{name}.mat", {"pt2d": face.pt2d.T, **_common(face)})
+        landmarks = root / "landmarks" / f"{name}_pts.mat"
+        landmarks.parent.mkdir(parents=True, exist_ok=True)
+        savemat(landmarks, {"pts_2d": face.pts_2d, "pts_3d": face.pts_3d})
+
+
+def write_aflw2000(root: Path, faces: dict[str, Sample]) -> None:
+    """``imageNNNNN.jpg`` and ``.mat``, AFLW's 21 points among them (-1 where hidden)."""
+    for name, face in faces.items():
+        write_jpeg(root / f"{name}.jpg", face.image)
+        pt3d = np.concatenate([face.pts_3d.T, face.depth[None]]).astype(np.float32)
+        savemat(
+            root / f"{name}.mat",
+            {"pt2d": -np.ones((2, 21)), "pt3d_68": pt3d, **_common(face)},
+        )
+
+
+def tfds_record(face: Sample, name: str) -> dict[str, Any]:
+    """What TFDS' builder makes of a face, its image as a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(face.image).save(file, "JPEG", quality=95)
+    if name == "aflw2k3d":
+        return {
+            "image": file.getvalue(),
+            "landmarks_68_3d_xy_normalized": (face.pts_3d / EDGE).astype(np.float32),
+            "landmarks_68_3d_z": face.depth[:, None].astype(np.float32),
+        }
+    return {
+        "image": file.getvalue(),
+        "landmarks_origin": (face.pt2d / EDGE).astype(np.float32),
+        "landmarks_2d": (face.pts_2d / EDGE).astype(np.float32),
+        "landmarks_3d": (face.pts_3d / EDGE).astype(np.float32),
+        "roi": np.array([1, 1, EDGE, EDGE], np.float32),
+        "illum_params": np.zeros(10, np.float32),
+        "color_params": np.ones(7, np.float32),
+        "tex_params": np.zeros(199, np.float32),
+        "shape_params": face.shape.astype(np.float32),
+        "exp_params": face.expression.astype(np.float32),
+        "pose_params": face.pose.astype(np.float32),
+    }
+
+
+def write_tfds(data_dir: Path, name: str, faces: dict[str, Sample]) -> None:
+    """The data set `name` in array_record files, by TFDS' own builder and writer.
+
+    Only where the builder gets its examples from is replaced.
+    """
+    import tensorflow_datasets as tfds
+
+    def split_generators(self: Any, _: Any) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        def examples() -> Iterator[tuple[str, dict[str, Any]]]:
+            for key, face in faces.items():
+                record = tfds_record(face, name)
+                yield key, {**record, "image": io.BytesIO(record["image"])}
+
+        return {"train": examples()}
+
+    with mock.patch.object(tfds.builder_cls(name), "_split_generators", split_generators):
+        builder = tfds.builder(name, data_dir=str(data_dir), file_format="array_record")
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )

@@ -1,0 +1,111 @@
+"""Training programs shrunk to seconds. As a program: pretraining with a tiny network on pairs of
+noise instead of faces, which compile quickly.
+
+python tests/tiny.py --config=tests/tiny.py --workdir=FOLDER [any flag of experiments.pretrain]
+"""
+
+import dataclasses
+import importlib
+import os
+import runpy
+import struct
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+from tensorboardX.proto.event_pb2 import Event
+
+from data_pipelines import synthetic
+from dfc_jax import correspondence
+from dfc_jax.nets import variants
+from experiments import stages
+
+SIZE, STEPS = 32, 4
+TINY = variants.NetSpec("lite", widths=(4, 4, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4)
+SPECS = {"tiny": TINY, "tiny-tied": dataclasses.replace(TINY, tied=True)}
+
+
+def config_of(name: str) -> ConfigDict:
+    return importlib.import_module(f"experiments.configs.{name}").get_config()
+
+
+def tiny_config(name: str, network: str) -> ConfigDict:
+    """A config of the repository, shrunk."""
+    config = config_of(name)
+    config.network = network
+    config.steps, config.batch, config.warmup_steps = STEPS, 2, 1
+    config.log_every, config.save_every = 1, 2
+    config.synthetic.size = SIZE
+    if "augment" in config:
+        config.augment.size = SIZE
+        config.held_out, config.synthetic_batch = 2, 1
+    else:
+        config.validation_pairs = 2
+        config.template_targets = 1
+    return config
+
+
+def get_config() -> ConfigDict:
+    """Of the program."""
+    config = tiny_config("pretrain_lite", "tiny-tied").unlock()
+    config.batch, config.template_targets, config.validation_pairs = 8, 4, 0
+    config.steps, config.steps_per_call = 8, 1
+    return config.lock()
+
+
+def noise_pair(key, *rest):
+    """Stands in for `sample_pair` and `sample_to_template`, and compiles in no time."""
+    keys, size = jax.random.split(key, 5), rest[-1].size
+
+    def mask(key):
+        return jax.random.bernoulli(key, shape=(size, size)).astype(jnp.float32)
+
+    return synthetic.Pair(
+        source=jax.random.uniform(keys[0], (size, size, 3)),
+        target=jax.random.uniform(keys[1], (size, size, 3)),
+        flow=3.0 * jax.random.normal(keys[2], (size, size, 2)),
+        matchable=mask(keys[3]),
+        occluded=mask(keys[4]),
+    )
+
+
+def scalars(workdir: Path) -> dict[tuple[str, int], float]:
+    """What the TensorBoard files of a run hold, in the order of writing."""
+    found = {}
+    for file in sorted(workdir.glob("events.out.tfevents.*")):
+        data, start = file.read_bytes(), 0
+        while start < len(data):
+            (length,) = struct.unpack_from("<Q", data, start)
+            event = Event.FromString(data[start + 12 : start + 12 + length])
+            start += 16 + length
+            found.update({(v.tag, event.step): v.simple_value for v in event.summary.value})
+    return found
+
+
+def gated(batches, gate: int, file: Path):
+    """The same batches; that of step `gate` and those after it wait until a file is there."""
+
+    def iterate(step: int):
+        for number, batch in enumerate(batches(step), start=step + 1):
+            while number >= gate and not file.exists():
+                time.sleep(0.01)
+            yield batch
+
+    return iterate
+
+
+def run(config, workdir, spec, variables, batches, *rest):
+    """`stages.run` that waits before the step $GATE for the file ``go`` in its folder."""
+    gate = int(os.environ.get("GATE", config.steps + 1))
+    batches = gated(batches, gate, workdir / "go")
+    return original_run(config, workdir, spec, variables, batches, *rest)
+
+
+if __name__ == "__main__":
+    original_run, stages.run = stages.run, run
+    variants.SPECS.update(SPECS)
+    synthetic.sample_pair = synthetic.sample_to_template = noise_pair
+    synthetic.load_assets = correspondence.make_template = lambda *_, **__: None
+    runpy.run_module("experiments.pretrain", run_name="__main__")
