@@ -1,0 +1,1 @@
+"""Training configurations; each file has one `get_config()`."""

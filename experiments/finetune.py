@@ -1,0 +1,194 @@
+"""Stage 2: refine on photographs, the template as target, encoders no longer shared.
+
+    python -m experiments.finetune --config experiments/configs/finetune_lite.py \
+        --workdir runs/finetune_lite --photos 300w/helen/trainset --photos 300w/afw \
+        --backgrounds FOLDER --init runs/pretrain_lite/weights.safetensors
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags, logging
+from jax.tree_util import Partial
+
+from data_pipelines.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
+from data_pipelines.photos import CROP_PX, STORED_PX, PhotoSet, as_example, load_folders
+from data_pipelines.synthetic import Pair, SyntheticSettings, load_assets, sample_to_template
+from dfc_jax.correspondence import flow_landmarks, make_template, template_landmarks
+from dfc_jax.fitting import LandmarkSettings
+from dfc_jax.metrics import flow_metrics, mask_iou
+from dfc_jax.morphable.core import N_JAW
+from dfc_jax.morphable.model import load_face_model
+from dfc_jax.nets.variants import apply, matchability
+from dfc_jax.training import TrainState, own_part
+from experiments import launch, stages
+from experiments.panels import panels
+from experiments.workdir import open_workdir
+
+# Held-out photographs that are shown.
+PANELS = 8
+
+
+def load_photos(workdir: Path, folders: list[str], model, template) -> PhotoSet:
+    """Labelled photographs, made once per workdir."""
+    cache = workdir / "photos.npz"
+    if cache.is_file():
+        return PhotoSet.load(cache)
+    photos = load_folders(folders, model, template, LandmarkSettings())
+    worst = np.argsort(-photos.error)[:5]
+    logging.info(
+        "%d photographs, labels leave %.2f %% at the inner points; worst: %s",
+        len(photos),
+        photos.error.mean(),
+        ", ".join(f"{photos.names[i]} {photos.error[i]:.1f} %" for i in worst),
+    )
+    photos.save(cache)
+    return photos
+
+
+def batches(photos: PhotoSet, config) -> Callable[[int], Iterator[dict]]:
+    """Photographs in a new order every epoch, the same for every run with this seed."""
+    per_epoch = len(photos) // config.batch
+    if per_epoch == 0:
+        raise stages.ConfigError(
+            f"{len(photos)} photographs do not fill a batch of {config.batch}; "
+            "lower config.batch or config.held_out, or add --photos"
+        )
+
+    def iterate(step: int):
+        while True:
+            rng = np.random.default_rng((config.seed, step // per_epoch))
+            order = rng.permutation(len(photos))
+            start = step % per_epoch * config.batch
+            index = own_part(order[start : start + config.batch])
+            yield {"photo": as_example(photos, index), "number": own_part(np.arange(config.batch))}
+            step += 1
+
+    return iterate
+
+
+def make_loss(config, template, assets, looks, faces, spec):
+    """Loss over augmented photographs and `synthetic_batch` rendered faces."""
+
+    def loss_fn(assets, template, variables, batch, key):
+        keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(batch["number"])
+        crops = jax.vmap(partial(augment, crop_px=CROP_PX, settings=looks))(keys, batch["photo"])
+        if config.synthetic_batch:
+            keys = jax.random.split(jax.random.fold_in(key, config.batch), config.synthetic_batch)
+            pairs = jax.vmap(lambda k: sample_to_template(k, assets, template, faces))(keys)
+            rendered = Labelled(pairs.source, pairs.flow, pairs.matchable)
+            crops = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), crops, rendered)
+        outputs, state = stages.forward(config, variables, crops.image, template.image[None], spec)
+        loss, parts = stages.batch_loss(config, outputs, crops.flow, crops.matchable)
+        return loss, (state, parts)
+
+    return Partial(loss_fn, assets, template)
+
+
+def middle_crop(size: int) -> tuple[float, float]:
+    """Scale and offset from pixels of a crop to those of a stored square, without augmentation."""
+    scale = CROP_PX / size
+    return scale, (STORED_PX - 1) / 2.0 - scale * (size - 1) / 2.0
+
+
+def cut_middle(photos: LabelledPhoto, size: int) -> Labelled:
+    """The crops (B, size, size) of a batch of photographs, without augmentation."""
+    scale, offset = middle_crop(size)
+    matrix = jnp.array([[scale, 0.0, offset], [0.0, scale, offset]])
+    return jax.vmap(lambda photo: cut(photo, matrix, size))(photos)
+
+
+def make_evaluate(photos: PhotoSet, model, template, spec):
+    """Scores on held-out training photographs: dense labels, and landmarks straight from the
+    flow (NME in % of the landmark box)."""
+    scale, offset = middle_crop(template.size)
+    wanted = template_landmarks(model, template)
+
+    @jax.jit
+    def scores(variables, batch):
+        crops, points = cut_middle(batch, template.size), batch.points
+        outputs = apply(variables, crops.image, template.image[None], spec)
+        probability = matchability(outputs.logits)
+        found, _ = jax.vmap(lambda f, m: flow_landmarks(f, m, wanted))(outputs.flow, probability)
+        error = jnp.linalg.norm(found * scale + offset - points, axis=-1)[:, N_JAW:].mean(-1)
+        box = jnp.sqrt(jnp.prod(points.max(axis=1) - points.min(axis=1), axis=-1))
+        return {
+            **flow_metrics(outputs.flow, crops.flow, crops.matchable),
+            "iou": mask_iou(probability > 0.5, crops.matchable > 0.5),
+            "nme": 100.0 * error / box,
+        }
+
+    def evaluate(variables):
+        index = [np.arange(i, min(i + 20, len(photos))) for i in range(0, len(photos), 20)]
+        parts = [scores(variables, as_example(photos, i)) for i in index]
+        joined = jax.tree.map(lambda *a: float(jnp.mean(jnp.concatenate(a))), *parts)
+        return {f"held_out_{name}": value for name, value in joined.items()}
+
+    return evaluate
+
+
+def make_draw(photos: PhotoSet, template, spec):
+    """Panels of the first `PANELS` held-out photographs."""
+    first = as_example(photos, np.arange(min(PANELS, len(photos))))
+    crops = jax.jit(cut_middle, static_argnums=1)(first, template.size)
+    targets = jnp.broadcast_to(template.image, crops.image.shape)
+    pairs = Pair(crops.image, targets, crops.flow, crops.matchable, jnp.zeros_like(crops.matchable))
+    return lambda variables: panels(pairs, apply(variables, pairs.source, targets, spec))
+
+
+def train(
+    config,
+    workdir: Path,
+    folders: list[str],
+    sources: dict[str, str | None] | None = None,
+    init_from: str | None = None,
+) -> TrainState:
+    """The whole stage; see the flags. The template is as large as the crops; `sources` are the
+    files that `load_assets` takes."""
+    stages.check_config(config)
+    model, spec = load_face_model(), stages.spec_of(config)
+    looks = stages.settings_from(AugmentSettings, config.augment)
+    faces = stages.settings_from(SyntheticSettings, config.synthetic)
+    if config.synthetic_batch and faces.size != looks.size:
+        raise stages.ConfigError(
+            f"config.augment.size is {looks.size} and config.synthetic.size {faces.size}; "
+            "photographs and rendered faces share a batch, so they need one size"
+        )
+    variables = stages.initial_variables(config, spec, init_from)
+    metadata = {"stage": "refine", "network": config.network, "face_model": model.version}
+    open_workdir(workdir, config, metadata)
+    assets = load_assets(model, **sources or {}) if config.synthetic_batch else None
+    template = make_template(model, looks.size)
+    photos = load_photos(workdir, folders, model, template)
+    order = np.random.default_rng(config.seed).permutation(len(photos))
+    training = photos.select(order[config.held_out :])
+    held_out = photos.select(order[: config.held_out])
+    return stages.run(
+        config,
+        workdir,
+        spec,
+        variables,
+        batches(training, config),
+        make_loss(config, template, assets, looks, faces, spec),
+        make_evaluate(held_out, model, template, spec) if len(held_out) else None,
+        make_draw(held_out, template, spec) if len(held_out) else None,
+        metadata,
+    )
+
+
+if __name__ == "__main__":
+    launch.define_flags()
+    flags.DEFINE_multi_string("photos", None, "folder with .jpg and .pts files", required=True)
+    launch.main(
+        lambda values: train(
+            values.config,
+            Path(values.workdir),
+            values.photos,
+            launch.sources(values),
+            values.init,
+        )
+    )

@@ -1,0 +1,226 @@
+"""How a training program starts and ends: flags, processes, signals, and mistakes as one
+sentence."""
+
+import contextlib
+import difflib
+import os
+import re
+import runpy
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from dfc_jax.inference.evaluate import DatasetError
+from dfc_jax.inference.export import ExportError
+from dfc_jax.inference.photo import PhotoError
+from dfc_jax.morphable.io import FaceModelError
+from dfc_jax.nets.weights import WeightsError
+from dfc_jax.training import BatchError, CheckpointError, TrainingDiverged
+
+# Those defined here count as the program's own: --help shows them.
+flags.disclaim_key_flags()
+
+
+class ConfigError(ValueError):
+    """A config or a flag asks for something that does not exist; the message says what does."""
+
+
+# What a user can put right; anything else is ours and keeps its traceback.
+EXPECTED = (
+    BatchError,
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    ExportError,
+    FaceModelError,
+    PhotoError,
+    TrainingDiverged,
+    WeightsError,
+)
+
+
+def define_flags() -> None:
+    """The flags that all training programs have."""
+    config_flags.DEFINE_config_file("config", lock_config=True)
+    flags.mark_flag_as_required("config")
+    flags.DEFINE_string(
+        "workdir", None, "folder for checkpoints, metrics and weights", required=True
+    )
+    flags.DEFINE_string("init", None, "weight file to start from")
+    flags.DEFINE_string("backgrounds", None, "folder of background pictures for rendered faces")
+    flags.DEFINE_string("textures", None, "texture bank of experiments.build_texture_bank")
+    flags.DEFINE_string("light", None, "prior of lights, from the same program")
+    flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes")
+    flags.DEFINE_integer("num_processes", None, "how many processes train together")
+    flags.DEFINE_integer("process_id", None, "which of them this is, from 0")
+    flags.DEFINE_bool(
+        "distributed", False, "let JAX find the other processes (TPU pods, jax[k8s], Open MPI)"
+    )
+
+
+def sources(values: flags.FlagValues) -> dict[str, str | None]:
+    """What `load_assets` shall read."""
+    return {name: values[name].value for name in ("backgrounds", "textures", "light")}
+
+
+def main(train: Callable[[flags.FlagValues], Any]) -> None:
+    """Read the command line, join the other processes and call `train` with the flags."""
+
+    def start(_) -> None:
+        logging.get_absl_logger().addFilter(_of_interest)
+        values = flags.FLAGS
+        connect(values.coordinator, values.num_processes, values.process_id, values.distributed)
+        train(values)
+
+    app.run(lambda argv: run_program(lambda: start(argv)), flags_parser=parse_flags)
+
+
+def _of_interest(record: logging.logging.LogRecord) -> bool:
+    """Orbax reports every save in 30 lines, which would bury our own."""
+    return record.levelno > logging.logging.INFO or "orbax" not in record.pathname
+
+
+def run_program(train: Callable[[], Any]) -> None:
+    """Call `train`; an expected error becomes one sentence on stderr and exit code 1."""
+    try:
+        train()
+    except Exception as error:
+        if isinstance(error, EXPECTED):
+            print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr, flush=True)
+        elif jax.distributed.is_initialized():
+            traceback.print_exc()
+        else:
+            raise
+        if jax.distributed.is_initialized():
+            # A normal exit waits minutes for the other processes, which wait for this one.
+            os._exit(1)
+        sys.exit(1)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Set absl's flags from a command line; a mistake in it is one sentence and exit code 1."""
+
+    def parse() -> list[str]:
+        check_config_flags(flags.FLAGS.read_flags_from_files(argv, force_gnu=False))
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            raise ConfigError(f"{' '.join(str(error).splitlines())}; see --help") from error
+
+    rest: list[str] = []
+    run_program(lambda: rest.extend(parse()))
+    return rest
+
+
+def check_config_flags(argv: list[str]) -> None:
+    """Look at ``--config FILE`` and ``--config.field=value`` before they are parsed.
+
+    Raises:
+      ConfigError: the file does not exist or has no ``get_config()``, or its config has no such
+        field.
+    """
+    line = "\n".join(argv)
+    named = re.search(r"^--?config[=\n](.+)$", line, re.MULTILINE)
+    if named is None:
+        return
+    file, *arguments = named[1].split(":", 1)
+    if not Path(file).is_file():
+        raise ConfigError(f"--config={file}: no such file")
+    get_config = runpy.run_path(file).get("get_config")
+    config = get_config(*arguments) if callable(get_config) else None
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ConfigError(f"--config={file}: has no get_config() that returns a ConfigDict")
+    for field in re.findall(r"^--?(?:no)?config\.([\w.]+)", line, re.MULTILINE):
+        _check_field(config, field)
+
+
+def _check_field(config: ml_collections.ConfigDict, field: str) -> None:
+    parent = "config"
+    for name in field.split("."):
+        known = sorted(config) if isinstance(config, ml_collections.ConfigDict) else []
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
+            raise ConfigError(
+                f"--config.{field}: {parent} has no field {name!r}"
+                + (f"; did you mean {', '.join(near)}?" if near else "")
+            )
+        config, parent = config[name], f"{parent}.{name}"
+
+
+def connect(
+    coordinator: str | None, num_processes: int | None, process_id: int | None, detect: bool
+) -> None:
+    """Join the other processes of this run, before anything is computed.
+
+    They are those that the first three arguments name, or those that JAX finds: if `detect` asks
+    for it, or under SLURM when ``srun`` started several tasks.
+
+    Raises:
+      ConfigError: the arguments do not fit together, or the processes do not find each other.
+    """
+    arguments = {
+        "coordinator_address": coordinator,
+        "num_processes": num_processes,
+        "process_id": process_id,
+    }
+    if None in arguments.values():
+        if any(value is not None for value in arguments.values()):
+            raise ConfigError("--coordinator, --num_processes and --process_id go together")
+        if not detect and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:
+            return
+        arguments = {}
+    elif not re.fullmatch(r".+:\d+", coordinator):
+        raise ConfigError(f"--coordinator={coordinator}: must be host:port")
+    elif not 0 <= process_id < num_processes:
+        raise ConfigError(f"--process_id={process_id} is not one of {num_processes}, from 0")
+    else:
+        arguments["cluster_detection_method"] = "deactivate"
+    try:
+        jax.distributed.initialize(**arguments)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"the processes did not find each other: {reason}") from error
+    if jax.process_index() > 0:
+        logging.set_verbosity(logging.WARNING)
+    logging.info("%d processes, %d devices", jax.process_count(), jax.device_count())
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[Callable[[], bool]]:
+    """Inside, the first SIGTERM or SIGINT is only noted; what is yielded says whether it came.
+
+    A second one acts as usual. Outside the main thread, where Python allows no handlers, every
+    signal does.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            # None: a handler that Python did not install and cannot put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def note(number: int, _) -> None:
+        received.append(number)
+        restore()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # A shell's background jobs ignore SIGINT, and should go on to do so.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, note)
+    try:
+        yield lambda: bool(received)
+    finally:
+        restore()
