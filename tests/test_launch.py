@@ -349,7 +349,7 @@ def test_config_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> N
     a_run(tmp_path)
     before = (tmp_path / "config.json").read_text()
     assert json.loads(before)["network"] == "lite-tied"
-    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         workdir.write_config(tmp_path, config_of("pretrain_lite"), {"network": "other"})
     assert (tmp_path / "config.json").read_text() == before
