@@ -5,6 +5,8 @@
         --backgrounds FOLDER --init runs/pretrain_lite/weights.safetensors
 """
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -34,8 +36,9 @@ PANELS = 8
 
 
 def load_photos(workdir: Path, folders: list[str], model, template) -> PhotoSet:
-    """Labelled photographs, made once per workdir."""
-    cache = workdir / "photos.npz"
+    """Labelled photographs, made once per workdir and list of folders."""
+    listed = "\n".join(os.path.abspath(folder) for folder in folders)
+    cache = workdir / f"photos-{hashlib.sha256(listed.encode()).hexdigest()[:8]}.npz"
     if cache.is_file():
         return PhotoSet.load(cache)
     photos = load_folders(folders, model, template, LandmarkSettings())

@@ -204,6 +204,8 @@ def test_photographs_are_labelled_once_per_run(finetuned, patched) -> None:
     patched.setattr(finetune, "load_folders", load_folders)
     photos = finetune.load_photos(finetuned.workdir, ["somewhere"], None, None)
     np.testing.assert_array_equal(photos.images, drawn_photos().images)
+    with pytest.raises(AssertionError, match="the cache was not used"):
+        finetune.load_photos(finetuned.workdir, ["somewhere", "else"], None, None)
 
 
 def test_every_photograph_is_seen_once_an_epoch_and_orders_repeat() -> None:
