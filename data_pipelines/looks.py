@@ -104,11 +104,11 @@ def photograph(key: Array, image: Array, settings: LookSettings) -> Array:
     shift = jnp.minimum(_BLOCK, size - size / factor) * strength[6]
 
     smaller = shrinking(size, padded, factor, blur_px, shift)
-    # The picture goes straight into a matrix product, in the order of its memory: through a
-    # transposition or the copies of a moving camera XLA would work out all that made it, anew
-    # for each.
-    columns = (smaller @ image.reshape(size, -1)).reshape(padded, size, 3)
-    rows = _last_axis(smaller, columns.swapaxes(1, 2))
+    # The planes of the picture go straight into a matrix product, as whoever paints them makes
+    # them: from colours side by side, or through the copies of a moving camera, XLA would work
+    # out all that made the picture again for each.
+    columns = jnp.moveaxis(image, -1, 0).reshape(-1, size) @ smaller.T
+    rows = _first_axis(smaller, columns.reshape(3, size, padded).swapaxes(0, 1))
     rows = motion_blur(rows, trail_px / factor, 2.0 * math.pi * strength[7])
     rows = colors(keys[1], sensor_noise(keys[2], rows, sigma), settings)
     rows = jpeg(rows, quality)
@@ -119,12 +119,12 @@ def photograph(key: Array, image: Array, settings: LookSettings) -> Array:
 
 def _both_axes(operator: Array, rows: Array) -> Array:
     """``operator @ image @ operator^T`` for every channel of (s, 3, s)."""
-    mixed = (operator @ rows.reshape(rows.shape[0], -1)).reshape(-1, *rows.shape[1:])
-    return _last_axis(operator, mixed)
+    mixed = _first_axis(operator, rows)
+    return (mixed.reshape(-1, mixed.shape[2]) @ operator.T).reshape(*mixed.shape[:2], -1)
 
 
-def _last_axis(operator: Array, rows: Array) -> Array:
-    return (rows.reshape(-1, rows.shape[2]) @ operator.T).reshape(*rows.shape[:2], -1)
+def _first_axis(operator: Array, rows: Array) -> Array:
+    return (operator @ rows.reshape(rows.shape[0], -1)).reshape(-1, *rows.shape[1:])
 
 
 def motion_blur(rows: Array, length_px: Array, angle: Array) -> Array:
