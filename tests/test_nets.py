@@ -14,7 +14,7 @@ from dfc_jax.nets import blocks, decoder
 SMALL = {
     "paper": nets.NetSpec("paper", widths=(4, 4, 8, 8, 16)),
     "lite": nets.NetSpec(
-        "lite", widths=(4, 6, 8, 10), depths=(0, 0, 0, 1), decoder_depths=(0,) * 4
+        "lite", widths=(4, 6, 8, 10), depths=(0, 0, 0, 1), decoder_depths=(0,) * 4, descriptors=6
     ),
 }
 
@@ -50,7 +50,7 @@ def test_wide_tail_replaces_only_the_last_layers() -> None:
 def test_lite_has_the_same_inputs_and_outputs(name: str) -> None:
     variables, outputs, code = shapes_of(nets.SPECS[name])
     assert outputs.flow.shape == outputs.logits.shape == (3, 128, 128, 2)
-    assert code.shape == (1, 8, 8, 128)
+    assert code.shape == (1, 8, 8, 128 + 4 * 32)
     assert 1e6 < nets.param_count(variables) < 3e6
 
 
@@ -72,21 +72,44 @@ def test_upsampling_keeps_pixel_centres() -> None:
     np.testing.assert_allclose(blocks.upsample(ramp)[0, 3, :, 0], expected, atol=1e-6)
 
 
-def test_lite_flow_leads_from_each_pixel_to_the_template_coordinate() -> None:
-    template = jnp.broadcast_to(jnp.array([1.0, -0.5]), (1, 128, 128, 2))
-    flow = decoder.template_to_flow(template)[0]
+def test_lite_flow_leads_from_each_pixel_to_the_target_coordinate() -> None:
+    where = jnp.broadcast_to(jnp.array([1.0, -0.5]), (1, 128, 128, 2))
+    flow = decoder.target_to_flow(where)[0]
     x, y = 20, 90
     np.testing.assert_allclose(flow[y, x] + jnp.array([x, y]), [63.5 + 40.0, 63.5 - 20.0])
 
 
-def test_lite_starts_at_the_centre_of_the_crop() -> None:
+def test_matching_finds_each_cell_where_it_was_moved() -> None:
+    """Descriptors of which no two are alike, moved by a permutation of the cells."""
+    height, width = 6, 8
+    cells = height * width
+    order = np.random.default_rng(0).permutation(cells)
+    target = 40.0 * jnp.eye(cells).reshape(1, height, width, cells)
+    source = 40.0 * jnp.eye(cells)[order].reshape(1, height, width, cells)
+    landing, found = decoder.match(source, target)
+    np.testing.assert_allclose(found, source, atol=1e-3)
+    # In pixels of a crop of 8 pixels a cell, whose first cell has its centre at 3.5.
+    pixels = decoder.UNIT * 8 * np.array([width, height]) * landing[0].reshape(cells, 2)
+    expected = 8 * np.stack([order % width, order // width], axis=-1) + 3.5
+    np.testing.assert_allclose(
+        pixels + (8 * np.array([width, height]) - 1) / 2, expected, atol=1e-3
+    )
+
+
+def test_cells_that_look_alike_share_the_match() -> None:
+    landing, found = decoder.match(jnp.ones((2, 4, 4, 3)), jnp.ones((1, 4, 4, 3)))
+    np.testing.assert_allclose(landing, np.zeros((2, 4, 4, 2)), atol=1e-6)
+    np.testing.assert_allclose(found, np.ones((2, 4, 4, 3)), atol=1e-6)
+
+
+def test_lite_starts_near_the_centre_of_the_crop() -> None:
+    """As normalised in training; what is far from the truth then takes long to come back."""
     spec = nets.SPECS["lite"]
-    variables = nets.init(jax.random.key(0), spec)
-    crop = jax.random.uniform(jax.random.key(1), (1, 64, 64, 3))
-    flow = nets.apply(variables, crop, crop, spec).flow[0]
+    crops = jax.random.uniform(jax.random.key(1), (4, 64, 64, 3))
+    flow = nets.apply_train(nets.init(jax.random.key(0), spec), crops, crops, spec)[0].flow
     axis = jnp.arange(64.0)
-    reached = flow + jnp.stack(jnp.meshgrid(axis, axis), axis=-1)
-    assert float(jnp.abs(reached - 31.5).max()) < 20.0 * 0.5
+    away = flow + jnp.stack(jnp.meshgrid(axis, axis), axis=-1) - 31.5
+    assert float(jnp.abs(away).mean()) < 3.0 and float(jnp.abs(away).max()) < 20.0
 
 
 @pytest.mark.parametrize("family", ["paper", "lite"])

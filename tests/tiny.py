@@ -23,7 +23,9 @@ from dfc_jax.nets import variants
 from experiments import stages
 
 SIZE, STEPS = 32, 4
-TINY = variants.NetSpec("lite", widths=(4, 4, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4)
+TINY = variants.NetSpec(
+    "lite", widths=(4, 4, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4, descriptors=4
+)
 SPECS = {"tiny": TINY, "tiny-tied": dataclasses.replace(TINY, tied=True)}
 
 

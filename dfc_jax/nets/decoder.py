@@ -1,6 +1,10 @@
 """Decoders: the two codes, side by side, to flow in pixels and matchability logits."""
 
+import math
+from collections.abc import Sequence
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from dfc_jax.nets.blocks import (
@@ -14,7 +18,7 @@ from dfc_jax.nets.blocks import (
 )
 from dfc_jax.types import Array
 
-# The lite network predicts template coordinates in units of this share of the crop's side
+# The lite network predicts target coordinates in units of this share of the crop's side
 # (40 pixels of 128), about the spread of a face's pixels around the centre.
 UNIT = 0.3125
 
@@ -45,15 +49,26 @@ class PaperDecoder(nn.Module):
 class LiteDecoder(nn.Module):
     """One trunk with skips from the source's encoder and two heads at half size.
 
-    `widths` as in the encoder; `depths`: residual blocks at 1/2, 1/4, 1/8 and 1/16 size.
+    `widths` and `descriptors` as in the encoder; `depths`: residual blocks at 1/2, 1/4, 1/8 and
+    1/16 size. With descriptors, `match` says at 1/8 size where each pixel lands and what is there,
+    and the trunk learns what to add to that.
     """
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
+    descriptors: int = 0
 
     @nn.compact
-    def __call__(self, code: Array, skips: tuple[Array, ...], train: bool) -> tuple[Array, Array]:
-        x = ConvNorm(self.widths[-1], kernel=1)(code, train)
+    def __call__(
+        self, source: Array, target: Array, skips: Sequence[Array], train: bool
+    ) -> tuple[Array, Array]:
+        landing, skips = None, list(skips)
+        if self.descriptors:
+            (source, own), (target, other) = (self._unpack(code) for code in (source, target))
+            landing, found = match(own, other)
+            skips[-1] = jnp.concatenate([skips[-1], own, found, landing.astype(own.dtype)], -1)
+        codes = [source, jnp.broadcast_to(target, source.shape)]
+        x = ConvNorm(self.widths[-1], kernel=1)(jnp.concatenate(codes, axis=-1), train)
         for _ in range(self.depths[-1]):
             x = Residual()(x, train)
         for width, depth, skip in zip(
@@ -65,13 +80,45 @@ class LiteDecoder(nn.Module):
                 x = Residual()(x, train)
         # bfloat16 would round a flow to a quarter of a pixel.
         heads = nn.Conv(4, (3, 3), kernel_init=ZEROS, name="heads")(x.astype(jnp.float32))
-        template, logits = jnp.split(upsample(heads), 2, axis=-1)
-        return template_to_flow(template), logits
+        where, logits = jnp.split(heads, 2, axis=-1)
+        if landing is not None:
+            where += jax.image.resize(landing, where.shape, "bilinear")
+        return target_to_flow(upsample(where)), upsample(logits)
+
+    def _unpack(self, code: Array) -> tuple[Array, Array]:
+        """The code proper and the descriptors at twice its size."""
+        own, packed = jnp.split(code, [code.shape[-1] - 4 * self.descriptors], axis=-1)
+        return own, depth_to_space(packed)
 
 
-def template_to_flow(template: Array) -> Array:
-    """Template coordinates (B, S, S, 2), 0 at the centre, in units of `UNIT` S pixels, to flow."""
-    size = template.shape[1]
-    axis = jnp.arange(size, dtype=template.dtype)
+def match(source: Array, target: Array) -> tuple[Array, Array]:
+    """Where each cell of the source lands in the target, by the likeness of their descriptors.
+
+    Every cell of the target counts with the softmax of its scaled dot product with that of the
+    source (Xu et al., GMFlow, 2022, eqs. 1 to 3).
+
+    Args:
+      source: (B, H, W, C) descriptors.
+      target: (B or 1, H, W, C).
+
+    Returns:
+      Target coordinates (B, H, W, 2), float32, in the units of `target_to_flow`, and the
+      descriptors (B, H, W, C) found there.
+    """
+    batch, height, width, channels = source.shape
+    own = source.reshape(batch, -1, channels)
+    other = jnp.broadcast_to(target, source.shape).reshape(batch, -1, channels)
+    likeness = jnp.einsum("bnc,bmc->bnm", own, other, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(likeness / math.sqrt(channels), axis=-1)
+    x, y = ((jnp.arange(n) + 0.5) / n - 0.5 for n in (width, height))
+    cells = jnp.stack(jnp.meshgrid(x, y, indexing="xy"), axis=-1).reshape(-1, 2) / UNIT
+    landing = (weights @ cells).reshape(batch, height, width, 2)
+    return landing, (weights.astype(other.dtype) @ other).reshape(source.shape)
+
+
+def target_to_flow(where: Array) -> Array:
+    """Target coordinates (B, S, S, 2), 0 at the centre, in units of `UNIT` S pixels, to flow."""
+    size = where.shape[1]
+    axis = jnp.arange(size, dtype=where.dtype)
     pixels = jnp.stack(jnp.meshgrid(axis, axis, indexing="xy"), axis=-1)
-    return (size - 1) / 2.0 + UNIT * size * template - pixels
+    return (size - 1) / 2.0 + UNIT * size * where - pixels

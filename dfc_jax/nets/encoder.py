@@ -1,8 +1,16 @@
 """Encoders: a crop (B, S, S, 3) to a code (B, S/16, S/16, C) and the features passed to skips."""
 
 import flax.linen as nn
+import jax.numpy as jnp
 
-from dfc_jax.nets.blocks import Conv3x3, ConvNorm, Residual, space_to_depth
+from dfc_jax.nets.blocks import (
+    ZEROS,
+    Conv3x3,
+    ConvNorm,
+    Residual,
+    depth_to_space,
+    space_to_depth,
+)
 from dfc_jax.types import Array
 
 
@@ -26,11 +34,13 @@ class PaperEncoder(nn.Module):
 class LiteEncoder(nn.Module):
     """Convolutions and residual blocks; `widths` and `depths` at 1/2, 1/4, 1/8 and 1/16 size.
 
-    The skips are the features at 1/2, 1/4 and 1/8 size.
+    The skips are the features at 1/2, 1/4 and 1/8 size. With `descriptors`, the code ends with
+    that many channels at 1/8 size, for `decoder.match`, as `space_to_depth` packs them.
     """
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
+    descriptors: int = 0
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, tuple[Array, ...]]:
@@ -41,4 +51,9 @@ class LiteEncoder(nn.Module):
             for _ in range(depth):
                 x = Residual()(x, train)
             features.append(x)
-        return features[-1], tuple(features[:-1])
+        if self.descriptors:
+            wide = nn.Conv(4 * self.descriptors, (1, 1), kernel_init=ZEROS, dtype=x.dtype)(x)
+            both = jnp.concatenate([depth_to_space(wide), features[-2]], axis=-1)
+            described = ConvNorm(self.descriptors, kernel=1, relu=False)(both, train)
+            x = jnp.concatenate([x, space_to_depth(described)], axis=-1)
+        return x, tuple(features[:-1])

@@ -9,7 +9,7 @@ and shape; inside a larger jit they become a part of it.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import flax.linen as nn
@@ -38,6 +38,8 @@ class NetSpec:
       widths: channels from the largest to the smallest feature map.
       depths: lite only, residual blocks of the encoders at each size.
       decoder_depths: lite only, residual blocks of the decoder at each size.
+      descriptors: lite only, channels by which source and target are matched at 1/8 size; 0 for
+        no matching.
     """
 
     family: Literal["paper", "lite"]
@@ -46,6 +48,7 @@ class NetSpec:
     widths: tuple[int, ...] = (16, 32, 64, 128, 256)
     depths: tuple[int, ...] = ()
     decoder_depths: tuple[int, ...] = ()
+    descriptors: int = 0
 
     def __post_init__(self) -> None:
         if self.family not in ("paper", "lite"):
@@ -54,7 +57,13 @@ class NetSpec:
 
 # The paper's tail passes everything through two channels of ReLU, which can die; this one cannot.
 _WIDE = NetSpec("paper", tail=(16, 16, 2))
-_LITE = NetSpec("lite", widths=(16, 32, 64, 128), depths=(0, 1, 2, 2), decoder_depths=(0, 0, 1, 2))
+_LITE = NetSpec(
+    "lite",
+    widths=(16, 32, 64, 128),
+    depths=(0, 1, 2, 2),
+    decoder_depths=(0, 0, 1, 2),
+    descriptors=32,
+)
 
 SPECS: dict[str, NetSpec] = {
     "paper": NetSpec("paper"),
@@ -91,25 +100,33 @@ class Network(nn.Module):
             self.flow_decoder = PaperDecoder(spec.widths[-1], spec.tail)
             self.matchability_decoder = PaperDecoder(spec.widths[-1] // 2, (2,))
         else:
-            encoder = functools.partial(LiteEncoder, spec.widths, spec.depths)
-            self.decoder = LiteDecoder(spec.widths, spec.decoder_depths)
+            encoder = functools.partial(LiteEncoder, spec.widths, spec.depths, spec.descriptors)
+            self.decoder = LiteDecoder(spec.widths, spec.decoder_depths, spec.descriptors)
         self.encoder = encoder()
         self.target_encoder = self.encoder if spec.tied else encoder()
 
     def __call__(self, source: Array, target: Array, train: bool = False) -> Outputs:
-        # One target for the whole batch has no batch to take statistics over.
-        code = self.encode_target(target, train and target.shape[0] == source.shape[0] > 1)
-        return self.with_code(source, code, train)
+        if target.shape[0] != source.shape[0] or not self.spec.tied:
+            # One target for the whole batch has no batch to take statistics over.
+            code = self.encode_target(target, train and target.shape[0] == source.shape[0] > 1)
+            return self.with_code(source, code, train)
+        # Statistics over both, for they are normalised alike afterwards.
+        codes, skips = self.encoder(jnp.concatenate([source, target]), train)
+        own, code = jnp.split(codes, 2)
+        return self._decode(own, code, [jnp.split(skip, 2)[0] for skip in skips], train)
 
     def encode_target(self, target: Array, train: bool = False) -> Array:
         return self.target_encoder(target, train)[0]
 
     def with_code(self, source: Array, code: Array, train: bool = False) -> Outputs:
         own, skips = self.encoder(source, train)
+        return self._decode(own, code, skips, train)
+
+    def _decode(self, own: Array, code: Array, skips: Sequence[Array], train: bool) -> Outputs:
+        if self.spec.family == "lite":
+            return Outputs(*self.decoder(own, code, skips, train))
         both = jnp.concatenate([own, jnp.broadcast_to(code, own.shape)], axis=-1)
-        if self.spec.family == "paper":
-            return Outputs(self.flow_decoder(both), self.matchability_decoder(both))
-        return Outputs(*self.decoder(both, skips, train))
+        return Outputs(self.flow_decoder(both), self.matchability_decoder(both))
 
 
 @functools.partial(jax.jit, static_argnames="spec")
