@@ -75,6 +75,13 @@ class PhotoSet:
     def select(self, index: np.ndarray) -> "PhotoSet":
         return PhotoSet(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
+    def joined(self, others: Sequence["PhotoSet"]) -> "PhotoSet":
+        """These photographs and then those of the others."""
+        fields = [field.name for field in dataclasses.fields(self)]
+        return PhotoSet(
+            *(np.concatenate([getattr(each, f) for each in (self, *others)]) for f in fields)
+        )
+
 
 def stored_square(points: np.ndarray) -> Crop:
     """The square around 68 points (68, 2) that is kept for training.
@@ -105,7 +112,7 @@ def read_squares(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(images), np.stack(points).astype(np.float32)
 
 
-def _batches(n: int, size: int) -> Iterator[np.ndarray]:
+def index_batches(n: int, size: int) -> Iterator[np.ndarray]:
     """Index batches of one size; the last one repeats its first entries."""
     for start in range(0, n, size):
         yield np.resize(np.arange(start, min(start + size, n)), size)
@@ -115,7 +122,7 @@ def fit_points(
     model: FaceModel, points: np.ndarray, settings: LandmarkSettings, batch: int = 64
 ) -> FitResult:
     """`fit_landmarks` for points (N, 68, 2) in pixels of stored squares, batched."""
-    indices = _batches(len(points), batch)
+    indices = index_batches(len(points), batch)
     results = [_fit_batch(model, jnp.asarray(points[index]), settings) for index in indices]
     joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
     return jax.tree.map(lambda a: a[: len(points)], joined)
@@ -128,11 +135,11 @@ def _fit_batch(model: FaceModel, points: Array, settings: LandmarkSettings) -> F
 
 
 def residual_field(
-    points: Array, residual: Array, size: int, length: Array | float, noise: float
+    points: Array, residual: Array, at: Array, length: Array | float, noise: float
 ) -> Array:
-    """Smooth displacement (size, size, 2) that carries projected onto annotated points.
+    """Smooth displacement (..., 2) at places (..., 2) that carries projected onto annotated points.
 
-    Gaussian-process regression of the residuals (68, 2) at points (68, 2): squared-exponential
+    Gaussian-process regression of the residuals (N, 2) at points (N, 2): squared-exponential
     covariance of `length` pixels, noise variance `noise` relative to the signal's.
     """
 
@@ -142,17 +149,21 @@ def residual_field(
 
     gram = covariance(points, points) + noise * jnp.eye(len(points))
     weights = jnp.linalg.solve(gram, residual)
-    return covariance(pixel_grid(size, size), points) @ weights
+    return covariance(at, points) @ weights
 
 
-def _normal_part(points: Array, residual: Array) -> Array:
-    """Residuals of the jaw points count across the contour only: where along it an annotator
-    puts a point is a habit, not geometry."""
-    jaw = points[:N_JAW]
+def annotation_field(points: Array, projected: Array, at: Array) -> Array:
+    """`residual_field` of the 68 annotated points (68, 2) and where a fit projects them.
+
+    Residuals of the jaw points count across the contour only: where along it an annotator puts
+    a point is a habit, not geometry.
+    """
+    residual, jaw = points - projected, points[:N_JAW]
     tangent = jnp.concatenate([jaw[1:2] - jaw[:1], jaw[2:] - jaw[:-2], jaw[-1:] - jaw[-2:-1]])
     tangent /= jnp.linalg.norm(tangent, axis=-1, keepdims=True)
     along = jnp.sum(residual[:N_JAW] * tangent, axis=-1, keepdims=True) * tangent
-    return residual.at[:N_JAW].add(-along)
+    edge = jnp.max(points.max(axis=0) - points.min(axis=0))
+    return residual_field(points, residual.at[:N_JAW].add(-along), at, 0.08 * edge, noise=0.3)
 
 
 def dense_labels(
@@ -173,16 +184,12 @@ def dense_labels(
     flow, matchable = flow_to_template(fragments, template)
     grid = pixel_grid(STORED_PX, STORED_PX)
     projected = project_landmarks(model, params, camera.principal_point)
-    residual = points - projected
-    edge = jnp.max(points.max(axis=0) - points.min(axis=0))
-    field = residual_field(
-        points, _normal_part(points, residual), STORED_PX, 0.08 * edge, noise=0.3
-    )
+    field = annotation_field(points, projected, grid)
     mask = matchable[..., None]
     stacked = jnp.concatenate([jnp.where(mask, flow + grid, 0.0), mask], axis=-1)
     moved = bilinear_sample(stacked, grid - field, fill=0.0)
     template_xy = moved[..., :2] / jnp.maximum(moved[..., 2:], 1e-3)
-    error = jnp.mean(jnp.linalg.norm(residual[N_JAW:], axis=-1))
+    error = jnp.mean(jnp.linalg.norm((points - projected)[N_JAW:], axis=-1))
     return template_xy, moved[..., 2] > 0.5, error
 
 
@@ -202,7 +209,7 @@ def label(
     fits = fit_points(model, points, settings)
     xy = np.zeros((*images.shape[:3], 2), np.float16)
     matchable, error = np.zeros(images.shape[:3], bool), np.zeros(len(images))
-    for index in _batches(len(images), batch):
+    for index in index_batches(len(images), batch):
         some = jax.tree.map(lambda a, index=index: a[index], fits)
         labels = _label_batch(model, template, some, jnp.asarray(points[index]))
         xy[index], matchable[index], error[index] = labels

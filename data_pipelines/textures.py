@@ -110,9 +110,8 @@ def observe(
     residual = (points - project_landmarks(model, params, camera.principal_point))[N_JAW:]
     edge = jnp.max(points.max(axis=0) - points.min(axis=0))
     coarse = 4.0
-    field = residual_field(
-        points[N_JAW:] / coarse, residual, int(size / coarse), 0.08 * edge / coarse, noise=0.3
-    )
+    places = coarse * pixel_grid(int(size / coarse), int(size / coarse))
+    field = residual_field(points[N_JAW:], residual, places, 0.08 * edge, noise=0.3)
     moved = xy + bilinear_sample(field, xy / coarse)
 
     normals = vertex_normals(vertices, model.triangles)

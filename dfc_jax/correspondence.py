@@ -167,12 +167,12 @@ def ground_truth_flow(
     q = project(target_camera, position)
     a, b, c = (project(target_camera, corner) for corner in corners)
     # Counter-clockwise from outside means clockwise in y-down pixels: a negative cross product.
-    visible = (_cross(b - a, c - a) < 0) & _unhidden(target.zbuf, q, position[..., 2])
+    visible = (_cross(b - a, c - a) < 0) & unhidden(target.zbuf, q, position[..., 2])
     flow = jnp.where(foreground[..., None], q - pixel_grid(size, size), 0.0)
     return flow, foreground & visible
 
 
-def _unhidden(zbuf: Array, q: Array, depth_mm: Array) -> Array:
+def unhidden(zbuf: Array, q: Array, depth_mm: Array) -> Array:
     """Whether points at pixels q (..., 2) lie inside the image and not behind its z-buffer."""
     size = zbuf.shape[0]
     inside = jnp.all((q >= -0.5) & (q <= size - 0.5), axis=-1)

@@ -19,6 +19,7 @@ from jax.tree_util import Partial
 
 from data_pipelines.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
 from data_pipelines.photos import CROP_PX, STORED_PX, PhotoSet, as_example, load_folders
+from data_pipelines.profiling import turned_photos
 from data_pipelines.synthetic import Pair, SyntheticSettings, load_assets, sample_to_template
 from dfc_jax.correspondence import flow_landmarks, make_template, template_landmarks
 from dfc_jax.fitting import LandmarkSettings
@@ -51,6 +52,13 @@ def load_photos(workdir: Path, folders: list[str], model, template) -> PhotoSet:
     )
     photos.save(cache)
     return photos
+
+
+def with_turned(photos: PhotoSet, config, model, template) -> PhotoSet:
+    """The photographs, and `config.turned` copies of each turned to a random yaw."""
+    rng = np.random.default_rng(config.seed)
+    yaws = rng.uniform(-config.turned_deg, config.turned_deg, (config.turned, len(photos)))
+    return photos.joined([turned_photos(model, template, photos, yaw) for yaw in yaws])
 
 
 def batches(photos: PhotoSet, config) -> Callable[[int], Iterator[dict]]:
@@ -168,7 +176,7 @@ def train(
     template = make_template(model, looks.size)
     photos = load_photos(workdir, folders, model, template)
     order = np.random.default_rng(config.seed).permutation(len(photos))
-    training = photos.select(order[config.held_out :])
+    training = with_turned(photos.select(order[config.held_out :]), config, model, template)
     held_out = photos.select(order[: config.held_out])
     return stages.run(
         config,

@@ -42,7 +42,7 @@ def tiny_config(name: str, network: str) -> ConfigDict:
     config.synthetic.size = SIZE
     if "augment" in config:
         config.augment.size = SIZE
-        config.held_out, config.synthetic_batch = 2, 1
+        config.held_out, config.synthetic_batch, config.turned = 2, 1, 0
     else:
         config.validation_pairs = 2
         config.template_targets = 1

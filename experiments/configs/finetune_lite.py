@@ -25,6 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.steps = 2200
     config.batch = 32
     config.synthetic_batch = 6
+    config.turned = 1
+    config.turned_deg = 85.0
     config.learning_rate = 1.5e-3
     config.schedule = "cosine"
     config.boundaries = ()
