@@ -1,0 +1,261 @@
+"""How an aligner fares where evaluations seldom look: wrong boxes, tilted heads, profiles.
+
+    python -m experiments.robustness --photos 300w/helen/testset --out out/robustness
+
+Annotated photographs are aligned from boxes that are displaced and scaled by up to 15 % of their
+longer edge (and again after one new crop from the first result), turned in the plane by full
+rounds, and turned to larger yaws by `data_pipelines.profiling`, where only the landmarks that the
+turned head shows count. Errors are of the 51 inner points, in % of sqrt(width * height) of the
+landmark box. Writes `robustness.json`, `robustness.png` (the curves), `faces.png` and
+`turned.png` (meshes and masks); everything random is seeded.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import dfc_jax
+from data_pipelines.chart import make_chart
+from data_pipelines.photos import STORED_SCALE, fit_points, read_squares
+from data_pipelines.profiling import CHART_PX, SETTINGS, turn
+from dfc_jax.camera import CROP_SCALE, apply_affine, box_of_points, crop_of_box
+from dfc_jax.correspondence import make_template
+from dfc_jax.inference.align import Aligner, Face
+from dfc_jax.inference.draw import overlay
+from dfc_jax.inference.evaluate import N_POINTS, DatasetError, Example, read_ibug
+from dfc_jax.inference.export import ExportError, write_json, write_png, written_aside
+from dfc_jax.inference.photo import PhotoError, crop_photo
+from dfc_jax.morphable.core import N_JAW
+from dfc_jax.nets.weights import WeightsError
+
+SEED = 0
+BOX_PART = 0.15
+ROTATIONS_DEG = tuple(range(0, 360, 30))
+ROTATED = 20
+YAWS_DEG = (30, 45, 60, 75, 90)
+# Room around a face for wrong boxes and rotations: longer edges of its box, pixels.
+WIDE_SCALE, WIDE_PX = 3.0, 384
+TILE, COLUMNS, DRAWN = 192, 10, 60
+EXPECTED = (DatasetError, ExportError, PhotoError, WeightsError)
+
+progress = partial(tqdm, unit="face", disable=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A picture of one face: image (H, W, 3) uint8, true points (68, 2) and which of them count,
+    and the landmark box that the aligner is given."""
+
+    image: np.ndarray
+    points: np.ndarray
+    counts: np.ndarray
+    box: np.ndarray
+
+
+def view_of(image: np.ndarray, points: np.ndarray, counts: np.ndarray | None = None) -> View:
+    """With the tight box of the points; by default the inner points count."""
+    inner = np.arange(N_POINTS) >= N_JAW
+    counts = inner if counts is None else inner & counts
+    return View(image, points, counts, box_of_points(points))
+
+
+def wide(example: Example) -> View:
+    """A photograph cut to the surroundings of its face."""
+    crop = crop_of_box(box_of_points(example.points), WIDE_PX)
+    crop = dataclasses.replace(crop, side_px=WIDE_SCALE / CROP_SCALE * crop.side_px)
+    image = np.round(255.0 * crop_photo(example.image(), crop)).astype(np.uint8)
+    return view_of(image, apply_affine(crop.to_crop, example.points))
+
+
+def misplaced(view: View, rng: np.random.Generator, part: float = BOX_PART) -> View:
+    """The same picture with its box displaced and scaled by up to `part`, evenly at random."""
+    dx, dy, growth = rng.uniform(-part, part, 3)
+    size = (1.0 + growth) * view.box[2:]
+    middle = view.box[:2] + view.box[2:] / 2.0 + max(view.box[2:]) * np.array([dx, dy])
+    return dataclasses.replace(view, box=np.concatenate([middle - size / 2.0, size]))
+
+
+def rotated(view: View, angle_deg: float) -> View:
+    """The picture turned in its plane about the middle of the face."""
+    middle = view.box[:2] + view.box[2:] / 2.0
+    matrix = cv2.getRotationMatrix2D(middle.tolist(), angle_deg, 1.0)
+    size = view.image.shape[1], view.image.shape[0]
+    image = cv2.warpAffine(view.image, matrix, size, flags=cv2.INTER_LINEAR)
+    return view_of(image, apply_affine(matrix, view.points), view.counts)
+
+
+def turned(examples: Sequence[Example], aligner: Aligner) -> dict[int, list[View]]:
+    """Every photograph turned to each of `YAWS_DEG`, every other one to the other side."""
+    model = aligner.model
+    template, chart = make_template(model), make_chart(model, CHART_PX)
+    images, points = read_squares(examples)
+    params = fit_points(model, points, SETTINGS).params
+    views: dict[int, list[View]] = {}
+    for yaw in YAWS_DEG:
+        views[yaw] = []
+        for n in progress(range(len(images)), desc=f"yaw {yaw}"):
+            image, side = jnp.asarray(images[n], jnp.float32) / 255.0, (-1.0) ** n
+            own = jax.tree.map(lambda leaf, n=n: leaf[n], params)
+            given = image, jnp.asarray(points[n]), own, side * yaw
+            face = turn(model, chart, template, *given, STORED_SCALE)
+            picture = np.round(255.0 * np.asarray(face.image)).astype(np.uint8)
+            seen = np.asarray(face.visible)
+            views[yaw].append(view_of(picture, np.asarray(face.points, np.float64), seen))
+    return views
+
+
+def align(aligner: Aligner, views: Iterable[View], desc: str) -> list[Face | None]:
+    """The face of each view, None where the aligner gives none."""
+    found = (aligner(view.image, boxes=[view.box]) for view in progress(views, desc=desc))
+    return [faces[0] if faces else None for faces in found]
+
+
+def errors(views: Sequence[View], faces: Sequence[Face | None]) -> np.ndarray:
+    """Mean error (n,) of the points that count, % of the landmark box; infinite without a face."""
+    found = np.full(len(views), np.inf)
+    for n, (view, face) in enumerate(zip(views, faces, strict=True)):
+        if face is not None:
+            away = np.linalg.norm(face.landmarks - view.points, axis=-1)[view.counts].mean()
+            found[n] = 100.0 * away / np.sqrt(np.prod(box_of_points(view.points)[2:]))
+    return found
+
+
+def score(values: np.ndarray) -> dict[str, float]:
+    """Mean over the faces found, median and share over 8 % over all."""
+    return {
+        "mean": float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else None,
+        "median": float(np.median(values)),
+        "over_8": float(np.mean(values > 8.0)),
+    }
+
+
+def drawn(view: View, face: Face | None, triangles: np.ndarray, caption: str) -> np.ndarray:
+    """The crop that the aligner saw, once with the mesh and once with the mask, side by side."""
+    crop = crop_of_box(view.box, TILE)
+
+    def cut(image: np.ndarray) -> np.ndarray:
+        colors = crop_photo(image, dataclasses.replace(crop, side_px=1.2 * crop.side_px))
+        return np.round(255.0 * colors).astype(np.uint8)
+
+    if face is None:
+        return np.concatenate([cut(view.image)] * 2, axis=1)
+    # The overlay is made larger, by whole pixels, when the picture is small.
+    meshed = overlay(view.image, [face], triangles)
+    size = view.image.shape[1], view.image.shape[0]
+    meshed = cut(cv2.resize(meshed, size, interpolation=cv2.INTER_AREA))
+    back = face.crop.to_crop
+    mask = cv2.warpAffine(
+        face.mask.astype(np.float32), back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    )[..., None]
+    green = np.array([60, 255, 90])
+    masked = cut((view.image * (1 - 0.5 * mask) + 0.5 * mask * green).astype(np.uint8))
+    pair = np.concatenate([meshed, masked], axis=1)
+    cv2.putText(pair, caption, (4, TILE - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1)
+    return pair
+
+
+def sheet(views: Sequence[View], faces: Sequence[Face | None], triangles: Any) -> np.ndarray:
+    """`drawn` of every view, with its error, `COLUMNS` pictures in a row."""
+    found = errors(views, faces)
+    tiles = [
+        drawn(view, face, np.asarray(triangles), f"{n}: {error:.2f} %")
+        for n, (view, face, error) in enumerate(zip(views, faces, found, strict=True))
+    ]
+    per_row = COLUMNS // 2
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % per_row)
+    rows = [np.concatenate(tiles[i : i + per_row], 1) for i in range(0, len(tiles), per_row)]
+    return np.concatenate(rows)
+
+
+def draw_curves(found: dict[str, Any], path: Path) -> None:
+    """Error over rotation and over yaw, as a PNG file."""
+    figure = Figure(figsize=(9, 3), dpi=120, layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, name in zip(axes, ("rotation", "yaw"), strict=True):
+        degrees = [float(key) for key in found[name]]
+        for kind in ("mean", "median"):
+            axis.plot(degrees, [value[kind] for value in found[name].values()], label=kind)
+        axis.set_xlabel(f"{name}, degrees")
+        axis.set_ylim(bottom=0.0)
+    axes[0].set_ylabel("inner NME, %")
+    axes[1].legend()
+    with written_aside(path) as aside:
+        figure.savefig(aside)
+
+
+def measure(photos: str, out: Path, weights: str | None = None, count: int | None = None) -> dict:
+    """The whole program; see the flags."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{out}: this folder cannot be made ({error.strerror})") from error
+    aligner = dfc_jax.load(weights)
+    again = Aligner(aligner.solver, aligner.model, aligner.detector, aligner.versions, recrop=1)
+    examples = read_ibug(photos)[:count]
+    views = [wide(example) for example in progress(examples, desc="photographs")]
+    rng = np.random.default_rng(SEED)
+    wrong = [misplaced(view, rng) for view in views]
+    faces = align(aligner, views, "true boxes")
+    found = {
+        "n": len(views),
+        "weights": aligner.versions["weights"],
+        "boxes": {
+            "true": score(errors(views, faces)),
+            "true_recropped": score(errors(views, align(again, views, "true, cropped again"))),
+            "wrong": score(errors(wrong, align(aligner, wrong, "wrong boxes"))),
+            "wrong_recropped": score(errors(wrong, align(again, wrong, "wrong, cropped again"))),
+        },
+        "rotation": {},
+        "yaw": {},
+    }
+    for angle in ROTATIONS_DEG:
+        tilted = [rotated(view, angle) for view in views[:ROTATED]]
+        found["rotation"][str(angle)] = score(
+            errors(tilted, align(aligner, tilted, f"rotated by {angle}"))
+        )
+    profiles: list[tuple[View, Face | None]] = []
+    for yaw, those in turned(examples, aligner).items():
+        aligned = align(aligner, those, f"yaw {yaw}")
+        found["yaw"][str(yaw)] = score(errors(those, aligned))
+        profiles += list(zip(those, aligned, strict=True))[: DRAWN // len(YAWS_DEG)]
+    triangles = aligner.model.triangles
+    write_png(out / "faces.png", sheet(views[:DRAWN], faces[:DRAWN], triangles))
+    write_png(out / "turned.png", sheet(*map(list, zip(*profiles, strict=True)), triangles))
+    draw_curves(found, out / "robustness.png")
+    write_json(out / "robustness.json", found)
+    return found
+
+
+def main(_) -> None:
+    values = flags.FLAGS
+    try:
+        found = measure(values.photos, Path(values.out), values.weights, values.count)
+    except EXPECTED as error:
+        print(f"robustness: {error}", file=sys.stderr)
+        sys.exit(1)
+    for part in ("boxes", "rotation", "yaw"):
+        for name, values in found[part].items():
+            print(f"{part} {name}: mean {values['mean']:.2f} median {values['median']:.2f}")
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("photos", None, "folder with .jpg and .pts files", required=True)
+    flags.DEFINE_string("out", None, "folder to write to", required=True)
+    flags.DEFINE_string("weights", None, "name of weights or a file")
+    flags.DEFINE_integer("count", None, "use the first so many photographs only", lower_bound=1)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
