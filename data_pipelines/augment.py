@@ -48,7 +48,7 @@ class AugmentSettings:
 
     size: int = 128
     rotation_deg: float = 15.0
-    wide_rotation: float = 0.1
+    wide_rotation: float = 0.2
     scale: float = 1.25
     translation: float = 0.13
     flip: float = 0.5

@@ -213,12 +213,23 @@ def run(
             int(state.step),
             config.steps,
         )
-        return state
-    metadata = {**metadata, "steps": config.steps, "batch": config.batch}
-    metadata["scores"] = scores or evaluate_state(state)
-    if jax.process_index() == 0:
-        weights.save(workdir / "weights.safetensors", own_copy(averaged(state)), spec, metadata)
+    else:
+        metadata = {**metadata, "scores": scores or evaluate_state(state)}
+        save_weights(config, workdir, spec, state, metadata)
     return state
+
+
+def save_weights(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    spec: NetSpec,
+    state: TrainState,
+    metadata: dict[str, Any],
+) -> None:
+    """The averaged variables as ``weights.safetensors``; process 0 alone writes."""
+    if jax.process_index() == 0:
+        metadata = {**metadata, "steps": config.steps, "batch": config.batch}
+        weights.save(workdir / "weights.safetensors", own_copy(averaged(state)), spec, metadata)
 
 
 def averaged(state: TrainState) -> Variables:

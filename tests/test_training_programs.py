@@ -208,6 +208,27 @@ def test_photographs_are_labelled_once_per_run(finetuned, patched) -> None:
         finetune.load_photos(finetuned.workdir, ["somewhere", "else"], None, None)
 
 
+def test_turned_copies_stand_behind_the_photographs(monkeypatch) -> None:
+    photos, asked = drawn_photos(), []
+
+    def turned_photos(model, template, some, yaw_deg):
+        asked.append(yaw_deg)
+        return dataclasses.replace(some, error=some.error + 100.0 * len(asked))
+
+    monkeypatch.setattr(finetune, "turned_photos", turned_photos)
+    config = tiny_config("finetune_lite", "tiny")
+    config.turned, config.turned_deg = 2, 60.0
+    both = finetune.with_turned(photos, config, None, None)
+    np.testing.assert_allclose(
+        both.error, np.concatenate([photos.error + offset for offset in (0.0, 100.0, 200.0)])
+    )
+    yaws = np.array(asked)
+    assert yaws.shape == (2, len(photos)) and not np.array_equal(*yaws)
+    assert 20.0 < np.abs(yaws).max() <= 60.0
+    config.turned = 0
+    assert len(finetune.with_turned(photos, config, None, None)) == len(photos)
+
+
 def test_every_photograph_is_seen_once_an_epoch_and_orders_repeat() -> None:
     photos, config = drawn_photos(), tiny_config("finetune_lite", "tiny")
     images = photos.images.reshape(7, -1)
