@@ -1,7 +1,7 @@
 """Stage 1: learn correspondence on pairs of synthetic faces, rendered inside the training step.
 
     python -m experiments.pretrain --config experiments/configs/pretrain_lite.py \
-        --workdir runs/pretrain_lite --backgrounds FOLDER
+        --workdir runs/pretrain_lite
 """
 
 import dataclasses

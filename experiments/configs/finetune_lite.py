@@ -23,11 +23,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.network = "lite"
     config.seed = 0
     config.steps = 2200
-    config.batch = 32
-    config.synthetic_batch = 6
+    config.batch = 24
+    config.synthetic_batch = 4
     config.turned = 1
     config.turned_deg = 85.0
-    config.learning_rate = 1.5e-3
+    config.learning_rate = 1e-3
     config.schedule = "cosine"
     config.boundaries = ()
     config.warmup_steps = 100
@@ -42,8 +42,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.keep_last = 1
     config.best_metric = "held_out_nme"
     config.held_out = 40
-    config.log_every = 20
-    config.save_every = 250
+    config.log_every = 50
+    config.save_every = 500
     config.augment = ml_collections.ConfigDict(dataclasses.asdict(AugmentSettings()))
     config.synthetic = ml_collections.ConfigDict(dataclasses.asdict(SyntheticSettings()))
     return config.lock()
