@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from dfc_jax import nets
+from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets import weights
 
 SPEC = nets.NetSpec("lite", widths=(4, 4, 4, 4), depths=(0,) * 4, decoder_depths=(0,) * 4)
@@ -135,3 +136,13 @@ def test_saving_refuses_what_cannot_be_read_back(tmp_path: Path, variables) -> N
     with pytest.raises(ValueError, match="not of this network"):
         weights.save(path, {"params": variables["params"]}, SPEC, {})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in weights.WEIGHTS_DIR.glob("*")))
+def test_weights_of_the_package_are_complete(name: str) -> None:
+    """Loaded, for the embedded face model, and with an entry in the model card and the README."""
+    _, spec, metadata = weights.load(name)
+    assert spec.family in name and metadata["face_model"] == load_face_model().version
+    root = weights.WEIGHTS_DIR.parents[2]
+    assert f"weights/{name}.safetensors" in (root / "dfc_jax/assets/MODEL_CARD.md").read_text()
+    assert f"| `{name}` |" in (root / "README.md").read_text()
