@@ -193,6 +193,7 @@ def test_slurm_asks_for_the_signal_that_the_programs_wait_for() -> None:
 )
 def test_numbers_that_do_not_fit_together_are_named(field, value, message) -> None:
     config = config_of("pretrain_lite").unlock()
+    config.steps, config.log_every, config.save_every, config.warmup_steps = 300, 20, 100, 30
     config.steps_per_call = 20
     stages.check_config(config)
     config[field] = value
