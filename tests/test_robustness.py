@@ -41,7 +41,9 @@ def test_wrong_boxes_stay_within_their_bounds_and_their_shape(view) -> None:
 def test_points_turn_with_the_picture(view, angle: int) -> None:
     turned = rotated(view, angle)
     # Red and green say where a pixel was before.
-    before = bilinear_sample(turned.image.astype(np.float32), turned.points)[:, :2]
+    before = bilinear_sample(turned.image.astype(np.float32), turned.points.astype(np.float32))[
+        :, :2
+    ]
     np.testing.assert_allclose(before, view.points, atol=1.0)
     np.testing.assert_array_equal(turned.box, box_of_points(turned.points))
     if angle == 0:
