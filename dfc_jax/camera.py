@@ -1,7 +1,5 @@
 """Projection, and the affine maps between a photograph and its square crops."""
 
-import dataclasses
-
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -40,16 +38,19 @@ def crop_camera(params: FaceParams, size: int) -> Camera:
 
 @struct.dataclass
 class Crop:
-    """An axis-aligned square of a photograph, resampled to size x size pixels (NumPy).
+    """A square of a photograph, resampled to size x size pixels (NumPy).
 
     Attributes:
       centre: (2,) photo pixel at the middle of the square.
       side_px: () edge of the square in photo pixels.
+      roll_deg: () how far the square is turned in the photograph, clockwise; a head tilted as
+        much is upright in the crop.
       size: pixels along an edge of the crop (static).
     """
 
     centre: np.ndarray
     side_px: float
+    roll_deg: float = 0.0
     size: int = struct.field(pytree_node=False, default=128)
 
     @property
@@ -58,37 +59,28 @@ class Crop:
         return self.size / self.side_px
 
     @property
+    def rotation(self) -> np.ndarray:
+        """(2, 2) matrix that turns directions of the crop into those of the photograph."""
+        roll = np.deg2rad(self.roll_deg)
+        cosine, sine = np.cos(roll), np.sin(roll)
+        return np.array([[cosine, -sine], [sine, cosine]])
+
+    @property
     def to_crop(self) -> np.ndarray:
         """(2, 3) affine matrix, photo pixel centres to crop pixel centres."""
-        middle = (self.size - 1) / 2.0
-        return np.array(
-            [
-                [self.scale, 0.0, middle - self.scale * self.centre[0]],
-                [0.0, self.scale, middle - self.scale * self.centre[1]],
-            ]
-        )
+        linear = self.scale * self.rotation.T
+        return _around(linear, self.centre, np.full(2, (self.size - 1) / 2.0))
 
     @property
     def to_photo(self) -> np.ndarray:
         """(2, 3) affine matrix, the inverse of `to_crop`."""
-        middle = (self.size - 1) / 2.0
-        inverse = 1.0 / self.scale
-        return np.array(
-            [
-                [inverse, 0.0, self.centre[0] - inverse * middle],
-                [0.0, inverse, self.centre[1] - inverse * middle],
-            ]
-        )
+        linear = self.rotation / self.scale
+        return _around(linear, np.full(2, (self.size - 1) / 2.0), self.centre)
 
-    def photo_camera(self, camera: Camera) -> Camera:
-        """The crop's camera, expressed in photo pixels."""
-        return dataclasses.replace(
-            camera,
-            focal_px=camera.focal_px / self.scale,
-            principal_point=jnp.asarray(
-                apply_affine(self.to_photo, np.asarray(camera.principal_point))
-            ),
-        )
+
+def _around(linear: np.ndarray, origin: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(2, 3) affine matrix of linear part (2, 2) that maps `origin` to `target`."""
+    return np.concatenate([linear, (target - linear @ origin)[:, None]], axis=1)
 
 
 def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

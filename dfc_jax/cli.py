@@ -103,8 +103,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         "--recrop",
         type=int,
         choices=range(4),
-        default=0,
-        help="how often to crop again around the landmarks found (for loose boxes)",
+        default=1,
+        help="how often to crop again, at most, around a face that is tilted or off centre",
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from faces import ASTRONAUT, mean_aligner
 
 import dfc_jax
-from dfc_jax.camera import box_of_points
+from dfc_jax.camera import Crop, apply_affine, box_of_points
 from dfc_jax.inference import align
 from dfc_jax.inference.photo import PhotoError, read_photo
 from dfc_jax.morphable.model import load_face_model
@@ -52,6 +52,60 @@ def test_a_second_crop_is_made_from_the_first_landmarks():
     image = np.zeros((400, 300, 3), np.uint8)
     (once,), (twice,) = (mean_aligner(recrop=n)(image) for n in (0, 1))
     assert np.allclose(twice.box, box_of_points(once.landmarks))
+
+
+def standing(crop_image: np.ndarray) -> align.Solution:
+    """The mean face as if it were found in the crop, with doubts unless the crop's top is bright."""
+    sure = crop_image[:64].mean() > crop_image[64:].mean() + 0.5
+    return dataclasses.replace(mean_aligner().solver(None), residual_px=0.5 if sure else 1.5)
+
+
+def test_a_face_upside_down_is_found_by_turning_the_crop():
+    upright = np.zeros((200, 200, 3), np.uint8)
+    upright[:100] = 255
+    for turns in range(4):
+        image = np.rot90(upright, -turns)  # clockwise
+        for recrop, residual in ((0, 0.5 if turns == 0 else 1.5), (1, 0.5)):
+            (face,) = mean_aligner(solver=standing, recrop=recrop)(image)
+            assert face.residual_crop_px == residual
+        x, y = face.landmarks[27:31].mean(axis=0) - face.landmarks[8]  # from chin to nose
+        assert np.isclose(np.rad2deg(np.arctan2(x, -y)) % 360.0, 90.0 * turns, atol=1.0)
+        points = face.landmarks3d_mm
+        projected = face.focal_px * points[:, :2] / points[:, 2:] + face.principal_point
+        np.testing.assert_allclose(projected, face.landmarks, atol=1e-3)
+        in_camera = face.rotation @ [0.0, 1.0, 0.0]
+        turn = np.deg2rad(90.0 * turns)
+        np.testing.assert_allclose(in_camera, [np.sin(turn), -np.cos(turn), 0.0], atol=1e-5)
+
+
+def test_the_upright_crop_does_not_depend_on_the_tilt():
+    image = np.zeros((400, 400, 3), np.uint8)
+    (face,) = mean_aligner(recrop=0)(image)
+    wanted = apply_affine(align.upright_crop(face)[1].to_crop, face.landmarks)
+    roll = np.deg2rad(50.0)
+    turn = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
+    rotation = face.rotation.copy()
+    rotation[:2] = turn @ rotation[:2]
+    tilted = dataclasses.replace(face, rotation=rotation, landmarks=face.landmarks @ turn.T + 70.0)
+    box, crop = align.upright_crop(tilted)
+    np.testing.assert_allclose(apply_affine(crop.to_crop, tilted.landmarks), wanted, atol=1e-6)
+    np.testing.assert_allclose(box, box_of_points(tilted.landmarks))
+
+
+@pytest.mark.parametrize(
+    ("change", "alike"),
+    [
+        ({"centre": [101.0, 99.0], "side_px": 84.0, "roll_deg": 365.0}, True),
+        ({"roll_deg": 349.0}, False),
+        ({"roll_deg": 12.0}, False),
+        ({"centre": [100.0, 107.0]}, False),
+        ({"side_px": 68.0}, False),
+    ],
+)
+def test_a_crop_is_made_anew_only_where_it_shows_the_face_otherwise(change, alike):
+    crop = Crop(np.full(2, 100.0), 80.0)
+    change = {name: np.asarray(value) for name, value in change.items()}
+    assert align.stands_alike(dataclasses.replace(crop, **change), crop) == alike
 
 
 def test_a_fit_that_is_not_finite_is_no_face():

@@ -145,12 +145,13 @@ def test_as_uint8_accepts_images_only():
             as_uint8(wrong)
 
 
-@pytest.mark.parametrize("side", [40.3, 128.0, 200.7, 300.0, 511.0, 900.5])
-def test_crop_keeps_positions(side):
+@pytest.mark.parametrize("roll", [0.0, -33.0, 180.0])
+@pytest.mark.parametrize("side", [40.3, 128.0, 200.7, 300.0, 511.0, 690.5])
+def test_crop_keeps_positions(side, roll):
     height, width = 1000, 1100
     y, x = np.mgrid[:height, :width]
     photo_xy = np.stack([x, y, 0 * x], axis=-1).astype(np.float32)
-    crop = Crop(centre=np.array([523.4, 487.9]), side_px=side)
+    crop = Crop(centre=np.array([523.4, 487.9]), side_px=side, roll_deg=roll)
     got = crop_photo(photo_xy, crop)
     assert got.shape == (128, 128, 3)
     assert got.dtype == np.float32

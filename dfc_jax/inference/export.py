@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Face
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 # Camera space (y down, z forward) to the frame of mesh viewers (y up, z towards the viewer).
 _TO_VIEWER = np.array([1.0, -1.0, -1.0])
 
@@ -79,6 +79,7 @@ def face_record(face: "Face", files: dict[str, str] | None = None) -> dict[str, 
         "crop": {
             "centre": _rounded(face.crop.centre, 3),
             "side_px": _rounded(face.crop.side_px, 3),
+            "roll_deg": _rounded(face.crop.roll_deg, 3),
         },
         "landmarks_px": _rounded(face.landmarks, 2),
         "landmarks3d_mm": _rounded(face.landmarks3d_mm, 2),

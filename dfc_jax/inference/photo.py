@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dfc_jax.camera import Crop
+from dfc_jax.camera import Crop, apply_affine
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # Just under the size at which Pillow refuses a picture as a decompression bomb.
@@ -124,9 +124,9 @@ def crop_photo(image: np.ndarray, crop: Crop) -> np.ndarray:
     samples = max(1, int(np.ceil(shrink / block - 1e-6)))
     # Sample pixel -> crop pixel -> photo pixel -> pixel of the reduced patch.
     step = shrink / samples
-    offset = crop.to_photo[:, 2] + shrink * (0.5 / samples - 0.5)
-    offset = (offset - origin + 0.5) / block - 0.5
-    matrix = np.array([[step / block, 0.0, offset[0]], [0.0, step / block, offset[1]]])
+    first = apply_affine(crop.to_photo, np.full(2, 0.5 / samples - 0.5))
+    offset = (first - origin + 0.5) / block - 0.5
+    matrix = np.concatenate([step / block * crop.rotation, offset[:, None]], axis=1)
     edge = crop.size * samples
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     fine = cv2.warpAffine(patch, matrix, (edge, edge), flags=flags)
@@ -138,7 +138,7 @@ def crop_photo(image: np.ndarray, crop: Crop) -> np.ndarray:
 def _patch(image: np.ndarray, crop: Crop, block: int) -> tuple[np.ndarray, np.ndarray]:
     """The part of the image that the crop needs, zero-padded to whole blocks, and its origin."""
     limit = np.array(image.shape[1::-1])
-    half = crop.side_px / 2.0 + 2 * block + 1
+    half = np.abs(crop.rotation[0]).sum() * crop.side_px / 2.0 + 2 * block + 1
     low = np.clip(np.floor(crop.centre - half), 0, limit).astype(int)
     high = np.clip(np.ceil(crop.centre + half), 0, limit).astype(int)
     patch = image[low[1] : high[1], low[0] : high[0]]
