@@ -48,13 +48,15 @@ class AugmentSettings:
 
     size: int = 128
     rotation_deg: float = 15.0
-    wide_rotation: float = 0.2
+    wide_rotation: float = 0.1
     scale: float = 1.25
     translation: float = 0.13
     flip: float = 0.5
-    # Photographs bring hair, glasses and hats of their own.
-    occluders: OccluderSettings = OccluderSettings(hair=0.05, glasses=0.1, hat=0.03, hood=0.02)
-    looks: LookSettings = LookSettings()
+    # Photographs bring hair, glasses and hats of their own, and wear of theirs; half stay whole.
+    occluders: OccluderSettings = OccluderSettings(
+        box=0.15, hair=0.05, glasses=0.1, hat=0.03, hood=0.02, objects=0.06, hand=0.08
+    )
+    looks: LookSettings = LookSettings(degraded=0.45)
 
 
 @struct.dataclass

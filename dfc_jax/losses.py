@@ -52,6 +52,7 @@ def correspondence_loss(
     logits: Array,
     true_flow: Array,
     matchable: Array,
+    importance: Array | None = None,
     *,
     matchability_weight: float = 1.0,
     norm: Norm = "l2",
@@ -64,10 +65,11 @@ def correspondence_loss(
       logits: (..., H, W, 2) of (not matchable, matchable).
       true_flow: (..., H, W, 2) pixels; read only where `matchable` is not 0.
       matchable: (..., H, W) the true matchability, bool or weights in [0, 1].
+      importance: (..., H, W) what each pixel's flow error counts, for all alike if None.
       matchability_weight: the lambda of the paper.
       norm: see `norm_of`.
       reduction: "sum" over pixels as in the paper, or "mean": the flow's error in pixels averaged
-        over the matchable ones, the cross-entropy over all. The mean does not depend on how large
+        over the matchable ones by their importance, the cross-entropy over all. The mean does not depend on how large
         the face is in the crop; a picture without matchable pixels has flow error 0.
 
     Returns:
@@ -80,10 +82,11 @@ def correspondence_loss(
         raise ValueError(f"reduction must be 'sum' or 'mean'; got {reduction!r}")
     matchable = matchable.astype(flow.dtype)
     residual = jnp.where(matchable[..., None] > 0, flow - true_flow, 0.0)
-    flow_part = jnp.sum(matchable * norm_of(residual, norm), axis=(-2, -1))
+    counts = matchable if importance is None else matchable * importance
+    flow_part = jnp.sum(counts * norm_of(residual, norm), axis=(-2, -1))
     entropy = cross_entropy(logits, matchable)
     if reduction == "mean":
-        flow_part = flow_part / jnp.maximum(jnp.sum(matchable, axis=(-2, -1)), 1.0)
+        flow_part = flow_part / jnp.maximum(jnp.sum(counts, axis=(-2, -1)), 1.0)
         mask_part = jnp.mean(entropy, axis=(-2, -1))
     else:
         mask_part = jnp.sum(entropy, axis=(-2, -1))

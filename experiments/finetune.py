@@ -27,6 +27,7 @@ from dfc_jax.metrics import flow_metrics, mask_iou
 from dfc_jax.morphable.core import N_JAW
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets.variants import apply, matchability
+from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.training import TrainState, own_part
 from experiments import launch, stages
 from experiments.panels import panels
@@ -34,6 +35,8 @@ from experiments.workdir import open_workdir
 
 # Held-out photographs that are shown.
 PANELS = 8
+# Standard deviation of the surroundings of a landmark that count more, in parts of the crop.
+FEATURE_WIDTH = 0.04
 
 
 def load_photos(workdir: Path, folders: list[str], model, template) -> PhotoSet:
@@ -54,11 +57,27 @@ def load_photos(workdir: Path, folders: list[str], model, template) -> PhotoSet:
     return photos
 
 
-def with_turned(photos: PhotoSet, config, model, template) -> PhotoSet:
-    """The photographs, and `config.turned` copies of each turned to a random yaw."""
+def with_turned(workdir: Path, photos: PhotoSet, config, model, template) -> PhotoSet:
+    """The photographs, and `config.turned` copies of each turned to a random yaw; made once per
+    workdir."""
     rng = np.random.default_rng(config.seed)
     yaws = rng.uniform(-config.turned_deg, config.turned_deg, (config.turned, len(photos)))
-    return photos.joined([turned_photos(model, template, photos, yaw) for yaw in yaws])
+    copies = []
+    for number, yaw in enumerate(yaws):
+        made_from = hashlib.sha256(yaw.tobytes() + "\n".join(photos.names).encode())
+        cache = workdir / f"turned-{number}-{made_from.hexdigest()[:8]}.npz"
+        if not cache.is_file():
+            turned_photos(model, template, photos, yaw).save(cache)
+        copies.append(PhotoSet.load(cache))
+    return photos.joined(copies)
+
+
+def feature_importance(landmarks, size: int, gain: float):
+    """What the flow's error counts at each template pixel (size, size): `gain` on the 51 inner
+    landmarks (68, 2), 1 far from them, falling like a Gaussian of `FEATURE_WIDTH` of the side."""
+    apart = jnp.linalg.norm(pixel_grid(size, size)[..., None, :] - landmarks[N_JAW:], axis=-1)
+    near = jnp.exp(-0.5 * (jnp.min(apart, axis=-1) / (FEATURE_WIDTH * size)) ** 2)
+    return 1.0 + (gain - 1.0) * near
 
 
 def batches(photos: PhotoSet, config) -> Callable[[int], Iterator[dict]]:
@@ -82,10 +101,11 @@ def batches(photos: PhotoSet, config) -> Callable[[int], Iterator[dict]]:
     return iterate
 
 
-def make_loss(config, template, assets, looks, faces, spec):
-    """Loss over augmented photographs and `synthetic_batch` rendered faces."""
+def make_loss(config, template, importance, assets, looks, faces, spec):
+    """Loss over augmented photographs and `synthetic_batch` rendered faces; the flow's error
+    counts by the `importance` (S, S) of the template's pixels."""
 
-    def loss_fn(assets, template, variables, batch, key):
+    def loss_fn(assets, template, importance, variables, batch, key):
         keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(batch["number"])
         crops = jax.vmap(partial(augment, crop_px=CROP_PX, settings=looks))(keys, batch["photo"])
         if config.synthetic_batch:
@@ -94,10 +114,12 @@ def make_loss(config, template, assets, looks, faces, spec):
             rendered = Labelled(pairs.source, pairs.flow, pairs.matchable)
             crops = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), crops, rendered)
         outputs, state = stages.forward(config, variables, crops.image, template.image[None], spec)
-        loss, parts = stages.batch_loss(config, outputs, crops.flow, crops.matchable)
+        landing = pixel_grid(template.size, template.size) + crops.flow
+        counts = jax.vmap(partial(bilinear_sample, importance[..., None]))(landing)[..., 0]
+        loss, parts = stages.batch_loss(config, outputs, crops.flow, crops.matchable, counts)
         return loss, (state, parts)
 
-    return Partial(loss_fn, assets, template)
+    return Partial(loss_fn, assets, template, importance)
 
 
 def middle_crop(size: int) -> tuple[float, float]:
@@ -174,9 +196,12 @@ def train(
     open_workdir(workdir, config, metadata)
     assets = load_assets(model, **sources or {}) if config.synthetic_batch else None
     template = make_template(model, looks.size)
+    landmarks = template_landmarks(model, template)
+    importance = feature_importance(landmarks, template.size, config.feature_gain)
     photos = load_photos(workdir, folders, model, template)
     order = np.random.default_rng(config.seed).permutation(len(photos))
-    training = with_turned(photos.select(order[config.held_out :]), config, model, template)
+    training = photos.select(order[config.held_out :])
+    training = with_turned(workdir, training, config, model, template)
     held_out = photos.select(order[: config.held_out])
     return stages.run(
         config,
@@ -184,7 +209,7 @@ def train(
         spec,
         variables,
         batches(training, config),
-        make_loss(config, template, assets, looks, faces, spec),
+        make_loss(config, template, importance, assets, looks, faces, spec),
         make_evaluate(held_out, model, template, spec) if len(held_out) else None,
         make_draw(held_out, template, spec) if len(held_out) else None,
         metadata,

@@ -91,13 +91,16 @@ def spec_of(config: ml_collections.ConfigDict) -> NetSpec:
     return SPECS[config.network]
 
 
-def batch_loss(config: ml_collections.ConfigDict, outputs: Outputs, flow, matchable):
+def batch_loss(
+    config: ml_collections.ConfigDict, outputs: Outputs, flow, matchable, importance=None
+):
     """Mean loss of a batch and its parts."""
     parts = correspondence_loss(
         outputs.flow,
         outputs.logits,
         flow,
         matchable,
+        importance,
         matchability_weight=config.matchability_weight,
         norm=config.norm,
         reduction=config.reduction,

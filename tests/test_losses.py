@@ -42,6 +42,20 @@ def test_mean_divides_by_matchable_pixels_and_by_all_pixels(example) -> None:
     np.testing.assert_allclose(mean["matchability"], total["matchability"] / 16, rtol=1e-5)
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_importance_weighs_the_flow_and_not_the_mask(example, reduction: str) -> None:
+    plain = losses.correspondence_loss(**example, reduction=reduction)
+    ones = losses.correspondence_loss(**example, importance=jnp.ones(SIZE), reduction=reduction)
+    np.testing.assert_allclose(ones["loss"], plain["loss"], rtol=1e-6)
+    one = jnp.zeros(SIZE).at[:, 1, 2].set(1.0)
+    seen = {**example, "matchable": example["matchable"].at[:, 1, 2].set(True)}
+    single = losses.correspondence_loss(**seen, importance=one, reduction=reduction)
+    length = jnp.linalg.norm(example["flow"] - example["true_flow"], axis=-1)[:, 1, 2]
+    np.testing.assert_allclose(single["flow"], length, rtol=1e-5)
+    whole = losses.correspondence_loss(**seen, reduction=reduction)
+    np.testing.assert_allclose(single["matchability"], whole["matchability"])
+
+
 def test_batch_equals_single_examples(example) -> None:
     batch = losses.correspondence_loss(**example)
     single = losses.correspondence_loss(**{k: v[1] for k, v in example.items()})

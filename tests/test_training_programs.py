@@ -208,7 +208,7 @@ def test_photographs_are_labelled_once_per_run(finetuned, patched) -> None:
         finetune.load_photos(finetuned.workdir, ["somewhere", "else"], None, None)
 
 
-def test_turned_copies_stand_behind_the_photographs(monkeypatch) -> None:
+def test_turned_copies_stand_behind_the_photographs(monkeypatch, tmp_path) -> None:
     photos, asked = drawn_photos(), []
 
     def turned_photos(model, template, some, yaw_deg):
@@ -218,15 +218,31 @@ def test_turned_copies_stand_behind_the_photographs(monkeypatch) -> None:
     monkeypatch.setattr(finetune, "turned_photos", turned_photos)
     config = tiny_config("finetune_lite", "tiny")
     config.turned, config.turned_deg = 2, 60.0
-    both = finetune.with_turned(photos, config, None, None)
+    both = finetune.with_turned(tmp_path, photos, config, None, None)
     np.testing.assert_allclose(
         both.error, np.concatenate([photos.error + offset for offset in (0.0, 100.0, 200.0)])
     )
     yaws = np.array(asked)
     assert yaws.shape == (2, len(photos)) and not np.array_equal(*yaws)
     assert 20.0 < np.abs(yaws).max() <= 60.0
+    again = finetune.with_turned(tmp_path, photos, config, None, None)
+    assert len(asked) == 2, "the copies are kept in the workdir"
+    np.testing.assert_array_equal(again.error, both.error)
+    finetune.with_turned(tmp_path, photos.select(np.arange(3)), config, None, None)
+    assert len(asked) == 4, "other photographs have other copies"
     config.turned = 0
-    assert len(finetune.with_turned(photos, config, None, None)) == len(photos)
+    assert len(finetune.with_turned(tmp_path, photos, config, None, None)) == len(photos)
+
+
+def test_features_count_more_where_the_landmarks_are() -> None:
+    landmarks = np.full((68, 2), 20.0)
+    landmarks[:17] = 70.0  # the jaw counts like everything else
+    landmarks[40] = [60.0, 30.0]
+    counts = np.asarray(finetune.feature_importance(jnp.asarray(landmarks), 100, 3.0))
+    assert counts[20, 20] == counts[30, 60] == 3.0
+    np.testing.assert_allclose(counts[30, 64], 1.0 + 2.0 * np.exp(-0.5), rtol=1e-5)
+    np.testing.assert_allclose(counts[70, 70], 1.0, atol=1e-5)
+    assert (finetune.feature_importance(jnp.asarray(landmarks), 100, 1.0) == 1.0).all()
 
 
 def test_every_photograph_is_seen_once_an_epoch_and_orders_repeat() -> None:

@@ -16,6 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.network = "paper"
     config.batch = 12
     config.synthetic_batch = 0
+    config.feature_gain = 1.0
     config.steps = 3 * epoch
     config.learning_rate = 1e-4
     config.schedule = "piecewise"
