@@ -285,15 +285,28 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     examples = evaluate.read_ibug(arguments.data)
     aligner = _load(arguments)
     detector = aligner.detector if arguments.boxes == "detector" else None
+    readings = {
+        "mesh": lambda face: face.landmarks,
+        "flow": lambda face: aligner.flow_landmarks(face)[0],
+        "blend": aligner.blended_landmarks,
+    }
     predictions = evaluate.predict(
-        aligner, examples, detector, lambda items: tqdm(items, unit="photo", disable=None)
+        aligner,
+        examples,
+        detector,
+        lambda items: tqdm(items, unit="photo", disable=None),
+        list(readings.values()),
     )
-    scores = evaluate.summarise(predictions, np.stack([example.points for example in examples]))
+    true = np.stack([example.points for example in examples])
+    found = [evaluate.summarise(points, true) for points in predictions]
+    scores = found[0]
+    for name, other in zip(list(readings)[1:], found[1:], strict=True):
+        scores[name] = {part: other[part] for part in ("inner", "all68")}
     scores["weights"] = aligner.versions["weights"]
     scores["boxes"] = arguments.boxes
     if arguments.predictions_out is not None:
         names = np.array([example.photo.name for example in examples])
-        export.write_npz(arguments.predictions_out, names=names, points=predictions)
+        export.write_npz(arguments.predictions_out, names=names, points=predictions[0])
     if arguments.json == "-":
         print(json.dumps(scores))
     else:

@@ -69,8 +69,9 @@ def correspondence_loss(
       matchability_weight: the lambda of the paper.
       norm: see `norm_of`.
       reduction: "sum" over pixels as in the paper, or "mean": the flow's error in pixels averaged
-        over the matchable ones by their importance, the cross-entropy over all. The mean does not depend on how large
-        the face is in the crop; a picture without matchable pixels has flow error 0.
+        over the matchable ones by their importance, the cross-entropy over all. The mean does not
+        depend on how large the face is in the crop; a picture without matchable pixels has flow
+        error 0.
 
     Returns:
       "loss", "flow" and "matchability" of shape (...): loss = flow + lambda matchability.

@@ -6,8 +6,8 @@ The landmark vertices of the face model and the habit of the annotators of photo
 a constant, small offset per landmark. Fit the model to annotated photographs, take the median of
 what is left over per landmark, move the landmark by that over the surface, and repeat. Left and
 right are averaged. With --weights, a network trained on the result then shows how far all points
-lie to one side, and they are moved by that, too. Never run it on photographs that are kept for validation. About three minutes
-on two cores for 1,200 photographs.
+lie to one side, and they are moved by that, too. Never run it on photographs that are kept for
+validation. About three minutes on two cores for 1,200 photographs.
 """
 
 from collections.abc import Sequence

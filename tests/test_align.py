@@ -8,7 +8,8 @@ import pytest
 from faces import ASTRONAUT, mean_aligner
 
 import dfc_jax
-from dfc_jax.camera import Crop, apply_affine, box_of_points
+from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
+from dfc_jax.correspondence import make_template, template_landmarks
 from dfc_jax.inference import align
 from dfc_jax.inference.photo import PhotoError, read_photo
 from dfc_jax.morphable.model import load_face_model
@@ -51,11 +52,13 @@ def test_weights_of_another_face_model_are_refused(weight_file, monkeypatch):
 def test_a_second_crop_is_made_from_the_first_landmarks():
     image = np.zeros((400, 300, 3), np.uint8)
     (once,), (twice,) = (mean_aligner(recrop=n)(image) for n in (0, 1))
-    assert np.allclose(twice.box, box_of_points(once.landmarks))
+    wanted = crop_of_box(box_of_points(once.landmarks))
+    np.testing.assert_allclose(twice.crop.to_photo, wanted.to_photo, atol=1e-4)
+    np.testing.assert_array_equal(twice.box, once.box)
 
 
 def standing(crop_image: np.ndarray) -> align.Solution:
-    """The mean face as if it were found in the crop, with doubts unless the crop's top is bright."""
+    """The mean face as if found in the crop, with doubts unless the crop's top is bright."""
     sure = crop_image[:64].mean() > crop_image[64:].mean() + 0.5
     return dataclasses.replace(mean_aligner().solver(None), residual_px=0.5 if sure else 1.5)
 
@@ -81,15 +84,14 @@ def test_a_face_upside_down_is_found_by_turning_the_crop():
 def test_the_upright_crop_does_not_depend_on_the_tilt():
     image = np.zeros((400, 400, 3), np.uint8)
     (face,) = mean_aligner(recrop=0)(image)
-    wanted = apply_affine(align.upright_crop(face)[1].to_crop, face.landmarks)
+    wanted = apply_affine(align.upright_crop(face).to_crop, face.landmarks)
     roll = np.deg2rad(50.0)
     turn = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
     rotation = face.rotation.copy()
     rotation[:2] = turn @ rotation[:2]
     tilted = dataclasses.replace(face, rotation=rotation, landmarks=face.landmarks @ turn.T + 70.0)
-    box, crop = align.upright_crop(tilted)
+    crop = align.upright_crop(tilted)
     np.testing.assert_allclose(apply_affine(crop.to_crop, tilted.landmarks), wanted, atol=1e-6)
-    np.testing.assert_allclose(box, box_of_points(tilted.landmarks))
 
 
 @pytest.mark.parametrize(
@@ -127,3 +129,29 @@ def test_little_matchable_is_uncertain():
 def test_impossible_boxes_are_refused(box):
     with pytest.raises(PhotoError, match="the box"):
         mean_aligner()(np.zeros((64, 64, 3), np.uint8), boxes=[box])
+
+
+def test_landmarks_of_flow_mesh_and_blend():
+    """A flow that leads every pixel straight to the template, moved by (6, -4) pixels."""
+    aligner = mean_aligner(recrop=0)
+    solution, model = aligner.solver(None), aligner.model
+    template = make_template(model)
+    wanted = np.asarray(template_landmarks(model, template))
+    flow = np.broadcast_to(np.float32([6.0, -4.0]), solution.flow.shape)
+    mask = np.asarray(template.valid, np.float32)
+    mask[:64] = 0.0  # brows and eyes are hidden
+    moved = dataclasses.replace(solution, flow=flow, mask=mask)
+    aligner = mean_aligner(recrop=0, solver=lambda crop: moved)
+    (face,) = aligner(np.zeros((300, 300, 3), np.uint8))
+    points, support = aligner.flow_landmarks(face)
+    lips = slice(48, 60)
+    in_crop = apply_affine(face.crop.to_crop, points)
+    np.testing.assert_allclose(in_crop[lips], wanted[lips] - [6.0, -4.0], atol=0.05)
+    assert (support[lips] > 1.0).all()
+    hidden = [*range(27), *range(36, 42)]
+    np.testing.assert_array_equal(points[hidden], face.landmarks[hidden])
+    assert (support[hidden] == 0.0).all()
+    blend = aligner.blended_landmarks(face)
+    share = (support / (support + align.MESH_SUPPORT))[:, None]
+    wanted = share * (points - face.landmarks)
+    np.testing.assert_allclose(blend - face.landmarks, wanted, atol=1e-4)

@@ -163,7 +163,10 @@ def test_evaluate_prints_only_json_and_keeps_the_predictions(tmp_path, fake, cap
     code, out, _ = run(capsys, *common, "--json", "-", "--weights", "mine")
     assert code == 0
     scores = json.loads(out)
-    assert set(scores) == {"n", "no_output", "inner", "all68", "weights", "boxes"}
+    names = {"n", "no_output", "inner", "all68", "flow", "blend", "weights", "boxes"}
+    assert set(scores) == names
+    assert set(scores["flow"]) == set(scores["blend"]) == {"inner", "all68"}
+    assert scores["flow"]["inner"] != scores["inner"] != scores["blend"]["inner"]
     assert scores["n"] == 2
     assert scores["boxes"] == "gt"
     assert fake["weights"] == "mine"

@@ -142,6 +142,6 @@ def test_the_detection_on_the_annotated_face_is_scored_and_misses_are_nan(tmp_pa
         [Detection(np.array([x, 0.0, 100, 100]), 1.0, "given") for x in (400.0, 150.0, 60.0)],
         [Detection(np.array([400.0, 0.0, 100, 100]), 1.0, "given")],
     ]
-    predictions = evaluate.predict(Echo(), read_ibug(tmp_path), lambda image: found.pop(0))
+    (predictions,) = evaluate.predict(Echo(), read_ibug(tmp_path), lambda image: found.pop(0))
     assert (predictions[0] == 60.0).all()
     assert np.isnan(predictions[1]).all()

@@ -135,6 +135,22 @@ def test_cached_code_untied_copy_and_batch_agree(family: str) -> None:
     assert float(jnp.abs(moved.logits - expected.logits).max()) > 1e-4, "the target is not read"
 
 
+@pytest.mark.parametrize("family", SMALL)
+def test_a_network_of_one_branch_never_looks_at_the_target(family: str) -> None:
+    spec = dataclasses.replace(SMALL[family], branches=1, descriptors=0)
+    variables = nets.init(jax.random.key(0), spec)
+    assert "target_encoder" not in variables["params"]
+    source, target = noise(0, 2, 32, 32, 3), noise(1, 2, 32, 32, 3)
+    one, other = (nets.apply(variables, source, t, spec) for t in (target, target[:1] + 1.0))
+    np.testing.assert_array_equal(one.flow, other.flow)
+    code = nets.encode_target(variables, target[:1], spec)
+    cached = nets.apply_with_code(variables, source, code, spec)
+    np.testing.assert_allclose(cached.flow, one.flow, atol=1e-4)
+    assert jnp.abs(one.flow[0] - one.flow[1]).max() > 1e-4
+    with pytest.raises(ValueError, match="nothing to tie"):
+        dataclasses.replace(spec, tied=True)
+
+
 def test_untying_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="already untied"):
         nets.untie({"params": {}}, nets.SPECS["lite"])

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,17 @@ from dfc_jax.camera import (
 )
 from dfc_jax.correspondence import (
     Template,
+    flow_landmarks,
     fragments_of,
     lift,
     make_template,
     recover,
+    template_landmarks,
 )
 from dfc_jax.fitting import fit, visible_landmarks
 from dfc_jax.inference.detect import Detection, Detector, make_detector
 from dfc_jax.inference.photo import PhotoError, as_uint8, crop_photo
-from dfc_jax.morphable.core import FaceModel, shape, surface_positions
+from dfc_jax.morphable.core import N_JAW, FaceModel, shape, surface_positions
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets.variants import (
     NetSpec,
@@ -63,6 +65,8 @@ TURNED_RESIDUAL_CROP_PX = 1.2
 # A crop is made anew when the face lies further from where it would then lie, in parts of the
 # crop's side, degrees, and times its size.
 ALIKE_SHIFT, ALIKE_ROLL_DEG, ALIKE_ZOOM = 0.08, 10.0, 1.15
+# Pixels that have to show a landmark, and those that a landmark of the mesh is worth.
+MIN_SUPPORT, MESH_SUPPORT = 1.0, 20.0
 
 
 @struct.dataclass
@@ -111,8 +115,7 @@ class Face:
 
     Attributes:
       status: "ok", or "uncertain" when little of the crop could be matched or the fit is bad.
-      box: (4,) x, y, width, height: the landmark box from which the crop was made, the given or
-        detected one or that of the landmarks in an earlier crop.
+      box: (4,) x, y, width, height: the landmark box, given or detected.
       detector: which detector found it ("given" for a box of the caller).
       score: the detector's confidence.
       landmarks: (68, 2) photo pixels, iBUG order.
@@ -131,7 +134,8 @@ class Face:
       mask: (S, S) probability of being matchable.
       refined_flow: (S, S, 2) the same flow, completed from the fitted mesh.
       refined_mask: (S, S) bool, where the fitted mesh is matchable.
-      crop: where the crop lies in the photograph.
+      crop: where the crop lies in the photograph: around the box, or upright around the face
+        that was found there first.
       vertices_mm: (V, 3) the fitted mesh in camera space.
     """
 
@@ -203,43 +207,62 @@ class Aligner:
         faces = (self._align(image, detection) for detection in found)
         return [face for face in faces if face is not None]
 
+    def flow_landmarks(self, face: Face) -> tuple[np.ndarray, np.ndarray]:
+        """Landmarks (68, 2) in photo pixels straight from the flow, and their support (68,).
+
+        Where the flow lands on an inner landmark's place in the template
+        (`correspondence.flow_landmarks`), on average over as many pixels as its support says.
+        Those that the flow does not show, and the jaw, which has no fixed place there, are the
+        mesh's, with support 0.
+        """
+        given = face.flow, face.mask, self._template_landmarks
+        found, support = map(np.asarray, _flow_landmarks(*given))
+        seen = (np.arange(len(found)) >= N_JAW) & (support >= MIN_SUPPORT)
+        points = np.where(seen[:, None], apply_affine(face.crop.to_photo, found), face.landmarks)
+        return points, np.where(seen, support, 0.0)
+
+    def blended_landmarks(self, face: Face) -> np.ndarray:
+        """Landmarks (68, 2) between the mesh's and the flow's, weighted by their support: that of
+        the flow, and `MESH_SUPPORT`."""
+        points, support = self.flow_landmarks(face)
+        share = (support / (support + MESH_SUPPORT))[:, None]
+        return share * points + (1.0 - share) * face.landmarks
+
+    @cached_property
+    def _template_landmarks(self) -> Array:
+        return template_landmarks(self.model, make_template(self.model))
+
     def _align(self, image: np.ndarray, detection: Detection) -> Face | None:
         crop = crop_of_box(detection.landmark_box)
-        face = self._solve(image, detection, detection.landmark_box, crop)
+        face = self._solve(image, detection, crop)
         if self.recrop and (face is None or face.residual_crop_px > TURNED_RESIDUAL_CROP_PX):
             tilted = [dataclasses.replace(crop, roll_deg=angle) for angle in (90.0, 180.0, 270.0)]
-            faces = [self._solve(image, detection, detection.landmark_box, c) for c in tilted]
+            faces = [self._solve(image, detection, c) for c in tilted]
             found = [each for each in (face, *faces) if each is not None]
             face = min(found, key=lambda each: each.residual_crop_px, default=None)
         for _ in range(self.recrop):
             if face is None:
                 break
-            box, crop = upright_crop(face)
+            crop = upright_crop(face)
             if stands_alike(crop, face.crop):
                 break
-            face = self._solve(image, detection, box, crop) or face
+            face = self._solve(image, detection, crop) or face
         return face
 
-    def _solve(
-        self, image: np.ndarray, detection: Detection, box: np.ndarray, crop: Crop
-    ) -> Face | None:
+    def _solve(self, image: np.ndarray, detection: Detection, crop: Crop) -> Face | None:
         solution: Any = jax.tree.map(np.asarray, self.solver(crop_photo(image, crop)))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution)):
             return None
-        return _face(solution, detection, box, crop, self.model.expression_names)
+        return _face(solution, detection, crop, self.model.expression_names)
 
 
-def upright_crop(face: Face) -> tuple[np.ndarray, Crop]:
-    """The landmark box of a face, and the crop in which the face stands upright.
-
-    The crop belongs to the tight box of the landmarks along the axes of the head.
-    """
+def upright_crop(face: Face) -> Crop:
+    """The crop in which a face stands upright: that of the landmarks' tight box along its axes."""
     x, y = face.rotation[:2, 1]  # where the head's top points to in the photograph
     roll = float(np.rad2deg(np.arctan2(x, -y)))
     back = Crop(np.zeros(2), 1.0, roll).rotation
     crop = crop_of_box(box_of_points(face.landmarks @ back))
-    crop = dataclasses.replace(crop, centre=back @ crop.centre, roll_deg=roll)
-    return box_of_points(face.landmarks), crop
+    return dataclasses.replace(crop, centre=back @ crop.centre, roll_deg=roll)
 
 
 def stands_alike(crop: Crop, other: Crop) -> bool:
@@ -262,9 +285,7 @@ def _checked_box(box: Sequence[float] | np.ndarray, image: np.ndarray) -> np.nda
     return array
 
 
-def _face(
-    solution: Any, detection: Detection, box: np.ndarray, crop: Crop, names: Sequence[str]
-) -> Face:
+def _face(solution: Any, detection: Detection, crop: Crop, names: Sequence[str]) -> Face:
     middle = (crop.size - 1) / 2.0
     share = float((solution.mask > 0.5).mean())
     residual = float(solution.residual_px)
@@ -277,7 +298,7 @@ def _face(
     rotation = turn @ solution.rotation
     return Face(
         status="ok" if sure else "uncertain",
-        box=box,
+        box=detection.landmark_box,
         detector=detection.kind,
         score=detection.score,
         landmarks=apply_affine(crop.to_photo, solution.landmarks_px.astype(np.float64)),
@@ -307,6 +328,11 @@ def _angles(rotation: np.ndarray) -> dict[str, float]:
 
 
 _matrix_to_angles = jax.jit(matrix_to_angles)
+
+
+@jax.jit
+def _flow_landmarks(flow: Array, mask: Array, template_xy: Array) -> tuple[Array, Array]:
+    return flow_landmarks(flow, mask, template_xy)
 
 
 @partial(jax.jit, static_argnames="spec")

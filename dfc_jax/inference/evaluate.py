@@ -132,8 +132,9 @@ def predict(
     examples: Sequence[Example],
     detector: Detector | None = None,
     progress: Callable[[Sequence[Example]], Any] = lambda items: items,
+    readings: Sequence[Callable[[Any], np.ndarray]] = (lambda face: face.landmarks,),
 ) -> np.ndarray:
-    """Landmarks (n, 68, 2) in photo pixels, NaN where the face was not found.
+    """Landmarks (k, n, 68, 2) in photo pixels, NaN where the face was not found.
 
     Args:
       aligner: called as ``aligner(image, boxes=[landmark box])``.
@@ -141,8 +142,9 @@ def predict(
       detector: finds the boxes; without one they are the tight boxes of the true points. Where
         it finds several faces, the one that overlaps the annotated face most is scored.
       progress: wraps the iteration, e.g. in a progress bar.
+      readings: k functions from a face to its landmarks (68, 2).
     """
-    predictions = np.full((len(examples), N_POINTS, 2), np.nan)
+    predictions = np.full((len(readings), len(examples), N_POINTS, 2), np.nan)
     for row, example in enumerate(progress(examples)):
         image = example.image()
         box = box_of_points(example.points)
@@ -153,7 +155,7 @@ def predict(
             box = found.landmark_box
         faces = aligner(image, boxes=[box])
         if faces:
-            predictions[row] = faces[0].landmarks
+            predictions[:, row] = [read(faces[0]) for read in readings]
     return predictions
 
 

@@ -23,6 +23,12 @@ from dfc_jax.types import Array
 UNIT = 0.3125
 
 
+def beside(source: Array, target: Array) -> Array:
+    """The channels of two codes (B, H, W, C) and (B or 1, H, W, D), one after the other."""
+    target = jnp.broadcast_to(target, (*source.shape[:3], target.shape[-1]))
+    return jnp.concatenate([source, target], axis=-1)
+
+
 class PaperDecoder(nn.Module):
     """Four triplets (convolution, convolution, deconvolution of stride 2) and a tail.
 
@@ -67,8 +73,7 @@ class LiteDecoder(nn.Module):
             (source, own), (target, other) = (self._unpack(code) for code in (source, target))
             landing, found = match(own, other)
             skips[-1] = jnp.concatenate([skips[-1], own, found, landing.astype(own.dtype)], -1)
-        codes = [source, jnp.broadcast_to(target, source.shape)]
-        x = ConvNorm(self.widths[-1], kernel=1)(jnp.concatenate(codes, axis=-1), train)
+        x = ConvNorm(self.widths[-1], kernel=1)(beside(source, target), train)
         for _ in range(self.depths[-1]):
             x = Residual()(x, train)
         for width, depth, skip in zip(

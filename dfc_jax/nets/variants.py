@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dfc_jax.nets.decoder import LiteDecoder, PaperDecoder
+from dfc_jax.nets.decoder import LiteDecoder, PaperDecoder, beside
 from dfc_jax.nets.encoder import LiteEncoder, PaperEncoder
 from dfc_jax.types import Array
 
@@ -40,6 +40,8 @@ class NetSpec:
       decoder_depths: lite only, residual blocks of the decoder at each size.
       descriptors: lite only, channels by which source and target are matched at 1/8 size; 0 for
         no matching.
+      branches: 2, or 1 for a network that never looks at the target (the paper's ablation); its
+        target code has no channels.
     """
 
     family: Literal["paper", "lite"]
@@ -49,10 +51,13 @@ class NetSpec:
     depths: tuple[int, ...] = ()
     decoder_depths: tuple[int, ...] = ()
     descriptors: int = 0
+    branches: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
         if self.family not in ("paper", "lite"):
             raise ValueError(f"the family must be 'paper' or 'lite'; got {self.family!r}")
+        if self.branches == 1 and (self.tied or self.descriptors):
+            raise ValueError("a network of one branch has nothing to tie or to match")
 
 
 # The paper's tail passes everything through two channels of ReLU, which can die; this one cannot.
@@ -103,7 +108,8 @@ class Network(nn.Module):
             encoder = functools.partial(LiteEncoder, spec.widths, spec.depths, spec.descriptors)
             self.decoder = LiteDecoder(spec.widths, spec.decoder_depths, spec.descriptors)
         self.encoder = encoder()
-        self.target_encoder = self.encoder if spec.tied else encoder()
+        if spec.branches == 2:
+            self.target_encoder = self.encoder if spec.tied else encoder()
 
     def __call__(self, source: Array, target: Array, train: bool = False) -> Outputs:
         if target.shape[0] != source.shape[0] or not self.spec.tied:
@@ -116,6 +122,9 @@ class Network(nn.Module):
         return self._decode(own, code, [jnp.split(skip, 2)[0] for skip in skips], train)
 
     def encode_target(self, target: Array, train: bool = False) -> Array:
+        if self.spec.branches == 1:
+            batch, height, width, _ = target.shape
+            return jnp.zeros((batch, height // 16, width // 16, 0), target.dtype)
         return self.target_encoder(target, train)[0]
 
     def with_code(self, source: Array, code: Array, train: bool = False) -> Outputs:
@@ -125,7 +134,7 @@ class Network(nn.Module):
     def _decode(self, own: Array, code: Array, skips: Sequence[Array], train: bool) -> Outputs:
         if self.spec.family == "lite":
             return Outputs(*self.decoder(own, code, skips, train))
-        both = jnp.concatenate([own, jnp.broadcast_to(code, own.shape)], axis=-1)
+        both = beside(own, code)
         return Outputs(self.flow_decoder(both), self.matchability_decoder(both))
 
 
