@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.augment import LabelledPhoto
-from dfc_jax.camera import CROP_SCALE, Crop, apply_affine, box_of_points, crop_of_box, to_camera
+from dfc_jax.camera import CROP_SCALE, Crop, box_of_points, crop_of_box, to_camera
 from dfc_jax.correspondence import Template, flow_to_template, fragments_of
 from dfc_jax.fitting import FitResult, LandmarkSettings, fit_landmarks, project_landmarks
-from dfc_jax.inference.evaluate import DatasetError, Example, read_ibug
+from dfc_jax.inference.evaluate import DatasetError
 from dfc_jax.inference.export import written_aside
-from dfc_jax.inference.photo import crop_photo
 from dfc_jax.morphable.core import N_JAW, FaceModel, shape
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.types import Array, Camera
@@ -39,6 +38,7 @@ class PhotoSet:
       template_xy: (N, S, S, 2) float16, see `LabelledPhoto`.
       matchable: (N, S, S) bool.
       error: (N,) mean distance of the fit to the 51 inner points, % of the landmark box.
+      contour: (N,) bool, whether the jaw points follow the contour that the photograph shows.
     """
 
     names: np.ndarray
@@ -47,6 +47,7 @@ class PhotoSet:
     template_xy: np.ndarray
     matchable: np.ndarray
     error: np.ndarray
+    contour: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
@@ -93,25 +94,6 @@ def stored_square(points: np.ndarray) -> Crop:
     return dataclasses.replace(crop, side_px=STORED_SCALE / CROP_SCALE * crop.side_px)
 
 
-def read_squares(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, S, S, 3) uint8 and points (N, 68, 2) in their pixels.
-
-    Raises:
-      PhotoError: a photograph cannot be read.
-      DatasetError: a face has no area.
-    """
-    images, points = [], []
-    for example in examples:
-        try:
-            crop = stored_square(example.points)
-        except ValueError as error:
-            raise DatasetError(f"{example.photo}: its 68 points span no face ({error})") from error
-        image = crop_photo(example.image(), crop)
-        images.append(np.round(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8))
-        points.append(apply_affine(crop.to_crop, example.points))
-    return np.stack(images), np.stack(points).astype(np.float32)
-
-
 def index_batches(n: int, size: int) -> Iterator[np.ndarray]:
     """Index batches of one size; the last one repeats its first entries."""
     for start in range(0, n, size):
@@ -119,19 +101,36 @@ def index_batches(n: int, size: int) -> Iterator[np.ndarray]:
 
 
 def fit_points(
-    model: FaceModel, points: np.ndarray, settings: LandmarkSettings, batch: int = 64
+    model: FaceModel,
+    points: np.ndarray,
+    settings: LandmarkSettings,
+    contour: np.ndarray | None = None,
+    batch: int = 64,
 ) -> FitResult:
-    """`fit_landmarks` for points (N, 68, 2) in pixels of stored squares, batched."""
-    indices = index_batches(len(points), batch)
-    results = [_fit_batch(model, jnp.asarray(points[index]), settings) for index in indices]
+    """`fit_landmarks` for points (N, 68, 2) in pixels of stored squares, batched.
+
+    Jaw points that do not follow the contour (`contour` (N,) false) are left out.
+    """
+    contour = np.ones(len(points), bool) if contour is None else contour
+    results = [
+        _fit_batch(model, jnp.asarray(points[index]), jnp.asarray(contour[index]), settings)
+        for index in index_batches(len(points), batch)
+    ]
     joined = jax.tree.map(lambda *parts: jnp.concatenate(parts), *results)
     return jax.tree.map(lambda a: a[: len(points)], joined)
 
 
 @partial(jax.jit, static_argnames="settings")
-def _fit_batch(model: FaceModel, points: Array, settings: LandmarkSettings) -> FitResult:
+def _fit_batch(
+    model: FaceModel, points: Array, contour: Array, settings: LandmarkSettings
+) -> FitResult:
     centre = jnp.full(2, (STORED_PX - 1) / 2.0)
-    return jax.vmap(lambda xy: fit_landmarks(model, xy, centre, settings))(points)
+
+    def one(points: Array, contour: Array) -> FitResult:
+        weight = jnp.where(jnp.arange(len(points)) < N_JAW, contour, True).astype(points.dtype)
+        return fit_landmarks(model, points, centre, settings, weight=weight)
+
+    return jax.vmap(one)(points, contour)
 
 
 def residual_field(
@@ -167,12 +166,12 @@ def annotation_field(points: Array, projected: Array, at: Array) -> Array:
 
 
 def dense_labels(
-    model: FaceModel, template: Template, fitted: FitResult, points: Array
+    model: FaceModel, template: Template, fitted: FitResult, points: Array, contour: Array
 ) -> tuple[Array, Array, Array]:
     """Labels of one square from the fit to its points (68, 2).
 
     The fitted mesh gives each pixel's place in the template; a smooth field then takes up what
-    the fit left at the annotated points.
+    the fit left at the annotated points, those of the jaw only if they follow its `contour` ().
 
     Returns:
       template_xy (S, S, 2), matchable (S, S), and the fit's mean error at the inner points (px).
@@ -184,7 +183,8 @@ def dense_labels(
     flow, matchable = flow_to_template(fragments, template)
     grid = pixel_grid(STORED_PX, STORED_PX)
     projected = project_landmarks(model, params, camera.principal_point)
-    field = annotation_field(points, projected, grid)
+    is_read = contour | (jnp.arange(len(points)) >= N_JAW)
+    field = annotation_field(jnp.where(is_read[:, None], points, projected), projected, grid)
     mask = matchable[..., None]
     stacked = jnp.concatenate([jnp.where(mask, flow + grid, 0.0), mask], axis=-1)
     moved = bilinear_sample(stacked, grid - field, fill=0.0)
@@ -193,7 +193,7 @@ def dense_labels(
     return template_xy, moved[..., 2] > 0.5, error
 
 
-_label_batch = jax.jit(jax.vmap(dense_labels, in_axes=(None, None, 0, 0)))
+_label_batch = jax.jit(jax.vmap(dense_labels, in_axes=(None, None, 0, 0, 0)))
 
 
 def label(
@@ -203,35 +203,22 @@ def label(
     points: np.ndarray,
     names: Sequence[str],
     settings: LandmarkSettings,
+    contour: np.ndarray | None = None,
     batch: int = 16,
 ) -> PhotoSet:
-    """Dense labels for stored squares (N, S, S, 3) with their points (N, 68, 2)."""
-    fits = fit_points(model, points, settings)
+    """Dense labels for stored squares (N, S, S, 3) with their points (N, 68, 2); `contour` as in
+    `PhotoSet`, by default true."""
+    contour = np.ones(len(points), bool) if contour is None else contour
+    fits = fit_points(model, points, settings, contour)
     xy = np.zeros((*images.shape[:3], 2), np.float16)
     matchable, error = np.zeros(images.shape[:3], bool), np.zeros(len(images))
     for index in index_batches(len(images), batch):
         some = jax.tree.map(lambda a, index=index: a[index], fits)
-        labels = _label_batch(model, template, some, jnp.asarray(points[index]))
+        given = jnp.asarray(points[index]), jnp.asarray(contour[index])
+        labels = _label_batch(model, template, some, *given)
         xy[index], matchable[index], error[index] = labels
     box = np.sqrt(np.prod(points.max(axis=1) - points.min(axis=1), axis=-1))
-    return PhotoSet(np.array(names), images, points, xy, matchable, 100.0 * error / box)
-
-
-def load_folders(
-    folders: Sequence[str | Path],
-    model: FaceModel,
-    template: Template,
-    settings: LandmarkSettings,
-) -> PhotoSet:
-    """Read and label all annotated photographs of some iBUG folders.
-
-    Raises:
-      DatasetError, PhotoError: a folder, an annotation or a photograph cannot be used.
-    """
-    examples = [example for folder in folders for example in read_ibug(folder)]
-    images, points = read_squares(examples)
-    names = [example.photo.name for example in examples]
-    return label(model, template, images, points, names, settings)
+    return PhotoSet(np.array(names), images, points, xy, matchable, 100.0 * error / box, contour)
 
 
 def as_example(photos: PhotoSet, index: np.ndarray) -> LabelledPhoto:

@@ -156,7 +156,7 @@ def turned_photos(
       DatasetError: the model is not left-right symmetric.
     """
     chart = make_chart(model, CHART_PX)
-    fits = fit_points(model, photos.points, SETTINGS).params
+    fits = fit_points(model, photos.points, SETTINGS, photos.contour).params
 
     @jax.jit
     @partial(jax.vmap, in_axes=(None, None, None, 0, 0, 0, 0))
@@ -175,7 +175,8 @@ def turned_photos(
         np.concatenate(arrays)[: len(photos)] for arrays in zip(*parts, strict=True)
     )
     template_xy = np.where(matchable[..., None], template_xy, 0.0).astype(np.float16)
-    return PhotoSet(photos.names, images, points, template_xy, matchable, photos.error)
+    labels = points, template_xy, matchable, photos.error, np.ones(len(photos), bool)
+    return PhotoSet(photos.names, images, *labels)
 
 
 def _is_throat(model: FaceModel) -> Array:

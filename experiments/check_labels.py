@@ -29,14 +29,11 @@ from tqdm import tqdm
 from data_pipelines.photos import STORED_PX
 from data_pipelines.readers import (
     LAYOUTS,
-    FaceSet,
     LPModel,
     Square,
-    collect,
-    open_faces,
     posed,
     read_lp_model,
-    read_square,
+    read_sets,
 )
 from data_pipelines.readers.parameters import posed_fragments, posed_landmarks, stack
 from dfc_jax.camera import project, to_camera
@@ -59,30 +56,6 @@ EXPECTED = (DatasetError, ExportError, FaceModelError, PhotoError)
 
 # Reprojected points (n, 68, 2) and the mesh's mask (n, S, S) for squares.
 Reprojection = tuple[np.ndarray, np.ndarray]
-
-
-def read_sets(
-    folders: Sequence[str], layout: str, count: int | None
-) -> tuple[list[str], list[Square], list[str]]:
-    """Squares of up to `count` faces of each folder, evenly spaced, the set of each, and what
-    cannot be used."""
-    names, squares, problems = [], [], []
-    for folder in folders:
-        faces = open_faces(layout, folder)
-        faces = faces[:: max(1, len(faces) // count)][:count] if count else faces
-        some, broken = collect(faces, read_square, partial(tqdm, unit="photo", disable=None))
-        names += [set_name(faces, square) for square in some]
-        squares += some
-        problems += broken
-    if not squares:
-        raise DatasetError(f"nothing can be used; first of {len(problems)}: {problems[0]}")
-    return names, squares, problems
-
-
-def set_name(faces: FaceSet, square: Square) -> str:
-    """The folder, with that inside it where a set is made of several."""
-    inner = Path(square.face.name).parent
-    return faces.name if faces.name.startswith("tfds:") else str(Path(faces.name) / inner)
 
 
 def in_batches(function, items: Sequence[Any]) -> Reprojection:

@@ -18,11 +18,11 @@ from absl import flags, logging
 from jax.tree_util import Partial
 
 from data_pipelines.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
-from data_pipelines.photos import CROP_PX, STORED_PX, PhotoSet, as_example, load_folders
+from data_pipelines.photos import CROP_PX, STORED_PX, PhotoSet, as_example
 from data_pipelines.profiling import turned_photos
+from data_pipelines.readers import LAYOUTS, label_fitted, label_given, read_lp_model, read_sets
 from data_pipelines.synthetic import Pair, SyntheticSettings, load_assets, sample_to_template
 from dfc_jax.correspondence import flow_landmarks, make_template, template_landmarks
-from dfc_jax.fitting import LandmarkSettings
 from dfc_jax.metrics import flow_metrics, mask_iou
 from dfc_jax.morphable.core import N_JAW
 from dfc_jax.morphable.model import load_face_model
@@ -39,13 +39,23 @@ PANELS = 8
 FEATURE_WIDTH = 0.04
 
 
-def load_photos(workdir: Path, folders: list[str], model, template) -> PhotoSet:
-    """Labelled photographs, made once per workdir and list of folders."""
-    listed = "\n".join(os.path.abspath(folder) for folder in folders)
+def load_photos(
+    workdir: Path, folders: list[str], model, template, layout: str = "ibug", lp=None
+) -> PhotoSet:
+    """Labelled photographs, made once per workdir, layout and list of folders; what cannot be used
+    is logged and left out. With `lp` (`read_lp_model`) the labels are made from the parameters
+    that 300W-LP gives, as in the paper; otherwise from a fit to the 68 points."""
+    listed = "\n".join([layout, *(os.path.abspath(folder) for folder in folders)])
     cache = workdir / f"photos-{hashlib.sha256(listed.encode()).hexdigest()[:8]}.npz"
     if cache.is_file():
         return PhotoSet.load(cache)
-    photos = load_folders(folders, model, template, LandmarkSettings())
+    _, squares, problems = read_sets(folders, layout)
+    for problem in problems:
+        logging.warning("left out: %s", problem)
+    if lp is None:
+        photos = label_fitted(model, template, squares)
+    else:
+        photos = label_given(lp, template, squares)
     worst = np.argsort(-photos.error)[:5]
     logging.info(
         "%d photographs, labels leave %.2f %% at the inner points; worst: %s",
@@ -179,11 +189,19 @@ def train(
     folders: list[str],
     sources: dict[str, str | None] | None = None,
     init_from: str | None = None,
+    layout: str = "ibug",
+    basel: str | None = None,
 ) -> TrainState:
     """The whole stage; see the flags. The template is as large as the crops; `sources` are the
     files that `load_assets` takes."""
     stages.check_config(config)
-    model, spec = load_face_model(), stages.spec_of(config)
+    if basel and (config.synthetic_batch or config.turned):
+        raise stages.ConfigError(
+            "the Basel model has no charts to render or to turn faces with; with --basel set "
+            "config.synthetic_batch and config.turned to 0"
+        )
+    lp = read_lp_model(basel) if basel else None
+    model, spec = lp.model if lp else load_face_model(), stages.spec_of(config)
     looks = stages.settings_from(AugmentSettings, config.augment)
     faces = stages.settings_from(SyntheticSettings, config.synthetic)
     if config.synthetic_batch and faces.size != looks.size:
@@ -198,7 +216,7 @@ def train(
     template = make_template(model, looks.size)
     landmarks = template_landmarks(model, template)
     importance = feature_importance(landmarks, template.size, config.feature_gain)
-    photos = load_photos(workdir, folders, model, template)
+    photos = load_photos(workdir, folders, model, template, layout, lp)
     order = np.random.default_rng(config.seed).permutation(len(photos))
     training = photos.select(order[config.held_out :])
     training = with_turned(workdir, training, config, model, template)
@@ -218,7 +236,9 @@ def train(
 
 if __name__ == "__main__":
     launch.define_flags()
-    flags.DEFINE_multi_string("photos", None, "folder with .jpg and .pts files", required=True)
+    flags.DEFINE_multi_string("photos", None, "folder of annotated photographs", required=True)
+    flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how the folders are laid out")
+    flags.DEFINE_string("basel", None, "folder of the Basel model: use 300W-LP's parameters")
     launch.main(
         lambda values: train(
             values.config,
@@ -226,5 +246,7 @@ if __name__ == "__main__":
             values.photos,
             launch.sources(values),
             values.init,
+            values.layout,
+            values.basel,
         )
     )

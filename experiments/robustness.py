@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 import dfc_jax
 from data_pipelines.chart import make_chart
-from data_pipelines.photos import STORED_SCALE, fit_points, read_squares
+from data_pipelines.photos import STORED_SCALE, fit_points
 from data_pipelines.profiling import CHART_PX, SETTINGS, turn
+from data_pipelines.readers import read_square
 from dfc_jax.camera import CROP_SCALE, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import make_template
 from dfc_jax.inference.align import Aligner, Face
@@ -99,15 +100,15 @@ def turned(examples: Sequence[Example], aligner: Aligner) -> dict[int, list[View
     """Every photograph turned to each of `YAWS_DEG`, every other one to the other side."""
     model = aligner.model
     template, chart = make_template(model), make_chart(model, CHART_PX)
-    images, points = read_squares(examples)
-    params = fit_points(model, points, SETTINGS).params
+    squares = [read_square(example) for example in examples]
+    params = fit_points(model, np.stack([s.points for s in squares]), SETTINGS).params
     views: dict[int, list[View]] = {}
     for yaw in YAWS_DEG:
         views[yaw] = []
-        for n in progress(range(len(images)), desc=f"yaw {yaw}"):
-            image, side = jnp.asarray(images[n], jnp.float32) / 255.0, (-1.0) ** n
+        for n, square in enumerate(progress(squares, desc=f"yaw {yaw}")):
+            image, side = jnp.asarray(square.image, jnp.float32) / 255.0, (-1.0) ** n
             own = jax.tree.map(lambda leaf, n=n: leaf[n], params)
-            given = image, jnp.asarray(points[n]), own, side * yaw
+            given = image, jnp.asarray(square.points), own, side * yaw
             face = turn(model, chart, template, *given, STORED_SCALE)
             picture = np.round(255.0 * np.asarray(face.image)).astype(np.uint8)
             seen = np.asarray(face.visible)

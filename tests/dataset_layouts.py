@@ -66,6 +66,13 @@ def write_jpeg(path: Path, image: np.ndarray) -> None:
     Image.fromarray(image).save(path, "JPEG", quality=95)
 
 
+def write_ibug(folder: Path, name: str, points: np.ndarray) -> None:
+    folder.mkdir(exist_ok=True)
+    rows = "\n".join(f"{x + 1:.5f} {y + 1:.5f}" for x, y in points)
+    (folder / f"{name}.pts").write_text(f"version: 1\nn_points: 68\n{{\n{rows}\n}}\n")
+    write_jpeg(folder / f"{name}.jpg", picture(0, 300))
+
+
 def _common(face: Sample) -> dict[str, np.ndarray]:
     """What the .mat files of both sets hold, in their shapes and types."""
     return {

@@ -1,13 +1,12 @@
 """The label check measures what it draws: exact labels score 0, a bad one comes first."""
 
 import json
-from pathlib import Path
 
 import basel_layouts as layouts
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dataset_layouts import EDGE, picture, sample, write_300w_lp, write_jpeg
+from dataset_layouts import EDGE, sample, write_300w_lp, write_ibug
 from PIL import Image
 from quick import quick_compilation  # noqa: F401
 
@@ -22,13 +21,6 @@ from dfc_jax.types import Camera
 from experiments import check_labels
 
 POSES = ([0.0, 0.1, 0.0, 225, 225, 0, 1.2e-3], [0.1, -0.5, 0.2, 240, 210, 0, 1e-3])
-
-
-def write_ibug(folder: Path, name: str, points: np.ndarray) -> None:
-    folder.mkdir(exist_ok=True)
-    rows = "\n".join(f"{x + 1:.5f} {y + 1:.5f}" for x, y in points)
-    (folder / f"{name}.pts").write_text(f"version: 1\nn_points: 68\n{{\n{rows}\n}}\n")
-    write_jpeg(folder / f"{name}.jpg", picture(0, 300))
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +68,6 @@ def test_given_parameters_reproject_exactly(tmp_path):
     assert scores["n"] == 2 and scores["all68"]["worst"] < 0.01
     sheet = np.asarray(Image.open(tmp_path / "out" / "labels.png")).astype(int)
     assert (np.abs(sheet - check_labels.YELLOW).sum(axis=-1) < 60).sum() > EDGE
-
-
-def test_count_takes_faces_evenly_from_each_folder(tmp_path):
-    points = np.random.default_rng(0).uniform(50, 200, (68, 2))
-    for n in range(7):
-        write_ibug(tmp_path / "set", str(n), points)
-    _, squares, _ = check_labels.read_sets([str(tmp_path / "set")], "ibug", 3)
-    assert [square.face.name for square in squares] == ["0", "2", "4"]
 
 
 def test_nothing_usable_is_one_sentence(tmp_path):

@@ -17,15 +17,14 @@ from data_pipelines.photos import (
     PhotoSet,
     as_example,
     label,
-    load_folders,
     residual_field,
     stored_square,
 )
+from data_pipelines.readers import label_fitted, read_sets
 from dfc_jax.camera import apply_affine, box_of_points, crop_of_box, project, to_camera
 from dfc_jax.correspondence import flow_to_template, fragments_of, make_template
 from dfc_jax.fitting import LandmarkSettings, project_landmarks
 from dfc_jax.inference.evaluate import DatasetError
-from dfc_jax.inference.photo import PhotoError
 from dfc_jax.morphable.core import shape
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.ops.rotations import angles_to_rotvec
@@ -146,7 +145,7 @@ def test_sets_survive_saving_and_select(labelled, tmp_path: Path) -> None:
     loaded = PhotoSet.load(path)
     chosen = loaded.select(np.array([2, 0]))
     assert len(loaded) == 3 and len(chosen) == 2 and list(chosen.names) == ["2.jpg", "0.jpg"]
-    for name in ("images", "points", "template_xy", "matchable", "error", "names"):
+    for name in ("images", "points", "template_xy", "matchable", "error", "names", "contour"):
         before, after = getattr(labelled, name), getattr(loaded, name)
         assert before.dtype == after.dtype
         np.testing.assert_array_equal(before, after)
@@ -183,8 +182,10 @@ def test_folder_of_photographs_becomes_squares_that_match_their_labels(
         folder = tmp_path / str(n)
         folder.mkdir()
         write_example(folder, f"face{n}", wide[n], labelled.points[n] + [40.0, 25.0])
-    photos = load_folders([tmp_path / "0", tmp_path / "1"], model, template, LandmarkSettings())
-    assert list(photos.names) == ["face0.jpg", "face1.jpg"]
+    _, squares, problems = read_sets([tmp_path / "0", tmp_path / "1"], "ibug")
+    assert not problems
+    photos = label_fitted(model, template, squares)
+    assert list(photos.names) == ["face0", "face1"] and photos.contour.all()
     assert photos.images.shape == (2, STORED_PX, STORED_PX, 3) and photos.images.dtype == np.uint8
     assert (photos.error < 0.5).all()
     middle = photos.points.min(axis=1) + np.ptp(photos.points, axis=1) / 2.0
@@ -198,27 +199,43 @@ def test_folder_of_photographs_becomes_squares_that_match_their_labels(
         assert np.median(np.linalg.norm(offset, axis=-1)) < 0.8
 
 
-def test_broken_photographs_and_annotations_are_named(
-    model, template, labelled, tmp_path: Path
-) -> None:
-    def load():
-        return load_folders([tmp_path], model, template, LandmarkSettings())
+def test_broken_photographs_and_annotations_are_named(labelled, tmp_path: Path) -> None:
+    def problem() -> str:
+        _, squares, (problem,) = read_sets([tmp_path], "ibug")
+        assert [square.face.name for square in squares] == ["good"]
+        return problem
 
     with pytest.raises(DatasetError, match="no .pts files"):
-        load()
+        read_sets([tmp_path], "ibug")
     write_example(tmp_path, "good", labelled.images[0], labelled.points[0])
     write_example(tmp_path, "odd", labelled.images[1], labelled.points[1])
     picture = (tmp_path / "odd.jpg").read_bytes()
     (tmp_path / "odd.jpg").write_bytes(picture[: len(picture) // 2])
-    with pytest.raises(PhotoError, match="odd.jpg: the image is truncated"):
-        load()
+    assert "odd.jpg: the image is truncated" in problem()
     (tmp_path / "odd.jpg").write_bytes(picture)
     write_pts(tmp_path / "odd.pts", labelled.points[1][:67])
-    with pytest.raises(DatasetError, match="odd.pts: a .pts file needs 68 points"):
-        load()
+    assert "odd.pts: a .pts file needs 68 points" in problem()
     write_pts(tmp_path / "odd.pts", np.ones((68, 2)))
-    with pytest.raises(DatasetError, match="odd.jpg: its 68 points span no face"):
-        load()
+    assert "odd.jpg: its 68 points span no face" in problem()
+    (tmp_path / "good.jpg").unlink()
+    with pytest.raises(DatasetError, match="nothing can be used; first of 2: .*good"):
+        read_sets([tmp_path], "ibug")
+
+
+def test_jaw_points_that_follow_no_contour_leave_the_labels_alone(
+    model, template, faces, labelled
+) -> None:
+    points = faces[0][2:].copy()
+    given = model, template, labelled.images[2:]
+    fine = label(*given, points, ["x"], LandmarkSettings(), np.array([False]))
+    points[0, :17] += [9.0, -5.0]
+    moved = label(*given, points, ["x"], LandmarkSettings(), np.array([False]))
+    np.testing.assert_array_equal(moved.template_xy, fine.template_xy)
+    assert not moved.contour.any()
+    slid = label(*given, points, ["x"], LandmarkSettings(), np.array([True]))
+    both = slid.matchable & fine.matchable
+    apart = np.linalg.norm((slid.template_xy - fine.template_xy)[both].astype(np.float32), axis=-1)
+    assert apart.mean() > 1.0
 
 
 @pytest.mark.skipif(not HELEN.is_dir(), reason="the photographs of 300W are not here")
@@ -226,7 +243,7 @@ def test_real_photographs_are_labelled(model, template, tmp_path: Path) -> None:
     for annotation in sorted(HELEN.glob("*.pts"))[:4]:
         shutil.copy(annotation, tmp_path)
         shutil.copy(annotation.with_suffix(".jpg"), tmp_path)
-    photos = load_folders([tmp_path], model, template, LandmarkSettings())
+    photos = label_fitted(model, template, read_sets([tmp_path], "ibug")[1])
     assert len(photos) == 4
     assert photos.error.mean() < 2.5 and photos.error.max() < 5.0
     share = photos.matchable.mean(axis=(1, 2))

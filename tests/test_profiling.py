@@ -139,6 +139,7 @@ def test_a_set_keeps_its_order(model, template, painted) -> None:
         template_xy=np.stack([empty] * 2, axis=-1).astype(np.float16),
         matchable=empty.astype(bool),
         error=np.arange(3.0),
+        contour=np.ones(3, bool),
     )
     found = turned_photos(model, template, photos, np.array([40.0, -40.0, 40.0]), batch=2)
     np.testing.assert_array_equal(found.names, photos.names)

@@ -15,12 +15,12 @@ from dataset_layouts import (
     tfds_record,
     write_300w_lp,
     write_aflw2000,
+    write_ibug,
     write_jpeg,
     write_tfds,
 )
 from scipy.io import savemat
 
-from data_pipelines.photos import STORED_PX, read_squares
 from data_pipelines.readers import (
     Face,
     FaceSet,
@@ -28,6 +28,7 @@ from data_pipelines.readers import (
     collect,
     ibug,
     open_faces,
+    read_sets,
     read_square,
     stream,
     tfds_faces,
@@ -147,13 +148,17 @@ def test_an_unknown_layout_lists_those_there_are(tmp_path):
         open_faces("tfds:mnist", tmp_path)
 
 
-def test_squares_are_those_of_the_training_pipeline(aflw_folder):
-    faces = list(aflw2000(aflw_folder))
-    images, points = read_squares(faces)
-    squares = [read_square(face) for face in faces]
-    np.testing.assert_array_equal([square.image for square in squares], images)
-    np.testing.assert_array_equal([square.points for square in squares], points)
-    assert images.shape[1:] == (STORED_PX, STORED_PX, 3)
+def test_sets_are_read_one_after_the_other_and_faces_taken_evenly(tmp_path):
+    points = np.random.default_rng(0).uniform(50, 200, (68, 2))
+    for folder in ("a", "b"):
+        for n in range(7):
+            write_ibug(tmp_path / folder, str(n), points)
+    (tmp_path / "b" / "2.jpg").unlink()
+    names, squares, problems = read_sets([tmp_path / "a", tmp_path / "b"], "ibug", 3)
+    assert [square.face.name for square in squares] == ["0", "2", "4", "0", "4"]
+    assert names == [str(tmp_path / "a")] * 3 + [str(tmp_path / "b")] * 2
+    (problem,) = problems
+    assert "2.pts: there is no photograph" in problem
 
 
 # --- TFDS ---

@@ -42,7 +42,21 @@ def drawn_photos() -> PhotoSet:
         template_xy=np.repeat(template[None], 7, axis=0).astype(np.float16),
         matchable=np.repeat(disc[None], 7, axis=0),
         error=np.full(7, 1.0),
+        contour=np.ones(7, bool),
     )
+
+
+def give_photos(patch: pytest.MonkeyPatch) -> list[tuple]:
+    """Every folder holds `drawn_photos`, and a broken one; returns what was asked for."""
+    asked: list[tuple] = []
+
+    def read_sets(folders, layout):
+        asked.append((folders, layout))
+        return [], list(drawn_photos().names), ["8.jpg: is broken"]
+
+    patch.setattr(finetune, "read_sets", read_sets)
+    patch.setattr(finetune, "label_fitted", lambda model, template, squares: drawn_photos())
+    return asked
 
 
 @dataclasses.dataclass
@@ -96,17 +110,11 @@ def pretrained(patched, tmp_path_factory) -> Run:
 @pytest.fixture(scope="module")
 def finetuned(patched, pretrained, tmp_path_factory) -> Run:
     workdir = tmp_path_factory.mktemp("finetune") / "run"
-    asked = []
-
-    def load_folders(folders, *rest):
-        asked.append(folders)
-        return drawn_photos()
-
-    patched.setattr(finetune, "load_folders", load_folders)
+    asked = give_photos(patched)
     config = tiny_config("finetune_lite", "tiny")
     init_from = str(pretrained.workdir / "weights.safetensors")
     run = recorded(workdir, lambda: finetune.train(config, workdir, ["somewhere"], None, init_from))
-    assert asked == [["somewhere"]]
+    assert asked == [(["somewhere"], "ibug")]
     return run
 
 
@@ -197,15 +205,27 @@ def test_noise_has_the_shapes_of_faces() -> None:
     assert shapes[0] == shapes[1]
 
 
-def test_photographs_are_labelled_once_per_run(finetuned, patched) -> None:
-    def load_folders(*_):
-        raise AssertionError("the cache was not used")
-
-    patched.setattr(finetune, "load_folders", load_folders)
+def test_photographs_are_labelled_once_per_run(finetuned, monkeypatch, caplog) -> None:
+    asked = give_photos(monkeypatch)
     photos = finetune.load_photos(finetuned.workdir, ["somewhere"], None, None)
     np.testing.assert_array_equal(photos.images, drawn_photos().images)
-    with pytest.raises(AssertionError, match="the cache was not used"):
-        finetune.load_photos(finetuned.workdir, ["somewhere", "else"], None, None)
+    assert not asked
+    finetune.load_photos(finetuned.workdir, ["somewhere", "else"], None, None)
+    finetune.load_photos(finetuned.workdir, ["somewhere"], None, None, "300w-lp")
+    assert asked == [(["somewhere", "else"], "ibug"), (["somewhere"], "300w-lp")]
+
+
+def test_with_basel_the_labels_are_those_given(monkeypatch, tmp_path: Path) -> None:
+    give_photos(monkeypatch)
+    calls = []
+    monkeypatch.setattr(
+        finetune, "label_given", lambda *given: calls.append(given) or drawn_photos()
+    )
+    finetune.load_photos(tmp_path, ["somewhere"], "model", "template", "300w-lp", "lp")
+    assert calls == [("lp", "template", list(drawn_photos().names))]
+    config = tiny_config("finetune_lite", "tiny")
+    with pytest.raises(stages.ConfigError, match="with --basel set config.synthetic_batch"):
+        finetune.train(config, tmp_path / "run", ["x"], layout="300w-lp", basel="somewhere")
 
 
 def test_turned_copies_stand_behind_the_photographs(monkeypatch, tmp_path) -> None:
@@ -353,7 +373,7 @@ def test_wrong_networks_and_weight_files_are_named(
 def test_a_run_can_do_without_evaluation(patched, monkeypatch, tmp_path: Path) -> None:
     calls = []
     monkeypatch.setattr(stages, "run", lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(finetune, "load_folders", lambda *_: drawn_photos())
+    give_photos(monkeypatch)
     config = tiny_config("finetune_lite", "tiny")
     config.held_out = 0
     finetune.train(config, tmp_path / "refine", ["x"])
@@ -382,7 +402,7 @@ def test_other_mistakes_are_one_sentence(patched, monkeypatch, capsys, tmp_path:
     assert "config.augment.size is 32 and config.synthetic.size 64" in line
     config.synthetic.size = SIZE
     config.held_out = 6
-    monkeypatch.setattr(finetune, "load_folders", lambda *_: drawn_photos())
+    give_photos(monkeypatch)
     line = failure(capsys, lambda: finetune.train(config, tmp_path / "d", ["x"]))
     assert "1 photographs do not fill a batch of 2" in line
 

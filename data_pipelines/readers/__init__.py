@@ -27,7 +27,7 @@ from data_pipelines.readers.faces import (
     stream,
 )
 from data_pipelines.readers.folders import aflw2000, ibug, w300lp
-from data_pipelines.readers.layouts import LAYOUTS, open_faces
+from data_pipelines.readers.layouts import LAYOUTS, label_fitted, open_faces, read_sets
 from data_pipelines.readers.parameters import LPModel, Posed, label_given, posed, read_lp_model
 from data_pipelines.readers.tfds import tfds_faces
 
@@ -43,10 +43,12 @@ __all__ = [
     "aflw2000",
     "collect",
     "ibug",
+    "label_fitted",
     "label_given",
     "open_faces",
     "posed",
     "read_lp_model",
+    "read_sets",
     "read_square",
     "stream",
     "tfds_faces",

@@ -205,4 +205,5 @@ def label_given(
         template_xy=xy,
         matchable=matchable,
         error=100.0 * error / box,
+        contour=np.array([square.face.jaw == "contour" for square in squares]),
     )
