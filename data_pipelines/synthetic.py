@@ -135,11 +135,13 @@ class Scene:
       vertices_mm: (V + M, 3) camera space, the face's vertices and then the mouth's.
       camera: of the crop.
       landmarks_px: (68, 2).
+      params: of the face.
     """
 
     vertices_mm: Array
     camera: Camera
     landmarks_px: Array
+    params: FaceParams
 
 
 def load_assets(
@@ -240,7 +242,7 @@ def sample_scene(key: Array, assets: SyntheticAssets, settings: SyntheticSetting
     vertices = to_camera(params, both)
     camera = Camera(params.focal_px, jnp.full(2, (settings.size - 1) / 2.0))
     landmarks = landmarks3d(assets.model, vertices)
-    return Scene(vertices, camera, project(camera, landmarks))
+    return Scene(vertices, camera, project(camera, landmarks), params)
 
 
 def rasterize_scene(
@@ -311,7 +313,7 @@ def _front_key(key: Array) -> Array:
 
 
 @struct.dataclass
-class _Picture:
+class Picture:
     """A scene, the fragments of its face, its photograph, and what is occluded there."""
 
     scene: Scene
@@ -320,19 +322,20 @@ class _Picture:
     occluded: Array
 
 
-def _picture(key: Array, assets: SyntheticAssets, settings: SyntheticSettings) -> _Picture:
+def sample_picture(key: Array, assets: SyntheticAssets, settings: SyntheticSettings) -> Picture:
+    """A photograph of a random face."""
     geometry, appearance = jax.random.split(key)
     scene = sample_scene(geometry, assets, settings)
     seen = rasterize_scene(scene, assets, settings)
     image = shade_scene(appearance, scene, seen, assets, settings)
     photo, occluded = take_photograph(appearance, image, scene.landmarks_px, settings)
-    return _Picture(scene, face_fragments(seen, len(assets.model.triangles)), photo, occluded)
+    return Picture(scene, face_fragments(seen, len(assets.model.triangles)), photo, occluded)
 
 
 def sample_pair(key: Array, assets: SyntheticAssets, settings: SyntheticSettings) -> Pair:
     """Two different random faces in two poses, with the exact flow from one to the other."""
     # Under one vmap, the program for a face is compiled once and not twice.
-    both = jax.vmap(lambda side: _picture(side, assets, settings))(jax.random.split(key))
+    both = jax.vmap(lambda side: sample_picture(side, assets, settings))(jax.random.split(key))
     source, target = (jax.tree.map(lambda leaf, n=n: leaf[n], both) for n in (0, 1))
     flow, matchable = ground_truth_flow(
         source.fragments,
@@ -349,7 +352,7 @@ def sample_to_template(
     key: Array, assets: SyntheticAssets, template: Template, settings: SyntheticSettings
 ) -> Pair:
     """A random face with its exact flow to the template."""
-    source = _picture(key, assets, settings)
+    source = sample_picture(key, assets, settings)
     flow, matchable = flow_to_template(source.fragments, template)
     matchable = matchable.astype(jnp.float32)
     return Pair(source.image, template.image, flow, matchable, source.occluded)

@@ -3,11 +3,12 @@
     python -m experiments.robustness --photos 300w/helen/testset --out out/robustness
 
 Annotated photographs are aligned from boxes that are displaced and scaled by up to 15 % of their
-longer edge (without a second crop and with one), turned in the plane by full
-rounds, and turned to larger yaws by `data_pipelines.profiling`, where only the landmarks that the
-turned head shows count. Errors are of the 51 inner points, in % of sqrt(width * height) of the
-landmark box. Writes `robustness.json`, `robustness.png` (the curves), `faces.png` and
-`turned.png` (meshes and masks); everything random is seeded.
+longer edge (without a second crop and with one), turned in the plane by full rounds, and turned to
+larger yaws by `data_pipelines.profiling`; rendered faces that no training saw are sorted by their
+yaw. There, only the landmarks that the head shows count. Errors are of the 51 inner points, in %
+of sqrt(width * height) of the landmark box. Writes `robustness.json`, also with the error of every
+photograph, `robustness.png` (the curves), `faces.png` and `turned.png` (meshes and masks);
+everything random is seeded.
 """
 
 import dataclasses
@@ -29,22 +30,27 @@ import dfc_jax
 from data_pipelines.chart import make_chart
 from data_pipelines.photos import STORED_SCALE, fit_points
 from data_pipelines.profiling import CHART_PX, SETTINGS, turn
-from data_pipelines.readers import read_square
+from data_pipelines.readers import LAYOUTS, open_faces, read_square
+from data_pipelines.synthetic import SyntheticSettings, load_assets, sample_picture
 from dfc_jax.camera import CROP_SCALE, apply_affine, box_of_points, crop_of_box
-from dfc_jax.correspondence import make_template
+from dfc_jax.correspondence import make_template, unhidden
 from dfc_jax.inference.align import Aligner, Face
 from dfc_jax.inference.draw import overlay
-from dfc_jax.inference.evaluate import N_POINTS, DatasetError, Example, read_ibug
+from dfc_jax.inference.evaluate import N_POINTS, DatasetError, Example
 from dfc_jax.inference.export import ExportError, write_json, write_png, written_aside
 from dfc_jax.inference.photo import PhotoError, crop_photo
-from dfc_jax.morphable.core import N_JAW
+from dfc_jax.morphable.core import N_JAW, landmarks3d
 from dfc_jax.nets.weights import WeightsError
+from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
+from experiments.pretrain import VALIDATION_SEED
 
 SEED = 0
 BOX_PART = 0.15
 ROTATIONS_DEG = tuple(range(0, 360, 30))
 ROTATED = 20
 YAWS_DEG = (30, 45, 60, 75, 90)
+# Renders, and how far from a yaw of the list one may be to count for it.
+RENDERS, YAW_WIDTH_DEG = 400, 7.5
 # Room around a face for wrong boxes and rotations: longer edges of its box, pixels.
 WIDE_SCALE, WIDE_PX = 3.0, 384
 TILE, COLUMNS, DRAWN = 192, 10, 60
@@ -113,6 +119,34 @@ def turned(examples: Sequence[Example], aligner: Aligner) -> dict[int, list[View
             picture = np.round(255.0 * np.asarray(face.image)).astype(np.uint8)
             seen = np.asarray(face.visible)
             views[yaw].append(view_of(picture, np.asarray(face.points, np.float64), seen))
+    return views
+
+
+def rendered(aligner: Aligner, count: int) -> dict[int, list[View]]:
+    """Faces of the synthetic held-out set, made of yaws in all of `YAWS_DEG`, by yaw."""
+    assets = load_assets(aligner.model)
+    settings = dataclasses.replace(
+        SyntheticSettings(), wide_yaw=1.0, crop_scale=1.0, crop_shift=0.0
+    )
+
+    @jax.jit
+    def draw(key, assets):
+        seen = sample_picture(key, assets, settings)
+        scene = seen.scene
+        depth = landmarks3d(assets.model, scene.vertices_mm)[:, 2]
+        visible = unhidden(seen.fragments.zbuf, scene.landmarks_px, depth)
+        x, y = jnp.clip(jnp.round(scene.landmarks_px), 0, settings.size - 1).astype(int).T
+        yaw = matrix_to_angles(head_rotation(scene.params.rotation))[0]
+        return seen.image, scene.landmarks_px, visible & (seen.occluded[y, x] < 0.5), yaw
+
+    views: dict[int, list[View]] = {yaw: [] for yaw in YAWS_DEG}
+    keys = jax.random.split(jax.random.key(VALIDATION_SEED), count)
+    for key in progress(keys, desc="renders"):
+        image, points, seen, yaw = jax.device_get(draw(key, assets))
+        nearest = min(YAWS_DEG, key=lambda each: abs(abs(yaw) - each))
+        if abs(abs(yaw) - nearest) <= YAW_WIDTH_DEG and seen[N_JAW:].any():
+            picture = np.round(255.0 * image).astype(np.uint8)
+            views[nearest].append(view_of(picture, points.astype(np.float64), seen))
     return views
 
 
@@ -195,7 +229,13 @@ def draw_curves(found: dict[str, Any], path: Path) -> None:
         figure.savefig(aside)
 
 
-def measure(photos: str, out: Path, weights: str | None = None, count: int | None = None) -> dict:
+def measure(
+    photos: str,
+    out: Path,
+    weights: str | None = None,
+    count: int | None = None,
+    layout: str = "ibug",
+) -> dict:
     """The whole program; see the flags."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -203,7 +243,7 @@ def measure(photos: str, out: Path, weights: str | None = None, count: int | Non
         raise ExportError(f"{out}: this folder cannot be made ({error.strerror})") from error
     aligner = dfc_jax.load(weights)
     once = Aligner(aligner.solver, aligner.model, aligner.detector, aligner.versions, recrop=0)
-    examples = read_ibug(photos)[:count]
+    examples = list(open_faces(layout, photos)[:count])
     views = [wide(example) for example in progress(examples, desc="photographs")]
     rng = np.random.default_rng(SEED)
     wrong = [misplaced(view, rng) for view in views]
@@ -219,6 +259,11 @@ def measure(photos: str, out: Path, weights: str | None = None, count: int | Non
         },
         "rotation": {},
         "yaw": {},
+        "rendered_yaw": {},
+        "photographs": {
+            example.name: float(error)
+            for example, error in zip(examples, errors(views, faces), strict=True)
+        },
     }
     for angle in ROTATIONS_DEG:
         tilted = [rotated(view, angle) for view in views[:ROTATED]]
@@ -230,6 +275,10 @@ def measure(photos: str, out: Path, weights: str | None = None, count: int | Non
         aligned = align(aligner, those, f"yaw {yaw}")
         found["yaw"][str(yaw)] = score(errors(those, aligned))
         profiles += list(zip(those, aligned, strict=True))[: DRAWN // len(YAWS_DEG)]
+    for yaw, those in rendered(aligner, RENDERS).items():
+        if those:
+            values = errors(those, align(aligner, those, f"rendered at {yaw}"))
+            found["rendered_yaw"][str(yaw)] = {"n": len(those), **score(values)}
     triangles = aligner.model.triangles
     write_png(out / "faces.png", sheet(views[:DRAWN], faces[:DRAWN], triangles))
     write_png(out / "turned.png", sheet(*map(list, zip(*profiles, strict=True)), triangles))
@@ -241,17 +290,20 @@ def measure(photos: str, out: Path, weights: str | None = None, count: int | Non
 def main(_) -> None:
     values = flags.FLAGS
     try:
-        found = measure(values.photos, Path(values.out), values.weights, values.count)
+        found = measure(
+            values.photos, Path(values.out), values.weights, values.count, values.layout
+        )
     except EXPECTED as error:
         print(f"robustness: {error}", file=sys.stderr)
         sys.exit(1)
-    for part in ("boxes", "rotation", "yaw"):
+    for part in ("boxes", "rotation", "yaw", "rendered_yaw"):
         for name, values in found[part].items():
             print(f"{part} {name}: mean {values['mean']:.2f} median {values['median']:.2f}")
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("photos", None, "folder with .jpg and .pts files", required=True)
+    flags.DEFINE_string("photos", None, "folder of annotated photographs", required=True)
+    flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how the folder is laid out")
     flags.DEFINE_string("out", None, "folder to write to", required=True)
     flags.DEFINE_string("weights", None, "name of weights or a file")
     flags.DEFINE_integer("count", None, "use the first so many photographs only", lower_bound=1)

@@ -70,6 +70,8 @@ def test_program_writes_figures_and_pictures(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(dfc_jax, "load", lambda weights: mean_aligner())
     for name, value in {"YAWS_DEG": (60,), "ROTATIONS_DEG": (0, 90), "ROTATED": 1}.items():
         monkeypatch.setattr(robustness, name, value)
+    render = view_of(np.zeros((128, 128, 3), np.uint8), np.indices((4, 17)).reshape(2, 68).T + 40.0)
+    monkeypatch.setattr(robustness, "rendered", lambda aligner, count: {60: [render] * 3, 90: []})
     aligner, image = mean_aligner(), np.asarray(Image.open(ASTRONAUT))
     # The crop that shows the mean face, as its box is cut, where the astronaut's is.
     inside = aligner(image, boxes=[np.array([180.0, 60.0, 90.0, 110.0])])[0].landmarks
@@ -82,6 +84,8 @@ def test_program_writes_figures_and_pictures(tmp_path, monkeypatch) -> None:
     assert found["n"] == 1 and set(found["rotation"]) == {"0", "90"} and set(found["yaw"]) == {"60"}
     assert found["rotation"]["0"]["mean"] < found["rotation"]["90"]["mean"]
     assert found["boxes"]["true"]["mean"] < found["boxes"]["wrong"]["mean"]
+    assert list(found["photographs"].values()) == [found["boxes"]["true_recropped"]["mean"]]
+    assert set(found["rendered_yaw"]) == {"60"} and found["rendered_yaw"]["60"]["n"] == 3
     assert json.loads((tmp_path / "out" / "robustness.json").read_text()) == found
     tile = robustness.TILE
     for name in ("faces.png", "turned.png"):
@@ -90,6 +94,19 @@ def test_program_writes_figures_and_pictures(tmp_path, monkeypatch) -> None:
         mesh, mask = picture[:, :tile].astype(int), picture[:, tile : 2 * tile].astype(int)
         assert np.abs(mesh - mask).max() > 100, "mesh and mask look alike"
     assert np.asarray(Image.open(tmp_path / "out" / "robustness.png")).std() > 5
+
+
+def test_renders_are_sorted_by_yaw_and_hidden_points_do_not_count(monkeypatch) -> None:
+    monkeypatch.setattr(robustness, "YAWS_DEG", (10, 80))
+    views = robustness.rendered(mean_aligner(), 12)
+    assert views[10] or views[80]
+    for yaw, those in views.items():
+        for view in those:
+            # The nearer the profile, the nearer the eyes' outer corners to each other.
+            apart = abs(view.points[45, 0] - view.points[36, 0]) / view.box[3]
+            assert (apart > 0.5) == (yaw == 10)
+            assert 0 < view.counts.sum() and not view.counts[:N_JAW].any()
+            assert yaw == 10 or not (view.counts[36] and view.counts[45])
 
 
 def test_a_folder_without_photographs_is_one_sentence(tmp_path, monkeypatch) -> None:

@@ -155,7 +155,8 @@ def test_an_open_mouth_shows_its_inside_and_matches_nothing(assets) -> None:
     shout = params.expression.at[names.index("jawOpen")].set(1.0)
     own = mouth_vertices(assets.mouth, params.identity, shout)
     both = jnp.concatenate([shape(model, params.identity, shout), own])
-    scene = Scene(to_camera(params, both), crop_camera(params, SIZE), jnp.zeros((68, 2)))
+    vertices, camera = to_camera(params, both), crop_camera(params, SIZE)
+    scene = Scene(vertices, camera, jnp.zeros((68, 2)), params)
     seen = rasterize_scene(scene, assets, SETTINGS)
     inside = np.asarray(seen.pix_to_face) >= len(model.triangles)
     assert inside.sum() > 20
