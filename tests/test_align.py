@@ -81,6 +81,30 @@ def test_a_face_upside_down_is_found_by_turning_the_crop():
         np.testing.assert_allclose(in_camera, [np.sin(turn), -np.cos(turn), 0.0], atol=1e-5)
 
 
+@pytest.mark.parametrize(("residual", "chosen"), [(0.7, 180.0), (0.8, 0.0)])
+def test_a_face_is_turned_only_for_a_much_better_fit(residual, chosen):
+    def solver(crop_image: np.ndarray) -> align.Solution:
+        sure = crop_image[:64].mean() > crop_image[64:].mean() + 0.5
+        return dataclasses.replace(original, residual_px=residual if sure else 1.5)
+
+    original = mean_aligner().solver(None)
+    image = np.zeros((200, 200, 3), np.uint8)
+    image[100:] = 255
+    (face,) = mean_aligner(solver=solver)(image)
+    assert face.crop.roll_deg % 360.0 == pytest.approx(chosen)
+
+
+def test_a_new_crop_that_fits_worse_is_not_taken():
+    original = mean_aligner().solver(None)
+    residuals = iter([1.0, 9.0])
+    image = np.zeros((400, 300, 3), np.uint8)
+    aligner = mean_aligner(
+        solver=lambda crop: dataclasses.replace(original, residual_px=next(residuals))
+    )
+    (face,) = aligner(image)
+    assert face.residual_crop_px == 1.0
+
+
 def test_the_upright_crop_does_not_depend_on_the_tilt():
     image = np.zeros((400, 400, 3), np.uint8)
     (face,) = mean_aligner(recrop=0)(image)
