@@ -4,9 +4,10 @@ synthetic faces mixed in for the poses that photographs lack.
 Command: python -m experiments.finetune --config experiments/configs/finetune_lite.py \
     --workdir runs/finetune_lite --photos 300w/helen/trainset --photos 300w/afw \
     --backgrounds FOLDER --init runs/pretrain_lite/weights.safetensors
-Hardware: two CPU cores; 0.67 s a step, 27 minutes, after two to turn the photographs.
-Expect (these are the weights `lite`): held-out NME 3.2 % and end-point error 2.9 px; `dfc evaluate`
-on the 110 HELEN test faces 2.6 % (51 inner points), on the same turned to 60 degrees 3.9 %.
+Hardware: two CPU cores; 0.43 s a step, 90 minutes, after four to turn the photographs.
+Expect: held-out NME 2.6 % and end-point error 2.5 px; `dfc evaluate` on the 110 HELEN test faces
+2.1 % (51 inner points), on the same turned to 60 degrees 2.5 %. (The weights `lite` started from a
+shorter run of this stage; see their model card.)
 """
 
 import dataclasses
