@@ -7,7 +7,7 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
-from PIL import Image
+from dataset_layouts import write_ibug
 
 from dfc_jax.morphable.core import landmarks3d
 from dfc_jax.morphable.model import load_face_model
@@ -40,15 +40,12 @@ def parameters_of(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def annotated(folder: Path) -> Path:
-    """A folder of six pictures of noise, annotated with the mean face in six places."""
-    folder.mkdir()
+    """A folder of six pictures, annotated with the mean face in six places."""
     model, rng = load_face_model(), np.random.default_rng(0)
     face = np.asarray(landmarks3d(model, model.mean_mm))[:, :2] * [1.0, -1.0]
     for n in range(6):
         points = face * rng.uniform(0.6, 0.9) + rng.uniform(95.0, 105.0, 2)
-        rows = "\n".join(f"{x:.3f} {y:.3f}" for x, y in points)
-        (folder / f"{n}.pts").write_text(f"version: 1\nn_points: 68\n{{\n{rows}\n}}\n")
-        Image.fromarray(rng.integers(0, 255, (200, 200, 3), np.uint8)).save(folder / f"{n}.jpg")
+        write_ibug(folder, str(n), points)
     return folder
 
 

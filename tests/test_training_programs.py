@@ -205,7 +205,7 @@ def test_noise_has_the_shapes_of_faces() -> None:
     assert shapes[0] == shapes[1]
 
 
-def test_photographs_are_labelled_once_per_run(finetuned, monkeypatch, caplog) -> None:
+def test_photographs_are_labelled_once_per_run(finetuned, monkeypatch) -> None:
     asked = give_photos(monkeypatch)
     photos = finetune.load_photos(finetuned.workdir, ["somewhere"], None, None)
     np.testing.assert_array_equal(photos.images, drawn_photos().images)

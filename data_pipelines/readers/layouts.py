@@ -77,7 +77,6 @@ def label_fitted(
     model: FaceModel,
     template: Template,
     squares: Sequence[Square],
-    settings: LandmarkSettings | None = None,
 ) -> PhotoSet:
     """Dense labels from a fit of the face model to the 68 points of each square."""
     return label(
@@ -86,6 +85,6 @@ def label_fitted(
         np.stack([square.image for square in squares]),
         np.stack([square.points for square in squares]),
         [square.face.name for square in squares],
-        settings or LandmarkSettings(),
+        LandmarkSettings(),
         np.array([square.face.jaw == "contour" for square in squares]),
     )
