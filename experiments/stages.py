@@ -18,6 +18,7 @@ from dfc_jax.nets.variants import (
     Outputs,
     Variables,
     apply_train,
+    extend,
     init,
     untie,
 )
@@ -122,7 +123,8 @@ def forward(
 def initial_variables(
     config: ml_collections.ConfigDict, spec: NetSpec, init_from: str | None
 ) -> Variables:
-    """Fresh variables, or those of a weight file; tied ones are untied where `spec` is.
+    """Fresh variables, or those of a weight file; tied ones are untied where `spec` is, and a
+    refinement that only `spec` has is added.
 
     Raises:
       WeightsError: the file cannot be read.
@@ -133,12 +135,13 @@ def initial_variables(
     variables, found, _ = weights.load(init_from)
     if found.tied and not spec.tied:
         variables, found = untie(variables, found)
-    if found != spec:
+    try:
+        return extend(variables, found, spec)
+    except ValueError as error:
         raise ConfigError(
             f"{init_from}: holds another network than --config asks for ({config.network}); "
             "train that one first, or leave --init out"
-        )
-    return variables
+        ) from error
 
 
 def run(

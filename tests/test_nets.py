@@ -14,9 +14,16 @@ from dfc_jax.nets import blocks, decoder
 SMALL = {
     "paper": nets.NetSpec("paper", widths=(4, 4, 8, 8, 16)),
     "lite": nets.NetSpec(
-        "lite", widths=(4, 6, 8, 10), depths=(0, 0, 0, 1), decoder_depths=(0,) * 4, descriptors=6
+        "lite",
+        widths=(4, 6, 8, 10),
+        depths=(0, 0, 0, 1),
+        decoder_depths=(0,) * 4,
+        descriptors=6,
+        details=5,
+        refinements=2,
     ),
 }
+ALONE = {"branches": 1, "descriptors": 0, "details": 0, "refinements": 0}
 
 
 def noise(seed: int, *shape: int) -> jax.Array:
@@ -50,7 +57,7 @@ def test_wide_tail_replaces_only_the_last_layers() -> None:
 def test_lite_has_the_same_inputs_and_outputs(name: str) -> None:
     variables, outputs, code = shapes_of(nets.SPECS[name])
     assert outputs.flow.shape == outputs.logits.shape == (3, 128, 128, 2)
-    assert code.shape == (1, 8, 8, 128 + 4 * 32)
+    assert code.shape == (1, 8, 8, 128 + 4 * 32 + 16 * 16)
     assert 1e6 < nets.param_count(variables) < 3e6
 
 
@@ -102,6 +109,25 @@ def test_cells_that_look_alike_share_the_match() -> None:
     np.testing.assert_allclose(found, np.ones((2, 4, 4, 3)), atol=1e-6)
 
 
+def test_a_correction_sees_the_target_where_a_pixel_lands_and_nowhere_else() -> None:
+    """All cells land on (2, 1) of a target of 4 x 4 cells; the kernel looks at one of them."""
+    module = decoder.Correction()
+    cell = np.array([2, 1])
+    where = jnp.broadcast_to((cell + 0.5) / 4 - 0.5, (1, 8, 8, 2)) / decoder.UNIT
+    features, detail = noise(0, 1, 4, 4, 3), noise(1, 1, 4, 4, 2)
+    variables = module.init(jax.random.key(0), where, features, detail, False)
+    assert not module.apply(variables, where, features, detail, False).any(), "starts at zero"
+    fresh = jax.tree.map(lambda a: a + noise(2, *a.shape) ** 2, variables)
+
+    def change(x: int, y: int) -> float:
+        moved = detail.at[0, y, x].add(1.0)
+        outputs = (module.apply(fresh, where, features, d, False) for d in (detail, moved))
+        return float(jnp.abs(jnp.subtract(*outputs)).max())
+
+    assert change(*cell) > 1e-2
+    assert max(change(1, 1), change(3, 1), change(2, 2), change(1, 2)) < 1e-4
+
+
 def test_lite_starts_near_the_centre_of_the_crop() -> None:
     """As normalised in training; what is far from the truth then takes long to come back."""
     spec = nets.SPECS["lite"]
@@ -137,7 +163,7 @@ def test_cached_code_untied_copy_and_batch_agree(family: str) -> None:
 
 @pytest.mark.parametrize("family", SMALL)
 def test_a_network_of_one_branch_never_looks_at_the_target(family: str) -> None:
-    spec = dataclasses.replace(SMALL[family], branches=1, descriptors=0)
+    spec = dataclasses.replace(SMALL[family], **ALONE)
     variables = nets.init(jax.random.key(0), spec)
     assert "target_encoder" not in variables["params"]
     source, target = noise(0, 2, 32, 32, 3), noise(1, 2, 32, 32, 3)
@@ -149,6 +175,27 @@ def test_a_network_of_one_branch_never_looks_at_the_target(family: str) -> None:
     assert jnp.abs(one.flow[0] - one.flow[1]).max() > 1e-4
     with pytest.raises(ValueError, match="nothing to tie"):
         dataclasses.replace(spec, tied=True)
+
+
+def test_a_network_extended_by_a_refinement_is_the_same_function_and_can_learn_more() -> None:
+    wanted = SMALL["lite"]
+    spec = dataclasses.replace(wanted, details=0, refinements=0)
+    variables = nets.init(jax.random.key(0), spec)
+    source, target = noise(0, 2, 32, 32, 3), noise(1, 1, 32, 32, 3)
+    extended = nets.extend(variables, spec, wanted)
+    before = nets.apply(variables, source, target, spec)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        before,
+        nets.apply(extended, source, target, wanted),
+    )
+    slopes = jax.grad(
+        lambda p: nets.apply({**extended, "params": p}, source, target, wanted).flow.sum()
+    )(extended["params"])
+    assert jnp.abs(slopes["decoder"]["Correction_1"]["correction"]["kernel"]).max() > 1e-3
+    assert nets.extend(variables, spec, spec) is variables
+    with pytest.raises(ValueError, match="refinement only"):
+        nets.extend(variables, spec, dataclasses.replace(wanted, descriptors=7))
 
 
 def test_untying_twice_is_refused() -> None:

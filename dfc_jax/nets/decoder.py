@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from dfc_jax.nets.blocks import (
     ZEROS,
@@ -16,6 +17,7 @@ from dfc_jax.nets.blocks import (
     depth_to_space,
     upsample,
 )
+from dfc_jax.ops.sampling import bilinear_sample
 from dfc_jax.types import Array
 
 # The lite network predicts target coordinates in units of this share of the crop's side
@@ -57,20 +59,24 @@ class LiteDecoder(nn.Module):
 
     `widths` and `descriptors` as in the encoder; `depths`: residual blocks at 1/2, 1/4, 1/8 and
     1/16 size. With descriptors, `match` says at 1/8 size where each pixel lands and what is there,
-    and the trunk learns what to add to that.
+    and the trunk learns what to add to that. With details, at 1/4 size, those of the source are
+    held against those of the target where they are said to land, and the landing is corrected,
+    `refinements` times.
     """
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     descriptors: int = 0
+    details: int = 0
+    refinements: int = 0
 
     @nn.compact
     def __call__(
         self, source: Array, target: Array, skips: Sequence[Array], train: bool
     ) -> tuple[Array, Array]:
         landing, skips = None, list(skips)
+        (source, own, detail), (target, other, wanted) = map(self._unpack, (source, target))
         if self.descriptors:
-            (source, own), (target, other) = (self._unpack(code) for code in (source, target))
             landing, found = match(own, other)
             skips[-1] = jnp.concatenate([skips[-1], own, found, landing.astype(own.dtype)], -1)
         x = ConvNorm(self.widths[-1], kernel=1)(beside(source, target), train)
@@ -83,17 +89,54 @@ class LiteDecoder(nn.Module):
             x = ConvNorm(width)(jnp.concatenate([x, skip], axis=-1), train)
             for _ in range(depth):
                 x = Residual()(x, train)
+            if width == self.widths[1]:
+                features = jnp.concatenate([detail, x], axis=-1)
         # bfloat16 would round a flow to a quarter of a pixel.
         heads = nn.Conv(4, (3, 3), kernel_init=ZEROS, name="heads")(x.astype(jnp.float32))
         where, logits = jnp.split(heads, 2, axis=-1)
         if landing is not None:
             where += jax.image.resize(landing, where.shape, "bilinear")
+        for _ in range(self.refinements):
+            where += upsample(Correction()(where, features, wanted, train))
         return target_to_flow(upsample(where)), upsample(logits)
 
-    def _unpack(self, code: Array) -> tuple[Array, Array]:
-        """The code proper and the descriptors at twice its size."""
-        own, packed = jnp.split(code, [code.shape[-1] - 4 * self.descriptors], axis=-1)
-        return own, depth_to_space(packed)
+    def _unpack(self, code: Array) -> tuple[Array, Array, Array]:
+        """The code proper, the descriptors at twice and the details at four times its size."""
+        n = code.shape[-1] - 4 * self.descriptors - 16 * self.details
+        own, described, detailed = jnp.split(code, [n, n + 4 * self.descriptors], axis=-1)
+        return own, depth_to_space(described), depth_to_space(depth_to_space(detailed))
+
+
+class Correction(nn.Module):
+    """What to add to a landing, seeing what the target shows there.
+
+    One round of iterative refinement (Teed & Deng, RAFT, 2020, section 3.3), with the target's
+    features themselves in place of correlations, and layers of its own.
+    """
+
+    @nn.compact
+    def __call__(self, where: Array, features: Array, detail: Array, train: bool) -> Array:
+        """
+        Args:
+          where: (B, 2H, 2W, 2) target coordinates as in `target_to_flow`.
+          features: (B, H, W, C) of the source.
+          detail: (B or 1, H, W, D) features of the target.
+
+        Returns:
+          (B, H, W, 2), in the units of `where`; zero at the start of a training.
+        """
+        batch, height, width, _ = features.shape
+        coarse = where.reshape(batch, height, 2, width, 2, 2).mean(axis=(2, 4))
+        coarse = lax.stop_gradient(coarse)
+        pixels = jnp.array([width, height]) * (UNIT * coarse + 0.5) - 0.5
+        detail = jnp.broadcast_to(detail, (batch, *detail.shape[1:]))
+        expected = jax.vmap(bilinear_sample)(detail, pixels)
+        both = [a.astype(features.dtype) for a in (features, expected, coarse)]
+        x = ConvNorm(2 * detail.shape[-1])(jnp.concatenate(both, axis=-1), train)
+        for _ in range(2):
+            x = Residual()(x, train)
+        x = x.astype(jnp.float32)
+        return nn.Conv(2, (3, 3), kernel_init=ZEROS, name="correction")(x)
 
 
 def match(source: Array, target: Array) -> tuple[Array, Array]:

@@ -34,13 +34,15 @@ class PaperEncoder(nn.Module):
 class LiteEncoder(nn.Module):
     """Convolutions and residual blocks; `widths` and `depths` at 1/2, 1/4, 1/8 and 1/16 size.
 
-    The skips are the features at 1/2, 1/4 and 1/8 size. With `descriptors`, the code ends with
-    that many channels at 1/8 size, for `decoder.match`, as `space_to_depth` packs them.
+    The skips are the features at 1/2, 1/4 and 1/8 size. With `descriptors` and `details`, the code
+    ends with that many channels at 1/8 size, for `decoder.match`, and at 1/4 size, for the
+    decoder's refinement, as `space_to_depth` packs them.
     """
 
     widths: tuple[int, ...]
     depths: tuple[int, ...]
     descriptors: int = 0
+    details: int = 0
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> tuple[Array, tuple[Array, ...]]:
@@ -56,4 +58,7 @@ class LiteEncoder(nn.Module):
             both = jnp.concatenate([depth_to_space(wide), features[-2]], axis=-1)
             described = ConvNorm(self.descriptors, kernel=1, relu=False)(both, train)
             x = jnp.concatenate([x, space_to_depth(described)], axis=-1)
+        if self.details:
+            detailed = ConvNorm(self.details, kernel=1, relu=False)(features[1], train)
+            x = jnp.concatenate([x, space_to_depth(space_to_depth(detailed))], axis=-1)
         return x, tuple(features[:-1])

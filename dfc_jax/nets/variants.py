@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dfc_jax.nets.decoder import LiteDecoder, PaperDecoder, beside
 from dfc_jax.nets.encoder import LiteEncoder, PaperEncoder
@@ -40,6 +41,8 @@ class NetSpec:
       decoder_depths: lite only, residual blocks of the decoder at each size.
       descriptors: lite only, channels by which source and target are matched at 1/8 size; 0 for
         no matching.
+      details: lite only, channels of the target by which the landing is refined at 1/4 size.
+      refinements: lite only, how often it is.
       branches: 2, or 1 for a network that never looks at the target (the paper's ablation); its
         target code has no channels.
     """
@@ -51,13 +54,17 @@ class NetSpec:
     depths: tuple[int, ...] = ()
     decoder_depths: tuple[int, ...] = ()
     descriptors: int = 0
+    details: int = 0
+    refinements: int = 0
     branches: Literal[1, 2] = 2
 
     def __post_init__(self) -> None:
         if self.family not in ("paper", "lite"):
             raise ValueError(f"the family must be 'paper' or 'lite'; got {self.family!r}")
-        if self.branches == 1 and (self.tied or self.descriptors):
+        if self.branches == 1 and (self.tied or self.descriptors or self.details):
             raise ValueError("a network of one branch has nothing to tie or to match")
+        if bool(self.details) != bool(self.refinements):
+            raise ValueError("details and refinements belong together; give both or neither")
 
 
 # The paper's tail passes everything through two channels of ReLU, which can die; this one cannot.
@@ -68,6 +75,8 @@ _LITE = NetSpec(
     depths=(0, 1, 2, 2),
     decoder_depths=(0, 0, 1, 2),
     descriptors=32,
+    details=16,
+    refinements=1,
 )
 
 SPECS: dict[str, NetSpec] = {
@@ -105,8 +114,9 @@ class Network(nn.Module):
             self.flow_decoder = PaperDecoder(spec.widths[-1], spec.tail)
             self.matchability_decoder = PaperDecoder(spec.widths[-1] // 2, (2,))
         else:
-            encoder = functools.partial(LiteEncoder, spec.widths, spec.depths, spec.descriptors)
-            self.decoder = LiteDecoder(spec.widths, spec.decoder_depths, spec.descriptors)
+            parts = spec.descriptors, spec.details
+            encoder = functools.partial(LiteEncoder, spec.widths, spec.depths, *parts)
+            self.decoder = LiteDecoder(spec.widths, spec.decoder_depths, *parts, spec.refinements)
         self.encoder = encoder()
         if spec.branches == 2:
             self.target_encoder = self.encoder if spec.tied else encoder()
@@ -143,7 +153,8 @@ def init(key: Array, spec: NetSpec) -> Variables:
     """Fresh variables (float32) of a network.
 
     Kernels are truncated normal of variance 2 / fan-in (He et al. 2015), biases 0, normalisation
-    is the identity. The lite network's heads start small, hence near the centre of the crop.
+    is the identity. The lite network's heads start small, hence near the centre of the crop, and
+    its corrections at zero.
     """
     crop = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     shapes = dict(jax.eval_shape(Network(spec).init, key, crop, crop))
@@ -167,6 +178,8 @@ def _fan_in(layer: str, shape: tuple[int, ...]) -> float:
     taps = math.prod(shape[:-1])
     if layer.startswith("Deconv3x3"):
         return taps / 4.0  # A quarter of the taps meets each output.
+    if layer == "correction":
+        return math.inf
     return taps / HEADS_GAIN if layer == "heads" else taps
 
 
@@ -217,6 +230,21 @@ def untie(variables: Variables, spec: NetSpec) -> tuple[Variables, NetSpec]:
         for name, tree in variables.items()
     }
     return untied, dataclasses.replace(spec, tied=False)
+
+
+def extend(variables: Variables, spec: NetSpec, wanted: NetSpec) -> Variables:
+    """The same function in the network `wanted`, which may refine the landing beyond what `spec`
+    does; it starts by correcting nothing.
+
+    Raises:
+      ValueError: `wanted` is another network.
+    """
+    if wanted == spec:
+        return variables
+    if dataclasses.replace(wanted, details=0, refinements=0) != spec:
+        raise ValueError("a trained network can be extended by a refinement only")
+    fresh, known = flatten_dict(init(jax.random.key(0), wanted)), flatten_dict(variables)
+    return unflatten_dict({path: known.get(path, leaf) for path, leaf in fresh.items()})
 
 
 def param_count(variables: Variables) -> int:
