@@ -82,6 +82,7 @@ class LiteDecoder(nn.Module):
         x = ConvNorm(self.widths[-1], kernel=1)(beside(source, target), train)
         for _ in range(self.depths[-1]):
             x = Residual()(x, train)
+        trunk = []
         for width, depth, skip in zip(
             self.widths[-2::-1], self.depths[-2::-1], skips[::-1], strict=True
         ):
@@ -89,14 +90,14 @@ class LiteDecoder(nn.Module):
             x = ConvNorm(width)(jnp.concatenate([x, skip], axis=-1), train)
             for _ in range(depth):
                 x = Residual()(x, train)
-            if width == self.widths[1]:
-                features = jnp.concatenate([detail, x], axis=-1)
+            trunk.append(x)
         # bfloat16 would round a flow to a quarter of a pixel.
         heads = nn.Conv(4, (3, 3), kernel_init=ZEROS, name="heads")(x.astype(jnp.float32))
         where, logits = jnp.split(heads, 2, axis=-1)
         if landing is not None:
             where += jax.image.resize(landing, where.shape, "bilinear")
         for _ in range(self.refinements):
+            features = jnp.concatenate([detail, trunk[1]], axis=-1)
             where += upsample(Correction()(where, features, wanted, train))
         return target_to_flow(upsample(where)), upsample(logits)
 
