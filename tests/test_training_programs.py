@@ -306,6 +306,17 @@ def test_tied_weights_start_the_untied_network_with_the_same_outputs(pretrained)
     np.testing.assert_allclose(one.logits, other.logits, atol=1e-4)
 
 
+def test_weights_from_before_the_refinement_start_a_network_that_has_one(tmp_path: Path) -> None:
+    plain = dataclasses.replace(SPECS["tiny-tied"], details=0, refinements=0)
+    file = tmp_path / "plain.safetensors"
+    weights.save(file, variants.init(jax.random.key(0), plain), plain, {})
+    started = stages.initial_variables(tiny_config("finetune_lite", "tiny"), TINY, str(file))
+    crops = jax.random.uniform(jax.random.key(1), (3, SIZE, SIZE, 3))
+    before = variants.apply(weights.load(file)[0], crops[:2], crops[2:], plain)
+    after = variants.apply(started, crops[:2], crops[2:], TINY)
+    np.testing.assert_allclose(before.flow, after.flow, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configs_make_sense_and_their_settings_can_be_changed(name: str) -> None:
     config = config_of(name)

@@ -24,7 +24,13 @@ from experiments import stages
 
 SIZE, STEPS = 32, 4
 TINY = variants.NetSpec(
-    "lite", widths=(4, 4, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4, descriptors=4
+    "lite",
+    widths=(4, 4, 8, 8),
+    depths=(0,) * 4,
+    decoder_depths=(0,) * 4,
+    descriptors=4,
+    details=2,
+    refinements=1,
 )
 SPECS = {"tiny": TINY, "tiny-tied": dataclasses.replace(TINY, tied=True)}
 
