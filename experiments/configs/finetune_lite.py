@@ -4,10 +4,11 @@ synthetic faces mixed in for the poses that photographs lack.
 Command: python -m experiments.finetune --config experiments/configs/finetune_lite.py \
     --workdir runs/finetune_lite --photos 300w/helen/trainset --photos 300w/afw \
     --backgrounds FOLDER --init runs/pretrain_lite/weights.safetensors
-Hardware: two CPU cores; 0.43 s a step, 90 minutes, after four to turn the photographs.
-Expect: held-out NME 2.6 % and end-point error 2.5 px; `dfc evaluate` on the 110 HELEN test faces
-2.1 % (51 inner points), on the same turned to 60 degrees 2.5 %. (The weights `lite` started from a
-shorter run of this stage; see their model card.)
+Hardware: two CPU cores; 0.6 s a step beside other work, two hours, after four minutes to turn the
+photographs.
+Expect: held-out NME 2.4 % and end-point error 2.3 px; `dfc evaluate` on the 110 HELEN test faces
+2.0 % (51 inner points). (The weights `lite` ran through this stage more than once; see their model
+card.)
 """
 
 import dataclasses
