@@ -196,6 +196,8 @@ def test_a_network_extended_by_a_refinement_is_the_same_function_and_can_learn_m
     assert nets.extend(variables, spec, spec) is variables
     with pytest.raises(ValueError, match="refinement only"):
         nets.extend(variables, spec, dataclasses.replace(wanted, descriptors=7))
+    with pytest.raises(ValueError, match="belong together"):
+        dataclasses.replace(wanted, refinements=0)
 
 
 def test_untying_twice_is_refused() -> None:
