@@ -3,6 +3,9 @@ two passes each (400k pairs). Wants an accelerator.
 
 Command: python -m experiments.pretrain --config experiments/configs/pretrain_paper.py \
     --workdir runs/pretrain_paper --backgrounds FOLDER
+Expect: not known in full, no accelerator has run it. 2,000 steps on two CPU cores, shrunk to crops
+of 32 pixels (`synthetic.size`), all against the template on grey at 5e-4, take the held-out error
+against the template from 5.0 px (step 250) to 4.1, and the mask's IoU from 0.67 to 0.70.
 """
 
 import ml_collections
