@@ -5,7 +5,7 @@ Command: python -m experiments.finetune --config experiments/configs/finetune_pa
     --workdir runs/finetune_paper --photos FOLDER --init runs/pretrain_paper/weights.safetensors
 Expect: not known in full, no accelerator has run it. After the short run that `pretrain_paper`
 describes, 400 steps at crops of 32 pixels (`augment.size`) and 1e-4 take the flow's held-out error
-from 2.40 px (step 50) to 2.25 (250) and back to 2.33: without the long pretraining it goes nowhere.
+from 2.40 px (step 50) to 2.25 (250) and back to 2.33.
 """
 
 import ml_collections
