@@ -106,6 +106,11 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="how often to crop again, at most, around a face that is tilted or off centre",
     )
+    parser.add_argument(
+        "--flip-test",
+        action="store_true",
+        help="average with the mirror image: more exact, twice the time in the network",
+    )
 
 
 def _add_model(commands: Any) -> None:
@@ -192,6 +197,7 @@ def _load(arguments: argparse.Namespace) -> "Aligner":
         detector_model=arguments.detector_model,
         face_model=arguments.face_model,
         recrop=arguments.recrop,
+        flip_test=arguments.flip_test,
     )
 
 

@@ -49,6 +49,36 @@ def test_weights_of_another_face_model_are_refused(weight_file, monkeypatch):
         dfc_jax.load(weights=weight_file)
 
 
+def mirrored(flow, mask) -> tuple[np.ndarray, np.ndarray]:
+    """What the mirror image of a crop should say, if the crop says this."""
+    return np.asarray(flow)[:, ::-1] * [-1.0, 1.0], np.asarray(mask)[:, ::-1]
+
+
+def test_with_the_flip_test_a_crop_and_its_mirror_image_say_the_same(weight_file):
+    variables, spec, _ = weights.load(weight_file)
+    image = make_template(load_face_model()).image
+    code = variants.encode_target(variables, image[None], spec)
+    crop = jax.random.uniform(jax.random.key(1), image.shape)
+    views = crop, crop[:, ::-1]
+    one, other = (align.correspond(view, variables, code, spec) for view in views)
+    wanted = [(a + b) / 2.0 for a, b in zip(one, mirrored(*other), strict=True)]
+    assert np.abs(one[0] - wanted[0]).max() > 1e-3, "they do not say the same by themselves"
+    both, turned = (align.correspond(view, variables, code, spec, True) for view in views)
+    for found in (both, mirrored(*turned)):
+        for leaf, mean in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(leaf, mean, atol=1e-4)
+
+
+def test_the_flip_test_is_an_option_of_load(weight_file):
+    image = read_photo(ASTRONAUT)
+    plain, flipped = (
+        dfc_jax.load(weights=weight_file, recrop=0, flip_test=option)(image)[0]
+        for option in (False, True)
+    )
+    assert np.abs(plain.flow - flipped.flow).max() > 1e-3
+    np.testing.assert_array_equal(plain.crop.to_photo, flipped.crop.to_photo)
+
+
 def test_a_second_crop_is_made_from_the_first_landmarks():
     image = np.zeros((400, 300, 3), np.uint8)
     (once,), (twice,) = (mean_aligner(recrop=n)(image) for n in (0, 1))

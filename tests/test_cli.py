@@ -173,8 +173,11 @@ def test_evaluate_prints_only_json_and_keeps_the_predictions(tmp_path, fake, cap
     with np.load(out_file) as predictions:
         assert predictions["points"].shape == (2, 68, 2)
         assert list(predictions["names"]) == ["one.jpg", "two.jpg"]
-    code, out, _ = run(capsys, *common, "--json", tmp_path / "s.json", "--boxes", "detector")
+    assert not fake["flip_test"]
+    options = ("--boxes", "detector", "--flip-test")
+    code, out, _ = run(capsys, *common, "--json", tmp_path / "s.json", *options)
     assert code == 0
+    assert fake["flip_test"]
     assert out == ""
     assert json.loads((tmp_path / "s.json").read_text())["boxes"] == "detector"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
@@ -345,7 +346,25 @@ def _flow_landmarks(flow: Array, mask: Array, template_xy: Array) -> tuple[Array
     return flow_landmarks(flow, mask, template_xy)
 
 
-@partial(jax.jit, static_argnames="spec")
+def correspond(
+    crop: Array, variables: Variables, code: Array, spec: NetSpec, flip_test: bool = False
+) -> tuple[Array, Array]:
+    """Flow (S, S, 2) in crop pixels and probability (S, S) of being matchable, of a crop (S, S, 3).
+
+    With `flip_test`, the mean of what the network says about the crop and about its mirror image.
+    The template is its own mirror image, so a pixel's flow in the one is that of its mirror image
+    in the other, with x negated.
+    """
+    views = jnp.stack([crop, crop[:, ::-1]]) if flip_test else crop[None]
+    outputs = apply_with_code(variables, views, code, spec)
+    flow, mask = outputs.flow, matchability(outputs.logits)
+    if not flip_test:
+        return flow[0], mask[0]
+    mirrored = flow[1, :, ::-1] * jnp.array([-1.0, 1.0])
+    return (flow[0] + mirrored) / 2.0, (mask[0] + mask[1, :, ::-1]) / 2.0
+
+
+@partial(jax.jit, static_argnames=("spec", "flip_test"))
 def solve_crop(
     crop: Array,
     variables: Variables,
@@ -353,13 +372,13 @@ def solve_crop(
     template: Template,
     model: FaceModel,
     spec: NetSpec,
+    flip_test: bool = False,
 ) -> Solution:
-    """Network, lift, fit and landmarks of one crop (S, S, 3), as one program.
+    """Network (`correspond`), lift, fit and landmarks of one crop (S, S, 3), as one program.
 
     `code` is the template's, from `nets.variants.encode_target`.
     """
-    outputs = apply_with_code(variables, crop[None], code, spec)
-    flow, mask = outputs.flow[0], matchability(outputs.logits[0])
+    flow, mask = correspond(crop, variables, code, spec, flip_test)
     result = fit(model, lift(template, flow, mask), template.camera.principal_point)
     params = result.params
     camera = crop_camera(params, template.size)
@@ -384,7 +403,9 @@ def solve_crop(
     )
 
 
-def make_solver(variables: Variables, spec: NetSpec, model: FaceModel) -> Solver:
+def make_solver(
+    variables: Variables, spec: NetSpec, model: FaceModel, flip_test: bool = False
+) -> Solver:
     """`solve_crop` with the network and the model's template in place."""
     # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
     variables = jax.device_put(variables)
@@ -392,7 +413,7 @@ def make_solver(variables: Variables, spec: NetSpec, model: FaceModel) -> Solver
     code = encode_target(variables, template.image[None], spec)
 
     def solver(crop: np.ndarray) -> Solution:
-        return solve_crop(crop, variables, code, template, model, spec)
+        return solve_crop(crop, variables, code, template, model, spec, flip_test)
 
     return solver
 
@@ -403,6 +424,7 @@ def load(
     detector_model: str | Path | None = None,
     face_model: str | Path | None = None,
     recrop: int = 1,
+    flip_test: bool = False,
 ) -> Aligner:
     """An aligner with its network, template and face model in place.
 
@@ -416,6 +438,8 @@ def load(
       recrop: how often, at most, the crop is made anew, upright around the face found in the last
         one, when the face does not stand there in place, size and tilt as it should; and unless
         it is 0, a fit that leaves doubts is tried with the picture turned by each quarter.
+      flip_test: also look at each crop's mirror image, and average: better, for twice the time
+        in the network.
 
     Raises:
       DetectorError, FaceModelError, WeightsError: something is missing or broken; all are
@@ -436,5 +460,5 @@ def load(
         "weights": f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}",
         "face_model": model.version,
     }
-    solver = make_solver(variables, spec, model)
+    solver = make_solver(variables, spec, model, flip_test)
     return Aligner(solver, model, found, versions, recrop)
