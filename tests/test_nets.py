@@ -53,6 +53,25 @@ def test_wide_tail_replaces_only_the_last_layers() -> None:
     assert nets.param_count(shapes_of(spec)[0]) == 8_620_784 - narrow + wide
 
 
+def test_the_narrow_tail_learns_again_where_it_went_below_zero() -> None:
+    spec = SMALL["paper"]
+    variables, crops = (
+        nets.init(jax.random.key(0), spec),
+        jax.random.uniform(jax.random.key(1), (2, 32, 32, 3)),
+    )
+    tail = variables["params"]["flow_decoder"]["Conv3x3_8"]
+    tail["bias"] = jnp.array([-10.0, 0.0])
+
+    def flow(variables):
+        return nets.apply(variables, crops, crops, spec).flow.sum()
+
+    gradient = jax.grad(flow)(variables)["params"]["flow_decoder"]["Conv3x3_8"]["bias"]
+    assert (jnp.abs(gradient) > 1e-3).all()
+    tail["bias"] = jnp.array([10.0 * decoder.KNEE_PX, 0.0])
+    gradient = jax.grad(flow)(variables)["params"]["flow_decoder"]["Conv3x3_8"]["bias"]
+    assert gradient[0] == 0.0 != gradient[1]
+
+
 @pytest.mark.parametrize("name", ["lite", "lite-tied"])
 def test_lite_has_the_same_inputs_and_outputs(name: str) -> None:
     variables, outputs, code = shapes_of(nets.SPECS[name])

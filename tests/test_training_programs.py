@@ -24,7 +24,14 @@ from dfc_jax.nets import variants, weights
 from dfc_jax.training import TrainingDiverged
 from experiments import finetune, launch, pretrain, stages
 
-CONFIGS = ("pretrain_lite", "pretrain_fast", "pretrain_paper", "finetune_lite", "finetune_paper")
+CONFIGS = (
+    "pretrain_lite",
+    "pretrain_fast",
+    "pretrain_paper",
+    "finetune_lite",
+    "finetune_fast",
+    "finetune_paper",
+)
 
 
 def drawn_photos() -> PhotoSet:

@@ -23,6 +23,9 @@ from dfc_jax.types import Array
 # The lite network predicts target coordinates in units of this share of the crop's side
 # (40 pixels of 128), about the spread of a face's pixels around the centre.
 UNIT = 0.3125
+# Where the ReLU of the paper's tail starts. At 0 one of its two channels soon is 0 in all crops,
+# and has no gradient that could bring it back.
+KNEE_PX = -16.0
 
 
 def beside(source: Array, target: Array) -> Array:
@@ -35,7 +38,9 @@ class PaperDecoder(nn.Module):
     """Four triplets (convolution, convolution, deconvolution of stride 2) and a tail.
 
     The first triplet has 2w, w, w channels with w = `width`; each next one half of that. ReLU
-    follows the first and third layer of a triplet and all layers of the tail but the last.
+    follows the first and third layer of a triplet and all layers of the tail but the last. Where
+    the tail has two channels it is max(x, `KNEE_PX`): away from the border the same functions as
+    with max(x, 0), with other biases.
     """
 
     width: int
@@ -50,7 +55,7 @@ class PaperDecoder(nn.Module):
         # bfloat16 would round a flow to a quarter of a pixel.
         x = x.astype(jnp.float32)
         for features in self.tail[:-1]:
-            x = nn.relu(Conv3x3(features)(x))
+            x = jnp.maximum(Conv3x3(features)(x), KNEE_PX if features == 2 else 0.0)
         return Conv3x3(self.tail[-1])(x)
 
 

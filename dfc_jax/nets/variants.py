@@ -67,7 +67,7 @@ class NetSpec:
             raise ValueError("details and refinements belong together; give both or neither")
 
 
-# The paper's tail passes everything through two channels of ReLU, which can die; this one cannot.
+# The paper's tail passes everything through two channels; this one is wider.
 _WIDE = NetSpec("paper", tail=(16, 16, 2))
 _LITE = NetSpec(
     "lite",
