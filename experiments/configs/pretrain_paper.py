@@ -3,9 +3,10 @@ two passes each (400k pairs). Wants an accelerator.
 
 Command: python -m experiments.pretrain --config experiments/configs/pretrain_paper.py \
     --workdir runs/pretrain_paper --backgrounds FOLDER
-Expect: not known in full, no accelerator has run it. 2,000 steps on two CPU cores, shrunk to crops
-of 32 pixels (`synthetic.size`), all against the template on grey at 5e-4, take the held-out error
-against the template from 5.0 px (step 250) to 4.1, and the mask's IoU from 0.67 to 0.70.
+Expect: not known in full, no accelerator has run it. In a short run on a CPU core (crops of 64
+pixels by `synthetic.size`, 2,000 steps, all against the template, grey, 5e-4, averaged over 100
+steps) the held-out error against the template falls from 10.1 px (step 250) to 6.4, between pairs
+from 12.8 to 10.5, and the mask's IoU rises from 0.69 to 0.73.
 """
 
 import ml_collections
