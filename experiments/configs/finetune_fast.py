@@ -5,7 +5,10 @@ Command: python -m experiments.finetune --config experiments/configs/finetune_fa
     --workdir runs/finetune_fast --photos 300w/helen/trainset --photos 300w/afw \
     --backgrounds FOLDER --init runs/pretrain_fast/weights.safetensors
 Hardware: as `pretrain_fast`.
-Expect: not known yet, no accelerator has run it.
+Expect: not known in full, no accelerator has run it. From the short run that `pretrain_fast`
+describes, 2,400 steps of 12 and 1 (float32, crops of 64 pixels by `augment.size` and
+`synthetic.size`) take the flow's error on 160 held-out photographs from 2.73 px (step 200) to 2.01
+and landmarks from 6.0 to 4.6 %, falling at each of 12 evaluations.
 """
 
 import ml_collections
