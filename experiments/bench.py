@@ -30,10 +30,11 @@ from dfc_jax.correspondence import (
     part_vertex_colors,
 )
 from dfc_jax.fitting import fit
-from dfc_jax.inference.align import DEFAULT_WEIGHTS, make_solver
+from dfc_jax.inference.align import DEFAULT_WEIGHTS
 from dfc_jax.inference.detect import make_detector
 from dfc_jax.inference.export import ExportError, write_json
 from dfc_jax.inference.photo import crop_photo, read_photo
+from dfc_jax.inference.solve import make_solver
 from dfc_jax.morphable.core import FaceModel, shape
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets import weights

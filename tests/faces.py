@@ -5,8 +5,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from dfc_jax.inference.align import Aligner, Solution
+from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.detect import WholeImage
+from dfc_jax.inference.solve import Solution
 from dfc_jax.morphable.core import FaceModel, landmarks3d
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.ops.rotations import FRONTAL

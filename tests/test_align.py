@@ -10,7 +10,7 @@ from faces import ASTRONAUT, mean_aligner
 import dfc_jax
 from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import make_template, template_landmarks
-from dfc_jax.inference import align
+from dfc_jax.inference import align, solve
 from dfc_jax.inference.photo import PhotoError, read_photo
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets import variants, weights
@@ -28,7 +28,7 @@ def weight_file(tmp_path_factory):
 def test_load_aligns_photographs_of_any_size_with_one_program(weight_file):
     aligner = dfc_jax.load(weights=weight_file)
     portrait = read_photo(ASTRONAUT)
-    programs = align.solve_crop._cache_size()
+    programs = solve.solve_crop._cache_size()
     for image in (portrait, portrait[:300, 100:400].astype(np.float32) / 255.0):
         (face,) = aligner(image)
         assert face.detector.startswith("haar")
@@ -38,7 +38,7 @@ def test_load_aligns_photographs_of_any_size_with_one_program(weight_file):
         points = face.landmarks3d_mm
         projected = face.focal_px * points[:, :2] / points[:, 2:] + face.principal_point
         assert np.abs(projected - face.landmarks).max() < 0.05 / face.crop.scale
-    assert align.solve_crop._cache_size() == programs + 1
+    assert solve.solve_crop._cache_size() == programs + 1
     assert aligner.versions["weights"].startswith("untrained-")
 
 
@@ -60,10 +60,10 @@ def test_with_the_flip_test_a_crop_and_its_mirror_image_say_the_same(weight_file
     code = variants.encode_target(variables, image[None], spec)
     crop = jax.random.uniform(jax.random.key(1), image.shape)
     views = crop, crop[:, ::-1]
-    one, other = (align.correspond(view, variables, code, spec) for view in views)
+    one, other = (solve.correspond(view, variables, code, spec) for view in views)
     wanted = [(a + b) / 2.0 for a, b in zip(one, mirrored(*other), strict=True)]
     assert np.abs(one[0] - wanted[0]).max() > 1e-3, "they do not say the same by themselves"
-    both, turned = (align.correspond(view, variables, code, spec, True) for view in views)
+    both, turned = (solve.correspond(view, variables, code, spec, True) for view in views)
     for found in (both, mirrored(*turned)):
         for leaf, mean in zip(found, wanted, strict=True):
             np.testing.assert_allclose(leaf, mean, atol=1e-4)
@@ -76,7 +76,7 @@ def test_the_flip_test_is_an_option_of_load(weight_file, monkeypatch):
         asked.append(flip_test)
         return solution
 
-    monkeypatch.setattr(align, "solve_crop", solve_crop)
+    monkeypatch.setattr(solve, "solve_crop", solve_crop)
     for option in ({}, {"flip_test": True}):
         assert dfc_jax.load(weights=weight_file, recrop=0, **option)(read_photo(ASTRONAUT))
     assert asked == [False, True]
@@ -90,7 +90,7 @@ def test_a_second_crop_is_made_from_the_first_landmarks():
     np.testing.assert_array_equal(twice.box, once.box)
 
 
-def standing(crop_image: np.ndarray) -> align.Solution:
+def standing(crop_image: np.ndarray) -> solve.Solution:
     """The mean face as if found in the crop, with doubts unless the crop's top is bright."""
     sure = crop_image[:64].mean() > crop_image[64:].mean() + 0.5
     return dataclasses.replace(mean_aligner().solver(None), residual_px=0.5 if sure else 1.5)
@@ -116,7 +116,7 @@ def test_a_face_upside_down_is_found_by_turning_the_crop():
 
 @pytest.mark.parametrize(("residual", "chosen"), [(0.7, 180.0), (0.8, 0.0)])
 def test_a_face_is_turned_only_for_a_much_better_fit(residual, chosen):
-    def solver(crop_image: np.ndarray) -> align.Solution:
+    def solver(crop_image: np.ndarray) -> solve.Solution:
         sure = crop_image[:64].mean() > crop_image[64:].mean() + 0.5
         return dataclasses.replace(original, residual_px=residual if sure else 1.5)
 

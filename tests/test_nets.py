@@ -55,10 +55,8 @@ def test_wide_tail_replaces_only_the_last_layers() -> None:
 
 def test_the_narrow_tail_learns_again_where_it_went_below_zero() -> None:
     spec = SMALL["paper"]
-    variables, crops = (
-        nets.init(jax.random.key(0), spec),
-        jax.random.uniform(jax.random.key(1), (2, 32, 32, 3)),
-    )
+    variables = nets.init(jax.random.key(0), spec)
+    crops = jax.random.uniform(jax.random.key(1), (2, 32, 32, 3))
     tail = variables["params"]["flow_decoder"]["Conv3x3_8"]
     tail["bias"] = jnp.array([-10.0, 0.0])
 

@@ -1,4 +1,4 @@
-"""From a photograph to fitted faces: detect, crop, one compiled program per crop, back to pixels.
+"""From a photograph to fitted faces: detect, crop, solve each crop, back to photo pixels.
 
 aligner = dfc_jax.load()
 faces = aligner(image)        # RGB, uint8 or float in [0, 1]
@@ -7,51 +7,26 @@ faces = aligner(image)        # RGB, uint8 or float in [0, 1]
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 import dfc_jax
-from dfc_jax.camera import (
-    Crop,
-    apply_affine,
-    box_of_points,
-    crop_camera,
-    crop_of_box,
-    project,
-    to_camera,
-)
-from dfc_jax.correspondence import (
-    Template,
-    flow_landmarks,
-    fragments_of,
-    lift,
-    make_template,
-    recover,
-    template_landmarks,
-)
-from dfc_jax.fitting import fit, visible_landmarks
+from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
+from dfc_jax.correspondence import flow_landmarks, make_template, template_landmarks
 from dfc_jax.inference.detect import Detection, Detector, make_detector
 from dfc_jax.inference.photo import PhotoError, as_uint8, crop_photo
-from dfc_jax.morphable.core import N_JAW, FaceModel, shape, surface_positions
+from dfc_jax.inference.solve import Solver, make_solver
+from dfc_jax.morphable.core import N_JAW, FaceModel
 from dfc_jax.morphable.model import load_face_model
-from dfc_jax.nets.variants import (
-    NetSpec,
-    Variables,
-    apply_with_code,
-    encode_target,
-    matchability,
-)
 from dfc_jax.nets.weights import WeightsError, resolve
 from dfc_jax.nets.weights import load as load_weights
-from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
+from dfc_jax.ops.rotations import matrix_to_angles
 from dfc_jax.types import Array
 
 DEFAULT_WEIGHTS = "lite"
@@ -71,44 +46,6 @@ ALIKE_SHIFT, ALIKE_ROLL_DEG, ALIKE_ZOOM = 0.08, 10.0, 1.15
 # Pixels that have to show a landmark, and those that a landmark of the mesh is worth: the best of
 # 5, 10, 20, 40 and 80 on 40 photographs held out from training.
 MIN_SUPPORT, MESH_SUPPORT = 1.0, 40.0
-
-
-@struct.dataclass
-class Solution:
-    """What the compiled program finds in one crop of S x S pixels.
-
-    Attributes:
-      flow: (S, S, 2) crop pixels, from the crop to the template.
-      mask: (S, S) probability of being matchable.
-      refined_flow: (S, S, 2) `flow`, with what is missing recovered from the fitted mesh.
-      refined_mask: (S, S) bool, where the fitted mesh is matchable.
-      landmarks_px: (68, 2) crop pixels.
-      landmarks3d_mm: (68, 3) camera space.
-      vertices_mm: (V, 3) camera space.
-      rotation: (3, 3) model to camera.
-      translation_mm: (3,).
-      focal_px: () crop pixels.
-      identity: (K,) standard deviations.
-      expression: (E,) weights in [0, 1].
-      residual_px: () root mean square of the fit's inliers, crop pixels.
-    """
-
-    flow: Array
-    mask: Array
-    refined_flow: Array
-    refined_mask: Array
-    landmarks_px: Array
-    landmarks3d_mm: Array
-    vertices_mm: Array
-    rotation: Array
-    translation_mm: Array
-    focal_px: Array
-    identity: Array
-    expression: Array
-    residual_px: Array
-
-
-Solver = Callable[[np.ndarray], Solution]
 
 
 @dataclass(frozen=True)
@@ -344,78 +281,6 @@ _matrix_to_angles = jax.jit(matrix_to_angles)
 @jax.jit
 def _flow_landmarks(flow: Array, mask: Array, template_xy: Array) -> tuple[Array, Array]:
     return flow_landmarks(flow, mask, template_xy)
-
-
-def correspond(
-    crop: Array, variables: Variables, code: Array, spec: NetSpec, flip_test: bool = False
-) -> tuple[Array, Array]:
-    """Flow (S, S, 2) in crop pixels and probability (S, S) of being matchable, of a crop (S, S, 3).
-
-    With `flip_test`, the mean of what the network says about the crop and about its mirror image.
-    The template is its own mirror image, so a pixel's flow in the one is that of its mirror image
-    in the other, with x negated.
-    """
-    views = jnp.stack([crop, crop[:, ::-1]]) if flip_test else crop[None]
-    outputs = apply_with_code(variables, views, code, spec)
-    flow, mask = outputs.flow, matchability(outputs.logits)
-    if not flip_test:
-        return flow[0], mask[0]
-    mirrored = flow[1, :, ::-1] * jnp.array([-1.0, 1.0])
-    return (flow[0] + mirrored) / 2.0, (mask[0] + mask[1, :, ::-1]) / 2.0
-
-
-@partial(jax.jit, static_argnames=("spec", "flip_test"))
-def solve_crop(
-    crop: Array,
-    variables: Variables,
-    code: Array,
-    template: Template,
-    model: FaceModel,
-    spec: NetSpec,
-    flip_test: bool = False,
-) -> Solution:
-    """Network (`correspond`), lift, fit and landmarks of one crop (S, S, 3), as one program.
-
-    `code` is the template's, from `nets.variants.encode_target`.
-    """
-    flow, mask = correspond(crop, variables, code, spec, flip_test)
-    result = fit(model, lift(template, flow, mask), template.camera.principal_point)
-    params = result.params
-    camera = crop_camera(params, template.size)
-    vertices = to_camera(params, shape(model, params.identity, params.expression))
-    landmarks = surface_positions(vertices, model.triangles, visible_landmarks(model, params))
-    fitted = fragments_of(vertices, model.triangles, camera, template.size)
-    refined_flow, refined_mask = recover(flow, mask > 0.5, fitted, template)
-    return Solution(
-        flow=flow,
-        mask=mask,
-        refined_flow=refined_flow,
-        refined_mask=refined_mask,
-        landmarks_px=project(camera, landmarks),
-        landmarks3d_mm=landmarks,
-        vertices_mm=vertices,
-        rotation=head_rotation(params.rotation),
-        translation_mm=params.translation_mm,
-        focal_px=params.focal_px,
-        identity=params.identity,
-        expression=params.expression,
-        residual_px=result.rms_px,
-    )
-
-
-def make_solver(
-    variables: Variables, spec: NetSpec, model: FaceModel, flip_test: bool = False
-) -> Solver:
-    """`solve_crop` with the network and the model's template in place."""
-    # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
-    variables = jax.device_put(variables)
-    template = make_template(model)
-    code = encode_target(variables, template.image[None], spec)
-
-    def solver(crop: np.ndarray) -> Solution:
-        return solve_crop(crop, variables, code, template, model, spec, flip_test)
-
-    return solver
 
 
 def load(
