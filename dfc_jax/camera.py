@@ -22,6 +22,18 @@ def project(camera: Camera, points_mm: Array) -> Array:
     return camera.focal_px[..., None] * xy + camera.principal_point
 
 
+def project_jacobian(camera: Camera, points_mm: Array) -> Array:
+    """Derivative of `project` by the camera-space points (..., 3): (..., 2, 3), perspective only.
+
+    Zero along the depth of points that `project` holds at `MIN_DEPTH_MM`.
+    """
+    depth = jnp.maximum(points_mm[..., 2:], MIN_DEPTH_MM)[..., None]
+    ratio = points_mm[..., :2, None] / depth
+    along = jnp.where(points_mm[..., 2:, None] > MIN_DEPTH_MM, ratio, 0.0)
+    across = jnp.broadcast_to(jnp.eye(2), (*along.shape[:-1], 2))
+    return camera.focal_px[..., None, None] / depth * jnp.concatenate([across, -along], axis=-1)
+
+
 def to_camera(params: FaceParams, points_mm: Array) -> Array:
     """Model-space points (..., 3) to camera space: X_c = R X + t."""
     rotation = head_rotation(params.rotation)

@@ -18,6 +18,8 @@ TEMPLATE_DISTANCE_MM = 1000.0
 # Under the thickness of a lid, so that an eyeball behind one counts as hidden.
 VISIBILITY_TOLERANCE_MM = 1.0
 UV_TOLERANCE = 0.015
+# Correspondences that are taken from a flow.
+N_POINTS = 1024
 # The template's looks (linear RGB albedo per part, in the order of `PARTS`): enough contrast
 # for an encoder to tell the parts apart.
 _PART_COLORS = (
@@ -76,10 +78,10 @@ def frontal_params(model: FaceModel, size: int = 128) -> FaceParams:
         focal = crop.scale
     return FaceParams(
         focal_px=jnp.float32(focal),
-        rotation=jnp.zeros(3),
+        rotation=jnp.asarray(np.zeros(3, np.float32)),
         translation_mm=jnp.array([*shift, TEMPLATE_DISTANCE_MM], jnp.float32),
-        identity=jnp.zeros(model.n_identity),
-        expression=jnp.zeros(model.n_expression),
+        identity=jnp.asarray(np.zeros(model.n_identity, np.float32)),
+        expression=jnp.asarray(np.zeros(model.n_expression, np.float32)),
     )
 
 
@@ -110,7 +112,8 @@ def make_template(model: FaceModel, size: int = 128) -> Template:
     return _draw_template(model, frontal_params(model, size), size)
 
 
-@partial(jax.jit, static_argnames="size")
+# It runs once in a process: without optimizations it compiles in a third of the time.
+@partial(jax.jit, static_argnames="size", compiler_options={"xla_backend_optimization_level": 0})
 def _draw_template(model: FaceModel, params: FaceParams, size: int) -> Template:
     camera = crop_camera(params, size)
     vertices = to_camera(params, model.mean_mm)
@@ -267,11 +270,12 @@ def _cross(a: Array, b: Array) -> Array:
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
 
+@partial(jax.jit, static_argnames="n_points")
 def lift(
     template: Template,
     flow: Array,
     matchability: Array,
-    n_points: int = 1024,
+    n_points: int = N_POINTS,
     threshold: float = 0.5,
 ) -> Correspondences:
     """Filter a flow (H, W, 2) by matchability (H, W) and lift it to 2D-3D correspondences.

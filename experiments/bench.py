@@ -2,9 +2,10 @@
 
     python -m experiments.bench --suite cpu --json -
 
-`cpu` is one face per call, as `dfc align` works, on whatever device JAX uses; with `--batch N` also
-the network's throughput. `synthetic` is the generator of training pairs, its stages and its floor:
-see `experiments.bench_synthetic`. Close other programs.
+`cpu` is one face per call, as `dfc align` works, on whatever device JAX uses, and how long a new
+process takes to its first face (seconds); with `--batch N` also the network's throughput.
+`synthetic` is the generator of training pairs, its stages and its floor: see
+`experiments.bench_synthetic`. Close other programs.
 """
 
 import json
@@ -41,6 +42,7 @@ from dfc_jax.nets import weights
 from dfc_jax.nets.variants import SPECS, NetSpec, Variables, apply_with_code, encode_target, init
 from dfc_jax.raster.render import render
 from dfc_jax.types import Array, Correspondences
+from experiments.bench_start import start_figures
 from experiments.bench_synthetic import PAIRS, Figures, synthetic_suite
 from experiments.stopwatch import Stopwatch
 
@@ -60,6 +62,7 @@ def cpu_suite(watch: Stopwatch, batch: int | None = None) -> Figures:
         "fit_ms": fit_ms(watch, model, template),
         "render_128_ms": render_ms(watch, model, template),
         **photo_figures(watch, make_solver(variables, spec, model)),
+        **start_figures(PHOTO),
     }
     if batch is not None:
         milliseconds = network_ms(watch, variables, spec, template, batch)

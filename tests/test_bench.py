@@ -15,12 +15,14 @@ from data_pipelines.synthetic import SyntheticSettings
 from dfc_jax.correspondence import make_template
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets.variants import NetSpec
-from experiments import bench, bench_synthetic, stopwatch
+from experiments import bench, bench_start, bench_synthetic, stopwatch
 from experiments.stopwatch import Stopwatch
 
 ABOUT = {"suite", "samples", "jax", "device", "cores"}
 PARTS_MS = {"network_lite_ms", "network_paper_ms", "fit_ms", "render_128_ms", "align_total_ms"}
 PARTS_MS |= {"detect_ms", "crop_ms"}
+START = {"bare_jax_s", "cold_start_s", "cold_start_cached_s"}
+START |= {"cold_start_ratio", "cold_start_cached_ratio"}
 STAGES = ("sample_pair", "sample_scene", "rasterize_scene", "shade_scene", "take_photograph")
 SMALL = {
     "lite": NetSpec("lite", widths=(4, 4, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4),
@@ -48,6 +50,7 @@ def quick(monkeypatch):
     for name, small in (("BANDWIDTH_FLOATS", (64, 64)), ("MATRIX_EDGE", (8, 8))):
         monkeypatch.setattr(bench_synthetic, name, small)
     monkeypatch.setattr(bench, "make_solver", lambda *a: lambda crop: jnp.asarray(crop) + 1.0)
+    monkeypatch.setattr(bench, "start_figures", lambda photo: dict.fromkeys(START, 1.0))
     monkeypatch.setattr(bench, "SPECS", SMALL)
     monkeypatch.setattr(bench, "DEFAULT_WEIGHTS", "none-of-that-name")
     monkeypatch.setattr(bench_synthetic, "SyntheticSettings", lambda: SyntheticSettings(size=32))
@@ -56,10 +59,39 @@ def quick(monkeypatch):
 
 def test_cpu_suite_measures_every_part(quick):
     figures = bench.measure("cpu", 2, quick)
-    assert set(figures) == ABOUT | PARTS_MS | {"batch", "network_lite_crops_per_s"}
+    assert set(figures) == ABOUT | PARTS_MS | START | {"batch", "network_lite_crops_per_s"}
     assert all(figures[name] > 0 for name in [*PARTS_MS, "network_lite_crops_per_s"])
     assert (figures["samples"], figures["batch"]) == (3, 2)
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_a_start_is_measured_in_turns_with_and_without_a_cache_as_a_ratio(monkeypatch):
+    seconds = iter([50.0, *[1.0, 8.0, 2.0], *[1.0, 9.0, 3.0], *[2.0, 70.0, 2.5]])
+    now, caches = [0.0], []
+
+    def run(command, env, **_):
+        assert "JAX_COMPILATION_CACHE_DIR" not in env
+        caches.append(env["DFC_CACHE"] == "off")
+        now[0] += next(seconds)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    monkeypatch.setattr(bench_start.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(bench_start.subprocess, "run", run)
+    figures = bench_start.start_figures(bench.PHOTO)
+    assert set(figures) == START
+    assert (figures["cold_start_s"], figures["cold_start_cached_s"]) == (9.0, 2.5)
+    assert (figures["cold_start_ratio"], figures["cold_start_cached_ratio"]) == (9.0, 2.5)
+    assert caches == [False, *3 * [True, True, False]]
+
+
+def test_a_start_that_fails_is_no_figure(monkeypatch):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, 1, "", "no such thing")
+
+    monkeypatch.setattr(bench_start.subprocess, "run", run)
+    with pytest.raises(bench_start.StartError, match="failed: no such thing"):
+        bench_start.start_figures(bench.PHOTO)
 
 
 def test_synthetic_suite_measures_pairs_stages_and_floor(quick):

@@ -17,6 +17,7 @@ from dfc_jax.camera import (
     crop_camera,
     crop_of_box,
     project,
+    project_jacobian,
     to_camera,
 )
 from dfc_jax.ops.rotations import angles_to_matrix, angles_to_rotvec
@@ -158,3 +159,11 @@ def test_crop_of_box_refuses_a_box_without_area(box):
 def test_box_of_points_is_tight():
     points = np.array([[3.0, 9.0], [5.0, 4.0], [4.0, 6.0]])
     np.testing.assert_array_equal(box_of_points(points), [3.0, 4.0, 2.0, 5.0])
+
+
+def test_derivative_of_the_projection_by_the_point():
+    camera = Camera(jnp.float32(300.0), jnp.array([60.0, 64.0]))
+    points = jnp.array([[10.0, -20.0, 500.0], [-40.0, 5.0, 900.0], [3.0, 4.0, 0.5]])
+    wanted = jax.vmap(jax.jacfwd(project, argnums=1), (None, 0))(camera, points)
+    np.testing.assert_allclose(project_jacobian(camera, points), wanted, rtol=1e-6)
+    assert (np.asarray(wanted)[2, :, 2] == 0.0).all(), "held at the least depth"

@@ -15,6 +15,7 @@ PACKAGES = ("dfc_jax", "data_pipelines", "experiments")
 # From the bottom up; a unit imports from the lines before its own.
 LAYERS = (
     ("types",),
+    ("cache",),
     ("ops",),
     ("camera",),
     ("morphable",),

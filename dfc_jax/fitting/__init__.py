@@ -1,6 +1,6 @@
 """Fitting the face model: a general Levenberg-Marquardt solver and what is built on it."""
 
-from dfc_jax.fitting.fit import DEFAULT, PAPER, FitResult, FitSettings, fit
+from dfc_jax.fitting.fit import DEFAULT, N_IDENTITY, PAPER, FitResult, FitSettings, fit
 from dfc_jax.fitting.landmarks import (
     LandmarkSettings,
     fit_landmarks,
@@ -11,6 +11,7 @@ from dfc_jax.fitting.levenberg_marquardt import LMHistory, LMResult, Status, lev
 
 __all__ = [
     "DEFAULT",
+    "N_IDENTITY",
     "PAPER",
     "FitResult",
     "FitSettings",

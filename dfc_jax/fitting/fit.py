@@ -29,6 +29,8 @@ from dfc_jax.morphable.core import FaceModel, surface_basis
 from dfc_jax.ops.rotations import FRONTAL, matrix_to_rotvec
 from dfc_jax.types import Array, Correspondences, FaceParams
 
+# Identity directions that one photograph can tell.
+N_IDENTITY = 50
 # Median length of a 2D Gaussian vector, in standard deviations of one component.
 _RAYLEIGH_MEDIAN = math.sqrt(2.0 * math.log(2.0))
 _MEDIAN_CUT = 2.2
@@ -112,7 +114,7 @@ def fit(
     correspondences: Correspondences,
     principal_point: Array,
     settings: FitSettings = DEFAULT,
-    n_identity: int = 50,
+    n_identity: int = N_IDENTITY,
     initial: FaceParams | None = None,
     focal_px: Array | None = None,
 ) -> FitResult:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dfc_jax.camera import project, to_camera
+from dfc_jax.camera import project, project_jacobian, to_camera
 from dfc_jax.ops.rotations import head_rotation
 from dfc_jax.types import Array, Camera, FaceParams
 
@@ -96,18 +96,28 @@ def residuals(x: Array, problem: FitProblem) -> Array:
 def jacobian(x: Array, problem: FitProblem) -> Array:
     """Derivative of `residuals`: (2 N + 7 + C, 7 + C).
 
-    The shape is linear in its coefficients, so forward differentiation goes over the pose and the
-    camera-space point only; the shape's columns are ``(dPi/dX R) basis``.
+    Forward differentiation goes over the camera alone, which is small: focal length, rotation and
+    translation by the pose. The rest is linear or closed: with ``X = R p + t`` and the projection
+    ``Pi_f(X)`` the columns of the pose are ``dPi/dX (dR p + dt) + dPi/df df``, those of the shape
+    ``dPi/dX R basis``.
     """
+    points = _model_points(x, problem)
     params = unflatten(x[:N_POSE], 0)
     camera = Camera(params.focal_px, problem.principal_point)
-    points = _model_points(x, problem)
-    by_pose = jax.jacfwd(_project_pose)(x[:N_POSE], points, problem.principal_point)
-    by_camera = jax.vmap(jax.jacfwd(project, argnums=1), (None, 0))(
-        camera, to_camera(params, points)
-    )
+    in_camera = to_camera(params, points)
+    by_point = project_jacobian(camera, in_camera)
+    focal, turned, moved = jax.jacfwd(_camera_of)(x[:N_POSE])
+    by_focal = (project(camera, in_camera) - problem.principal_point) / params.focal_px
+    by_pose = by_point @ (jnp.einsum("ijp,nj->nip", turned, points) + moved)
+    by_pose += by_focal[..., None] * focal
+    by_shape = (by_point @ head_rotation(params.rotation)) @ problem.basis_mm
     root = -jnp.sqrt(problem.weight)[:, None, None]
-    by_model = root * (by_camera @ head_rotation(params.rotation))
-    data = jnp.concatenate([root * by_pose, by_model @ problem.basis_mm], axis=-1)
+    data = root * jnp.concatenate([by_pose, by_shape], axis=-1)
     prior = jnp.diag(jnp.sqrt(problem.prior_weight))
     return jnp.concatenate([data.reshape(-1, x.size), prior])
+
+
+def _camera_of(pose: Array) -> tuple[Array, Array, Array]:
+    """Focal length (), rotation (3, 3) and translation (3,) of a pose (7,)."""
+    params = unflatten(pose, 0)
+    return params.focal_px, head_rotation(params.rotation), params.translation_mm

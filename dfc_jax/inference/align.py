@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 import dfc_jax
+from dfc_jax.cache import compiled_programs
 from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import flow_landmarks, make_template, template_landmarks
 from dfc_jax.inference.detect import Detection, Detector, make_detector
@@ -311,19 +312,21 @@ def load(
         ValueErrors of one sentence that names the file and the remedy.
     """
     found = make_detector(detector, detector_model) if isinstance(detector, str) else detector
-    model = load_face_model(face_model)
     path = resolve(DEFAULT_WEIGHTS if weights is None else weights)
-    variables, spec, metadata = load_weights(path)
-    trained_for = metadata.get("face_model", model.version)
-    if trained_for != model.version:
-        raise WeightsError(
-            f"{path}: these weights belong to the face model {trained_for}, not to "
-            f"{model.version}; give the matching --face-model"
-        )
+    with compiled_programs():
+        model = load_face_model(face_model)
+        variables, spec, metadata = load_weights(path)
+        trained_for = metadata.get("face_model", model.version)
+        if trained_for != model.version:
+            raise WeightsError(
+                f"{path}: these weights belong to the face model {trained_for}, not to "
+                f"{model.version}; give the matching --face-model"
+            )
+        solver = make_solver(variables, spec, model, flip_test)
+        _angles(np.eye(3, dtype=np.float32))
     versions = {
         "dfc_jax": dfc_jax.__version__,
         "weights": f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}",
         "face_model": model.version,
     }
-    solver = make_solver(variables, spec, model, flip_test)
     return Aligner(solver, model, found, versions, recrop)

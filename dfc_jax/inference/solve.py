@@ -1,6 +1,8 @@
-"""From a crop to a fitted face: network, lift, fit and landmarks as one compiled program."""
+"""From a crop to a fitted face, as three compiled programs: `correspond`, `fit` and `finish`."""
 
+import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -9,8 +11,15 @@ import numpy as np
 from flax import struct
 
 from dfc_jax.camera import crop_camera, project, to_camera
-from dfc_jax.correspondence import Template, fragments_of, lift, make_template, recover
-from dfc_jax.fitting import fit, visible_landmarks
+from dfc_jax.correspondence import (
+    N_POINTS,
+    Template,
+    fragments_of,
+    lift,
+    make_template,
+    recover,
+)
+from dfc_jax.fitting import N_IDENTITY, fit, visible_landmarks
 from dfc_jax.morphable.core import FaceModel, shape, surface_positions
 from dfc_jax.nets.variants import (
     NetSpec,
@@ -20,7 +29,7 @@ from dfc_jax.nets.variants import (
     matchability,
 )
 from dfc_jax.ops.rotations import head_rotation
-from dfc_jax.types import Array
+from dfc_jax.types import Array, Correspondences, FaceParams, SurfacePoints
 
 
 @struct.dataclass
@@ -61,14 +70,15 @@ class Solution:
 Solver = Callable[[np.ndarray], Solution]
 
 
+@partial(jax.jit, static_argnames=("spec", "flip_test"))
 def correspond(
     crop: Array, variables: Variables, code: Array, spec: NetSpec, flip_test: bool = False
 ) -> tuple[Array, Array]:
     """Flow (S, S, 2) in crop pixels and probability (S, S) of being matchable, of a crop (S, S, 3).
 
-    With `flip_test`, the mean of what the network says about the crop and about its mirror image.
-    The template is its own mirror image, so a pixel's flow in the one is that of its mirror image
-    in the other, with x negated.
+    `code` is the template's, from `nets.variants.encode_target`. With `flip_test`, the mean of what
+    the network says about the crop and about its mirror image. The template is its own mirror
+    image, so a pixel's flow in the one is that of its mirror image in the other, with x negated.
     """
     views = jnp.stack([crop, crop[:, ::-1]]) if flip_test else crop[None]
     outputs = apply_with_code(variables, views, code, spec)
@@ -79,9 +89,28 @@ def correspond(
     return (flow[0] + mirrored) / 2.0, (mask[0] + mask[1, :, ::-1]) / 2.0
 
 
-@partial(jax.jit, static_argnames=("spec", "flip_test"))
+@jax.jit
+def finish(
+    flow: Array, mask: Array, params: FaceParams, template: Template, model: FaceModel
+) -> dict[str, Array]:
+    """What `Solution` holds beside the network's outputs and the fit's parameters."""
+    camera = crop_camera(params, template.size)
+    vertices = to_camera(params, shape(model, params.identity, params.expression))
+    landmarks = surface_positions(vertices, model.triangles, visible_landmarks(model, params))
+    fitted = fragments_of(vertices, model.triangles, camera, template.size)
+    refined_flow, refined_mask = recover(flow, mask > 0.5, fitted, template)
+    return {
+        "refined_flow": refined_flow,
+        "refined_mask": refined_mask,
+        "landmarks_px": project(camera, landmarks),
+        "landmarks3d_mm": landmarks,
+        "vertices_mm": vertices,
+        "rotation": head_rotation(params.rotation),
+    }
+
+
 def solve_crop(
-    crop: Array,
+    crop: np.ndarray,
     variables: Variables,
     code: Array,
     template: Template,
@@ -89,45 +118,52 @@ def solve_crop(
     spec: NetSpec,
     flip_test: bool = False,
 ) -> Solution:
-    """Network (`correspond`), lift, fit and landmarks of one crop (S, S, 3), as one program.
-
-    `code` is the template's, from `nets.variants.encode_target`.
-    """
+    """Network (`correspond`), lift, fit and landmarks of one crop (S, S, 3)."""
     flow, mask = correspond(crop, variables, code, spec, flip_test)
     result = fit(model, lift(template, flow, mask), template.camera.principal_point)
     params = result.params
-    camera = crop_camera(params, template.size)
-    vertices = to_camera(params, shape(model, params.identity, params.expression))
-    landmarks = surface_positions(vertices, model.triangles, visible_landmarks(model, params))
-    fitted = fragments_of(vertices, model.triangles, camera, template.size)
-    refined_flow, refined_mask = recover(flow, mask > 0.5, fitted, template)
     return Solution(
         flow=flow,
         mask=mask,
-        refined_flow=refined_flow,
-        refined_mask=refined_mask,
-        landmarks_px=project(camera, landmarks),
-        landmarks3d_mm=landmarks,
-        vertices_mm=vertices,
-        rotation=head_rotation(params.rotation),
         translation_mm=params.translation_mm,
         focal_px=params.focal_px,
         identity=params.identity,
         expression=params.expression,
         residual_px=result.rms_px,
+        **finish(flow, mask, params, template, model),
     )
 
 
 def make_solver(
     variables: Variables, spec: NetSpec, model: FaceModel, flip_test: bool = False
 ) -> Solver:
-    """`solve_crop` with the network and the model's template in place."""
-    # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
-    variables = jax.device_put(variables)
-    template = make_template(model)
-    code = encode_target(variables, template.image[None], spec)
+    """`solve_crop` with the network and the model's template in place, compiled.
+
+    The fit takes as long to compile as all the rest, so both compile at the same time.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        fitted = pool.submit(_compile_fit, model)
+        # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
+        variables = jax.device_put(variables)
+        template = make_template(model)
+        code = encode_target(variables, template.image[None], spec)
+        black = np.zeros(template.image.shape, np.float32)
+        flow, mask = correspond(black, variables, code, spec, flip_test)
+        lift(template, flow, mask)
+        mean = dataclasses.replace(template.params, identity=template.params.identity[:N_IDENTITY])
+        finish(flow, mask, mean, template, model)
+        fitted.result()
 
     def solver(crop: np.ndarray) -> Solution:
         return solve_crop(crop, variables, code, template, model, spec, flip_test)
 
     return solver
+
+
+def _compile_fit(model: FaceModel) -> None:
+    def zeros(*shape: int, dtype: type = np.float32) -> Array:
+        return jnp.asarray(np.zeros(shape, dtype))
+
+    surface = SurfacePoints(zeros(N_POINTS, dtype=np.int32), zeros(N_POINTS, 3))
+    nothing = Correspondences(zeros(N_POINTS, 2), surface, zeros(N_POINTS))
+    fit(model, nothing, zeros(2))

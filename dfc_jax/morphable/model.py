@@ -115,11 +115,12 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
 def _from_arrays(arrays: dict[str, np.ndarray]) -> FaceModel:
     _check(arrays)
 
+    # Converted by NumPy: JAX would compile a program for each shape.
     def floats(name: str) -> Array:
-        return jnp.asarray(arrays[name], jnp.float32)
+        return jnp.asarray(arrays[name].astype(np.float32))
 
     def integers(name: str) -> Array:
-        return jnp.asarray(arrays[name], jnp.int32)
+        return jnp.asarray(arrays[name].astype(np.int32))
 
     def points(name: str) -> SurfacePoints:
         return SurfacePoints(integers(f"{name}_triangle"), floats(f"{name}_barycentric"))

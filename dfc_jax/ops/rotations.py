@@ -6,13 +6,12 @@ from dfc_jax.types import Array
 
 # Model space (y up, z out of the face) to camera space (y down, z forward) for a frontal face.
 FRONTAL = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))
-
-
-def _skew(vector: Array) -> Array:
-    x, y, z = vector[..., 0], vector[..., 1], vector[..., 2]
-    zero = jnp.zeros_like(x)
-    rows = [[zero, -z, y], [z, zero, -x], [-y, x, zero]]
-    return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
+# [r]_x = _SKEW @ r, the matrix of the cross product with r.
+_SKEW = (
+    ((0.0, 0.0, 0.0), (0.0, 0.0, -1.0), (0.0, 1.0, 0.0)),
+    ((0.0, 0.0, 1.0), (0.0, 0.0, 0.0), (-1.0, 0.0, 0.0)),
+    ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+)
 
 
 def rotvec_to_matrix(rotvec: Array) -> Array:
@@ -23,8 +22,10 @@ def rotvec_to_matrix(rotvec: Array) -> Array:
     angle = jnp.sqrt(safe)
     sinc = jnp.where(small, 1.0 - squared / 6.0, jnp.sin(angle) / angle)
     versine = jnp.where(small, 0.5 - squared / 24.0, (1.0 - jnp.cos(angle)) / safe)
-    skew = _skew(rotvec)
-    return jnp.eye(3) + sinc * skew + versine * (skew @ skew)
+    skew = jnp.sum(jnp.asarray(_SKEW) * rotvec[..., None, None, :], axis=-1)
+    # The square of the skew matrix is r r^T - |r|^2 I.
+    square = rotvec[..., :, None] * rotvec[..., None, :] - squared * jnp.eye(3)
+    return jnp.eye(3) + sinc * skew + versine * square
 
 
 def matrix_to_rotvec(matrix: Array) -> Array:

@@ -1,0 +1,83 @@
+"""Compiled programs kept between processes, in the user's cache folder.
+
+`dfc_jax.load` and the ``dfc`` command compile inside `compiled_programs`, so that the next process
+reads what this one compiled. The environment variable ``DFC_CACHE`` names another folder, or "off".
+"""
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import platformdirs
+from jax.experimental.compilation_cache import compilation_cache
+
+VARIABLE = "DFC_CACHE"
+
+
+def cache_folder() -> Path | None:
+    """Where this machine's programs are kept; None where ``DFC_CACHE`` is "off".
+
+    A cache on a disk that several machines share has a folder for each kind of processor, because
+    XLA compiles for the instructions of the one it runs on.
+    """
+    chosen = os.environ.get(VARIABLE, "")
+    if chosen.lower() == "off":
+        return None
+    folder = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("dfc_jax", False)
+    machine = hashlib.sha256(f"{platform.machine()} {_processor()}".encode()).hexdigest()[:8]
+    return folder.absolute() / f"jaxlib-{version('jaxlib')}-{machine}"
+
+
+def _processor() -> str:
+    """The processor's name and instructions, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    told = ("model name", "flags", "Features", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(told)}))
+
+
+@contextmanager
+def compiled_programs() -> Iterator[None]:
+    """Inside, programs are read from the cache folder, and written there when compiled.
+
+    JAX's settings are as before afterwards. A cache that is set up already (by
+    ``JAX_COMPILATION_CACHE_DIR``, or in code) is used instead. A folder that cannot be written, or
+    a damaged file in it, costs time but is no error.
+    """
+    folder = cache_folder()
+    settings = {
+        "jax_compilation_cache_dir": str(folder),
+        # Dozens of small programs would otherwise be compiled anew each time.
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    if folder is None or before["jax_compilation_cache_dir"] or not _made(folder):
+        yield
+        return
+    try:
+        _configure(settings)
+        yield
+    finally:
+        _configure(before)
+
+
+def _configure(settings: dict[str, object]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    # JAX looks at its settings when it first compiles, and then no more.
+    compilation_cache.reset_cache()
+
+
+def _made(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
