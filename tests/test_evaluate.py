@@ -6,7 +6,7 @@ from PIL import Image
 
 from dfc_jax.inference import evaluate
 from dfc_jax.inference.detect import Detection
-from dfc_jax.inference.evaluate import DatasetError, read_ibug, read_pts, read_usable, summarise
+from dfc_jax.inference.evaluate import DatasetError, read_ibug, read_pts, summarise
 
 
 def points_in_box(width=200.0, height=50.0):
@@ -99,7 +99,7 @@ def test_broken_annotations_are_left_out_each_with_a_sentence_that_names_it(tmp_
     (tmp_path / "a.pts").write_text("hello")
     (tmp_path / "b.jpg").unlink()
     write_example(tmp_path, "c", np.ones((68, 2)))
-    examples, problems = read_usable(tmp_path)
+    examples, problems = evaluate.read_usable(tmp_path)
     assert [example.photo.stem for example in examples] == ["d"]
     assert [path.name for path in problems] == ["a.pts", "b.pts", "c.pts"]
     for path, words in zip(problems, ("68 points", "no photograph", "span no face"), strict=True):
@@ -107,7 +107,7 @@ def test_broken_annotations_are_left_out_each_with_a_sentence_that_names_it(tmp_
         assert words in problems[path]
     (tmp_path / "d.pts").unlink()
     with pytest.raises(DatasetError, match=r"none of 3 annotations can be used; .*a\.pts"):
-        read_usable(tmp_path)
+        evaluate.read_usable(tmp_path)
 
 
 def test_scores_of_a_known_shift():

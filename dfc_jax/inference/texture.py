@@ -101,9 +101,9 @@ def _sample(
 
 def continued(colour: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Texels (S, S, 3) blended by their weight (S, S) with the mean of those around them, over an
-    area that doubles until there are some (S is a power of 2)."""
+    area that doubles until there are some (S is a power of 2); grey if there are none at all."""
     if len(colour) == 1:
-        return colour
+        return np.where(weight[..., None] > 0.0, colour, np.float32(0.5))
     half = (len(colour) // 2,) * 2
     coarse_weight = cv2.resize(weight, half, interpolation=cv2.INTER_AREA)
     sums = cv2.resize(colour * weight[..., None], half, interpolation=cv2.INTER_AREA)
