@@ -368,7 +368,7 @@ def test_the_mesh_has_texture_and_normals_and_stands_where_it_is_asked_to(
     assert texture.size[0] == texture.size[1] >= 256
     text = (tmp_path / "out" / face["files"]["obj"]).read_text()
     normals = np.array([line.split()[1:] for line in text.splitlines() if line[:3] == "vn "], float)
-    assert np.allclose(np.linalg.norm(normals, axis=1), 1.0, atol=1e-3)
+    assert np.allclose(np.linalg.norm(normals, axis=1), 1.0, atol=2e-3)
     # Outwards, in the frame of the vertices; trimesh makes its own from the order of corners.
     own = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).vertex_normals
     assert np.median((normals * own).sum(axis=1)) > 0.99

@@ -159,7 +159,7 @@ def write_obj(
         text.append(_lines("vt %.5f %.5f", np.asarray(uv, np.float64)))
         corner = "{0}/{0}"
     if normals is not None:
-        text.append(_lines("vn %.4f %.4f %.4f", np.asarray(normals, np.float64) * turned))
+        text.append(_lines("vn %.3f %.3f %.3f", np.asarray(normals, np.float64) * turned))
         corner = "{0}/{0}/{0}" if uv is not None else "{0}//{0}"
     corners = (corner.format("%d") for _ in range(3))
     repeats = corner.count("{0}")

@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfc_jax.camera import Crop, apply_affine
-from dfc_jax.correspondence import ground_truth_flow
+from dfc_jax.camera import Crop, apply_affine, project
+from dfc_jax.correspondence import unhidden
 from dfc_jax.inference.draw import MESH_SIZE, projected
 from dfc_jax.inference.photo import crop_photo
 from dfc_jax.morphable.core import FaceModel, vertex_normals
-from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.raster import interpolate, rasterize
 from dfc_jax.types import Array, Camera, Fragments
 
@@ -26,7 +25,9 @@ if TYPE_CHECKING:
 TEXTURE_PX = MESH_SIZE
 # Cosine between normal and line of sight from which a texel begins to count, and counts in full:
 # at the silhouette a small error of the fit shows what is behind the face.
-FACING = (0.15, 0.5)
+FACING = (0.25, 0.6)
+# At the photograph's border a pixel of the crop is part black.
+MARGIN_PX = 1.5
 
 
 class TextureMaker:
@@ -57,16 +58,16 @@ class TextureMaker:
         )
         seen = self._rasterized(apply_affine(crop.to_crop, points), face.vertices_mm[:, 2])
         ends = np.array([[0.0, 0.0], [image.shape[1] - 1.0, image.shape[0] - 1.0]])
-        sampled = _sample(
-            jnp.asarray(crop_photo(image, crop)),
+        placed = _placed(
             jnp.asarray(apply_affine(crop.to_crop, ends), jnp.float32),
-            seen,
+            seen.zbuf,
             jnp.asarray(face.vertices_mm, jnp.float32),
             camera,
             self.triangles,
             self.chart,
         )
-        colour, weight = map(np.asarray, sampled)
+        xy, weight = map(np.asarray, placed)
+        colour = cv2.remap(crop_photo(image, crop), xy, None, cv2.INTER_LINEAR)
         return (255.0 * np.clip(continued(colour, weight), 0.0, 1.0) + 0.5).astype(np.uint8)
 
     def _rasterized(self, points: np.ndarray, depth: np.ndarray) -> Fragments:
@@ -76,27 +77,26 @@ class TextureMaker:
 
 
 @jax.jit
-def _sample(
-    image: Array,
+def _placed(
     ends: Array,
-    seen: Fragments,
+    zbuf: Array,
     vertices_mm: Array,
     camera: Camera,
     triangles: Array,
     chart: Fragments,
 ) -> tuple[Array, Array]:
-    """Colour (S, S, 3) and weight (S, S) in [0, 1] of texels in a crop (S, S, 3) of a photograph,
-    which reaches from `ends`[0] to `ends`[1], crop pixels (x, y)."""
-    size = len(image)
-    flow, visible = ground_truth_flow(chart, seen, vertices_mm, camera, triangles)
-    xy = pixel_grid(size, size) + flow
-    visible &= ((xy >= ends[0]) & (xy <= ends[1])).all(axis=-1)
-    normals = interpolate(chart, triangles, vertex_normals(vertices_mm, triangles))
-    sight = interpolate(chart, triangles, vertices_mm)
-    lengths = jnp.linalg.norm(normals, axis=-1) * jnp.linalg.norm(sight, axis=-1)
-    facing = -(normals * sight).sum(axis=-1) / jnp.maximum(lengths, 1e-6)
+    """Where the texels lie (S, S, 2) in a crop of the photograph, which reaches from `ends`[0] to
+    `ends`[1], crop pixels (x, y), and their weight (S, S) in [0, 1]."""
+    normals = vertex_normals(vertices_mm, triangles)
+    both = interpolate(chart, triangles, jnp.concatenate([vertices_mm, normals], axis=-1))
+    position, normal = both[..., :3], both[..., 3:]
+    xy = project(camera, position)
+    seen = unhidden(zbuf, xy, position[..., 2])
+    seen &= ((xy >= ends[0] + MARGIN_PX) & (xy <= ends[1] - MARGIN_PX)).all(axis=-1)
+    lengths = jnp.linalg.norm(normal, axis=-1) * jnp.linalg.norm(position, axis=-1)
+    facing = -(normal * position).sum(axis=-1) / jnp.maximum(lengths, 1e-6)
     weight = jnp.clip((facing - FACING[0]) / (FACING[1] - FACING[0]), 0.0, 1.0)
-    return bilinear_sample(image, xy), jnp.where(visible, weight, 0.0)
+    return xy, jnp.where(seen, weight, 0.0)
 
 
 def continued(colour: np.ndarray, weight: np.ndarray) -> np.ndarray:
