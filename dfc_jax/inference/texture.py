@@ -66,8 +66,8 @@ class TextureMaker:
             self.triangles,
             self.chart,
         )
-        xy, weight = map(np.asarray, placed)
-        colour = cv2.remap(crop_photo(image, crop), xy, None, cv2.INTER_LINEAR)
+        x, y, weight = map(np.asarray, placed)
+        colour = cv2.remap(crop_photo(image, crop), x, y, cv2.INTER_LINEAR)
         return (255.0 * np.clip(continued(colour, weight), 0.0, 1.0) + 0.5).astype(np.uint8)
 
     def _rasterized(self, points: np.ndarray, depth: np.ndarray) -> Fragments:
@@ -84,9 +84,9 @@ def _placed(
     camera: Camera,
     triangles: Array,
     chart: Fragments,
-) -> tuple[Array, Array]:
-    """Where the texels lie (S, S, 2) in a crop of the photograph, which reaches from `ends`[0] to
-    `ends`[1], crop pixels (x, y), and their weight (S, S) in [0, 1]."""
+) -> tuple[Array, Array, Array]:
+    """x and y (S, S) of the texels in a crop of the photograph, which reaches from `ends`[0] to
+    `ends`[1], crop pixels, and their weight (S, S) in [0, 1]."""
     normals = vertex_normals(vertices_mm, triangles)
     both = interpolate(chart, triangles, jnp.concatenate([vertices_mm, normals], axis=-1))
     position, normal = both[..., :3], both[..., 3:]
@@ -96,7 +96,7 @@ def _placed(
     lengths = jnp.linalg.norm(normal, axis=-1) * jnp.linalg.norm(position, axis=-1)
     facing = -(normal * position).sum(axis=-1) / jnp.maximum(lengths, 1e-6)
     weight = jnp.clip((facing - FACING[0]) / (FACING[1] - FACING[0]), 0.0, 1.0)
-    return xy, jnp.where(seen, weight, 0.0)
+    return xy[..., 0], xy[..., 1], jnp.where(seen, weight, 0.0)
 
 
 def continued(colour: np.ndarray, weight: np.ndarray) -> np.ndarray:
