@@ -1,6 +1,7 @@
 """The `dfc` command: finds out which of `dfc_jax.commands` is asked for, and answers mistakes."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code, see `EXIT_CODES`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As standard error does with what the terminal's encoding has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)

@@ -1,8 +1,11 @@
 """The `dfc` command: every photograph is answered, every mistake is one sentence, never a trace."""
 
 import argparse
+import io
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -293,6 +296,16 @@ def test_names_never_reach_the_terminal_raw(tmp_path, fake, capsys):
     assert r"caf\xe9.png: not an image" in err
 
 
+def test_names_that_the_terminal_has_no_letters_for_are_no_mistake(tmp_path, fake, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert (
+        cli.main(["align", str(photo(tmp_path / "a.png")), "--out", str(tmp_path / "\u6f22")]) == 0
+    )
+    sys.stdout.flush()
+    assert rb"\u6f22" in written.getvalue()
+
+
 def names_in(folder):
     return {path.name for path in folder.iterdir()}
 
@@ -506,6 +519,19 @@ def test_every_argument_has_help():
         for action in parser._actions:
             if not isinstance(action, argparse._SubParsersAction):
                 assert action.help, f"{parser.prog}: {action.dest}"
+
+
+def test_every_command_of_the_readme_is_one_that_dfc_takes():
+    root = Path(__file__).parent.parent
+    lines = (root / "README.md").read_text().splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("dfc ")]
+    assert {command[1] for command in commands} == {"align", "evaluate", "model", "synth"}
+    for command in commands:
+        cli._parser().parse_args(command[1:])
+    assert "source .venv/bin/activate" in "\n".join(lines)
+    # What `make demo` says last, word for word.
+    (last,) = re.findall(r'@echo "    \$\(BIN\)/dfc (.*)"', (root / "Makefile").read_text())
+    cli._parser().parse_args(shlex.split(last))
 
 
 def test_help_names_the_exit_codes(capsys):
