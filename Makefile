@@ -9,6 +9,8 @@ PROJECT := setup.cfg pyproject.toml requirements.lock
 
 demo: $(VENV)/.installed
 	$(BIN)/dfc align examples/astronaut.jpg --out out
+	@echo "Look at out/astronaut_overlay.png. Then, with a photograph of yours:"
+	@echo "    $(BIN)/dfc align PHOTO.jpg --out out"
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile

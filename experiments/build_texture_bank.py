@@ -36,6 +36,7 @@ from data_pipelines.textures import (
 )
 from dfc_jax.camera import apply_affine, crop_camera, to_camera
 from dfc_jax.correspondence import frontal_params
+from dfc_jax.files import escaped
 from dfc_jax.fitting import LandmarkSettings, project_landmarks
 from dfc_jax.inference.evaluate import DatasetError, Example, read_ibug
 from dfc_jax.inference.export import ExportError, write_png
@@ -274,7 +275,7 @@ def main(_) -> None:
             lights = np.stack([f.extracted.light for f in found])
             save_light_prior(values.light, light_prior(lights))
     except EXPECTED as error:
-        print(f"build_texture_bank: {error}", file=sys.stderr)
+        print(f"build_texture_bank: {escaped(error)}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -38,6 +38,7 @@ from data_pipelines.readers import (
 from data_pipelines.readers.parameters import posed_fragments, posed_landmarks, stack
 from dfc_jax.camera import project, to_camera
 from dfc_jax.correspondence import fragments_of
+from dfc_jax.files import escaped
 from dfc_jax.fitting import LandmarkSettings, fit_landmarks, project_landmarks
 from dfc_jax.inference.evaluate import DatasetError, nme_percent
 from dfc_jax.inference.export import ExportError, write_json, write_png
@@ -219,10 +220,10 @@ def main(_) -> None:
             values.basel,
         )
     except EXPECTED as error:
-        print(f"check_labels: {error}", file=sys.stderr)
+        print(f"check_labels: {escaped(error)}", file=sys.stderr)
         sys.exit(1)
     for problem in found["problems"]:
-        print(problem, file=sys.stderr)
+        print(escaped(problem), file=sys.stderr)
     for name, scores in found["sets"].items():
         errors = ", ".join(
             f"{part} mean {e['mean']:.2f} median {e['median']:.2f} worst {e['worst']:.2f} %"

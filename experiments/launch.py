@@ -19,6 +19,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from dfc_jax.files import escaped
 from dfc_jax.inference.evaluate import DatasetError
 from dfc_jax.inference.export import ExportError
 from dfc_jax.inference.photo import PhotoError
@@ -95,7 +96,7 @@ def run_program(train: Callable[[], Any]) -> None:
         train()
     except Exception as error:
         if isinstance(error, EXPECTED):
-            print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr, flush=True)
+            print(f"{Path(sys.argv[0]).stem}: {escaped(error)}", file=sys.stderr, flush=True)
         elif jax.distributed.is_initialized():
             traceback.print_exc()
         else:

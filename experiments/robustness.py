@@ -34,6 +34,7 @@ from data_pipelines.readers import LAYOUTS, open_faces, read_square
 from data_pipelines.synthetic import SyntheticSettings, load_assets, sample_picture
 from dfc_jax.camera import CROP_SCALE, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import make_template, unhidden
+from dfc_jax.files import escaped
 from dfc_jax.inference.align import Aligner, Face
 from dfc_jax.inference.draw import overlay
 from dfc_jax.inference.evaluate import N_POINTS, DatasetError, Example
@@ -294,7 +295,7 @@ def main(_) -> None:
             values.photos, Path(values.out), values.weights, values.count, values.layout
         )
     except EXPECTED as error:
-        print(f"robustness: {error}", file=sys.stderr)
+        print(f"robustness: {escaped(error)}", file=sys.stderr)
         sys.exit(1)
     for part in ("boxes", "rotation", "yaw", "rendered_yaw"):
         for name, values in found[part].items():

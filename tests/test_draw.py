@@ -24,7 +24,7 @@ def test_overlay_changes_the_face_and_only_the_face(aligner, shape):
     inner = (faces[0].landmarks[27:] * scale).astype(int)
     assert changed[inner[:, 1], inner[:, 0]].all()
     rows, columns = np.nonzero(changed)
-    mesh = draw._scaled(draw._projected(faces[0], faces[0].vertices_mm), scale)
+    mesh = draw._scaled(draw.projected(faces[0], faces[0].vertices_mm), scale)
     assert np.abs(rows.min() - mesh[:, 1].min()) < 6
     assert np.abs(rows.max() - mesh[:, 1].max()) < 6
     assert np.abs(columns.min() - mesh[:, 0].min()) < 6

@@ -93,6 +93,23 @@ def test_broken_data_is_named(tmp_path):
     refused(r"one\.pts: there is no photograph", read_ibug, lonely)
 
 
+def test_broken_annotations_are_left_out_each_with_a_sentence_that_names_it(tmp_path):
+    for name in ("a", "b", "c", "d"):
+        write_example(tmp_path, name)
+    (tmp_path / "a.pts").write_text("hello")
+    (tmp_path / "b.jpg").unlink()
+    write_example(tmp_path, "c", np.ones((68, 2)))
+    examples, problems = evaluate.read_usable(tmp_path)
+    assert [example.photo.stem for example in examples] == ["d"]
+    assert [path.name for path in problems] == ["a.pts", "b.pts", "c.pts"]
+    for path, words in zip(problems, ("68 points", "no photograph", "span no face"), strict=True):
+        assert str(path) in problems[path]
+        assert words in problems[path]
+    (tmp_path / "d.pts").unlink()
+    with pytest.raises(DatasetError, match=r"none of 3 annotations can be used; .*a\.pts"):
+        evaluate.read_usable(tmp_path)
+
+
 def test_scores_of_a_known_shift():
     true = np.stack([points_in_box()] * 4)
     predicted = true + 0.0
@@ -131,7 +148,7 @@ class Echo:
 def test_ground_truth_boxes_are_the_tight_boxes_of_the_points(tmp_path):
     write_example(tmp_path)
     aligner = Echo()
-    evaluate.predict(aligner, read_ibug(tmp_path))
+    evaluate.predict(aligner, *read_ibug(tmp_path))
     assert np.allclose(aligner.boxes[0], [0, 0, 200, 50], atol=1e-4)
 
 
@@ -142,6 +159,9 @@ def test_the_detection_on_the_annotated_face_is_scored_and_misses_are_nan(tmp_pa
         [Detection(np.array([x, 0.0, 100, 100]), 1.0, "given") for x in (400.0, 150.0, 60.0)],
         [Detection(np.array([400.0, 0.0, 100, 100]), 1.0, "given")],
     ]
-    (predictions,) = evaluate.predict(Echo(), read_ibug(tmp_path), lambda image: found.pop(0))
-    assert (predictions[0] == 60.0).all()
-    assert np.isnan(predictions[1]).all()
+    first, second = (
+        evaluate.predict(Echo(), example, lambda image: found.pop(0))
+        for example in read_ibug(tmp_path)
+    )
+    assert (first == 60.0).all()
+    assert np.isnan(second).all()

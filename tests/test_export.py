@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import trimesh
 from faces import mean_aligner
-from PIL import Image
 
 from dfc_jax.inference import export
-from dfc_jax.inference.export import ExportError, output_names, written_aside
+from dfc_jax.inference.export import ExportError, written_aside
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +35,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_an_unwritable_place_is_one_sentence(tmp_path):
     with pytest.raises(ExportError, match=r"missing.x\.json: cannot be written"):
         export.write_json(tmp_path / "missing" / "x.json", {})
-
-
-@pytest.mark.parametrize(
-    ("photos", "names"),
-    [
-        (["a/one.jpg", "a/two.png"], ["one", "two"]),
-        (["a/one.jpg", "b/one.jpg"], ["a_one", "b_one"]),
-        (["a/one.jpg", "a/one.png"], ["a_one", "a_one-2"]),
-        (["a/One.jpg", "b/one.jpg"], ["a_One", "b_one"]),
-        (["a/one.jpg", "b/one.jpg", "c/a_one.jpg"], ["a_one-2", "b_one", "a_one"]),
-    ],
-)
-def test_names_never_collide(photos, names):
-    assert output_names(photos) == names
 
 
 def test_face_record_is_strict_json_with_the_documented_fields(face):
@@ -102,13 +87,22 @@ def test_obj_is_read_back_by_trimesh(tmp_path, aligner, face):
     assert mesh.vertex_normals[nose, 2] > 0.5
 
 
-def test_a_face_writes_its_arrays_and_pictures(tmp_path, aligner, face):
+@pytest.mark.parametrize("with_uv", [True, False])
+@pytest.mark.parametrize("with_normals", [True, False])
+def test_obj_names_what_its_corners_have(tmp_path, aligner, face, with_uv, with_normals):
     triangles, uv = np.asarray(aligner.model.triangles), np.asarray(aligner.model.uv)
-    files = export.write_face(tmp_path, "photo_face1", face, triangles, uv)
-    assert {p.name for p in tmp_path.iterdir()} == set(files.values())
-    with np.load(tmp_path / files["npz"]) as arrays:
-        assert np.array_equal(arrays["flow"], face.flow)
-        assert np.array_equal(arrays["mask"], face.mask)
-        assert arrays["vertices_mm"].shape == face.vertices_mm.shape
-    for kind in ("flow", "mask"):
-        assert min(Image.open(tmp_path / files[kind]).size) >= 256
+    normals = np.tile([0.0, 0.0, -1.0], (len(uv), 1))
+    export.write_obj(
+        tmp_path / "face.obj",
+        face.vertices_mm,
+        triangles,
+        uv if with_uv else None,
+        normals if with_normals else None,
+    )
+    mesh = trimesh.load(tmp_path / "face.obj", process=False)
+    assert np.array_equal(mesh.faces, triangles)
+    text = (tmp_path / "face.obj").read_text()
+    assert ("vt " in text, "vn " in text) == (with_uv, with_normals)
+    # Turned with the vertices: a normal to the camera looks at the viewer.
+    if with_normals:
+        assert mesh.vertex_normals[0, 2] == 1.0

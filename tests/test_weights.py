@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from dfc_jax import nets
+from dfc_jax import files, nets
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets import weights
 
@@ -55,10 +55,30 @@ def test_file_is_float16_and_nothing_is_left_beside_it(path: Path, variables) ->
 
 
 def test_name_stands_for_a_file_of_the_package(path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(weights, "WEIGHTS_DIR", path.parent)
+    monkeypatch.setattr(files, "WEIGHTS_DIR", path.parent)
     assert weights.load("net")[1] == SPEC
-    with pytest.raises(weights.WeightsError, match="absent.safetensors: no such.*: net"):
+    with pytest.raises(weights.WeightsError, match="^absent: no such.*: net$"):
         weights.load("absent")
+
+
+def test_a_file_of_any_suffix_is_itself_and_names_of_the_package_come_first(
+    path: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "WEIGHTS_DIR", tmp_path / "package")
+    (tmp_path / "package").mkdir()
+    for name in ("mine", "mine.bin", "net"):
+        path.rename(tmp_path / name)
+        path = tmp_path / name
+        assert weights.load(name)[1] == SPEC
+    Path("me.jpg").write_bytes(b"a photograph")
+    with pytest.raises(weights.WeightsError, match="^me.jpg: cannot be read.*the names"):
+        weights.load("me.jpg")
+    with pytest.raises(weights.WeightsError, match=r"^gone.jpg: no such weight file; the names"):
+        weights.load("gone.jpg")
+    packaged = tmp_path / "package" / "net.safetensors"
+    packaged.write_bytes(b"")
+    assert weights.resolve("net") == packaged
 
 
 def test_failed_write_leaves_the_old_file(path: Path, variables, monkeypatch) -> None:

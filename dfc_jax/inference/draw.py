@@ -5,7 +5,6 @@ size share one compiled program.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
@@ -17,7 +16,7 @@ from dfc_jax.morphable.core import FaceModel, vertex_normals
 from dfc_jax.ops.rotations import angles_to_matrix
 from dfc_jax.raster.interpolate import interpolate
 from dfc_jax.raster.rasterize import rasterize
-from dfc_jax.types import Array
+from dfc_jax.types import Array, Fragments
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Face
@@ -83,19 +82,9 @@ def mask_picture(mask: np.ndarray, edge: int = 512) -> np.ndarray:
     return _enlarged((np.clip(mask, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8), edge)
 
 
-@partial(jax.jit, static_argnames="size")
-def shaded_mesh(
-    screen_xy: Array, vertices_mm: Array, triangles: Array, size: int
-) -> tuple[Array, Array]:
-    """A matt mesh lit from beside the camera: light (size, size) in [0, 1] and coverage.
-
-    Args:
-      screen_xy: (V, 2) pixels of the picture.
-      vertices_mm: (V, 3) camera space.
-      triangles: (T, 3).
-      size: edge of the picture.
-    """
-    seen = rasterize(screen_xy, vertices_mm[:, 2], triangles, size)
+@jax.jit
+def _lit(seen: Fragments, vertices_mm: Array, triangles: Array) -> tuple[Array, Array]:
+    """A matt mesh lit from beside the camera: light (S, S) in [0, 1] and coverage of fragments."""
     normals = interpolate(seen, triangles, vertex_normals(vertices_mm, triangles))
     normals = normals / jnp.maximum(jnp.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
     key, fill = jnp.array([-0.45, -0.55, -0.70]), jnp.array([0.70, -0.10, -0.70])
@@ -109,13 +98,19 @@ def shaded_mesh(
 def render_mesh(
     screen_xy: np.ndarray, vertices_mm: np.ndarray, triangles: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Colour (size, size, 3) float32 in [0, 1] and coverage (size, size) of a mesh."""
-    light, covered = shaded_mesh(
-        jnp.asarray(screen_xy, jnp.float32),
-        jnp.asarray(vertices_mm, jnp.float32),
-        jnp.asarray(triangles),
-        size,
-    )
+    """Colour (size, size, 3) float32 in [0, 1] and coverage (size, size) of a mesh.
+
+    Args:
+      screen_xy: (V, 2) pixels of the picture.
+      vertices_mm: (V, 3) camera space.
+      triangles: (T, 3).
+      size: edge of the picture.
+    """
+    screen, vertices = (jnp.asarray(a, jnp.float32) for a in (screen_xy, vertices_mm))
+    faces = jnp.asarray(triangles)
+    # Not inside another compiled function: textures use the same program.
+    seen = rasterize(screen, vertices[:, 2], faces, size)
+    light, covered = _lit(seen, vertices, faces)
     dark, bright = np.array([0.05, 0.16, 0.42]), np.array([0.93, 0.99, 1.00])
     colour = dark + np.asarray(light)[..., None] * (bright - dark)
     return colour.astype(np.float32), np.asarray(covered)
@@ -144,7 +139,7 @@ def model_picture(
 
 
 def _lay_mesh(canvas: np.ndarray, face: "Face", triangles: np.ndarray, scale: float) -> None:
-    points = _scaled(_projected(face, face.vertices_mm), scale)
+    points = _scaled(projected(face, face.vertices_mm), scale)
     low, high = points.min(axis=0), points.max(axis=0)
     side = float(max(high - low)) * 1.04 + 2.0
     corner = (low + high - side) / 2.0
@@ -183,7 +178,7 @@ def _draw_axes(canvas: np.ndarray, face: "Face", scale: float) -> None:
     # From the tip of the nose, where the axes are not hidden in the head.
     tip = face.landmarks3d_mm[30]
     ends = np.stack([tip, *(tip + _AXIS_MM * face.rotation[:, i] for i in range(3))])
-    fixed = _fixed(_scaled(_projected(face, ends), scale))
+    fixed = _fixed(_scaled(projected(face, ends), scale))
     thickness = max(2, round(float(np.ptp(face.landmarks, axis=0).max()) * scale / 110.0))
     # The axis that points away from the viewer is drawn first.
     for i in np.argsort(-face.rotation[2]):
@@ -192,7 +187,7 @@ def _draw_axes(canvas: np.ndarray, face: "Face", scale: float) -> None:
             cv2.line(canvas, start, end, colour, width, cv2.LINE_AA, _FRACTION_BITS)
 
 
-def _projected(face: "Face", points_mm: np.ndarray) -> np.ndarray:
+def projected(face: "Face", points_mm: np.ndarray) -> np.ndarray:
     """Camera-space points (N, 3) to photo pixels (N, 2)."""
     depth = np.maximum(points_mm[:, 2:], 1.0)
     return face.focal_px * points_mm[:, :2] / depth + face.principal_point

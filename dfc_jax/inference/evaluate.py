@@ -107,6 +107,18 @@ def photo_beside(annotation: Path) -> Path:
     raise DatasetError(f"{annotation}: there is no photograph of this name beside it")
 
 
+def read_example(annotation: Path) -> Example:
+    """One annotated photograph, ``name.jpg`` beside ``name.pts``.
+
+    Raises:
+      DatasetError: a broken ``.pts`` file, points that span no face, or no photograph beside it.
+    """
+    example = Example(photo_beside(annotation), read_pts(annotation))
+    if not (box_of_points(example.points)[2:] > 0.0).all():
+        raise DatasetError(f"{annotation}: its 68 points span no face; annotate it again")
+    return example
+
+
 def read_ibug(folder: str | os.PathLike[str], mirrored: bool = False) -> list[Example]:
     """The annotated photographs of a folder (``name.jpg`` beside ``name.pts``), by name.
 
@@ -115,10 +127,27 @@ def read_ibug(folder: str | os.PathLike[str], mirrored: bool = False) -> list[Ex
       mirrored: see `list_ibug`.
 
     Raises:
-      DatasetError: no such folder, no annotated photograph in it, or a broken ``.pts`` file.
+      DatasetError: no such folder, no annotated photograph in it, or a broken one.
     """
-    annotations = list_ibug(folder, mirrored)
-    return [Example(photo_beside(path), read_pts(path)) for path in annotations]
+    return [read_example(path) for path in list_ibug(folder, mirrored)]
+
+
+def read_usable(folder: str | os.PathLike[str]) -> tuple[list[Example], dict[Path, str]]:
+    """The same, but what is broken is left out: a sentence for each such ``.pts`` file.
+
+    Raises:
+      DatasetError: no such folder, or nothing in it can be used.
+    """
+    examples, problems = [], {}
+    for path in list_ibug(folder):
+        try:
+            examples.append(read_example(path))
+        except DatasetError as error:
+            problems[path] = str(error)
+    if not examples:
+        first = next(iter(problems.values()))
+        raise DatasetError(f"none of {len(problems)} annotations can be used; {first}")
+    return examples, problems
 
 
 class LandmarkAligner(Protocol):
@@ -129,34 +158,32 @@ class LandmarkAligner(Protocol):
 
 def predict(
     aligner: LandmarkAligner,
-    examples: Sequence[Example],
+    example: Example,
     detector: Detector | None = None,
-    progress: Callable[[Sequence[Example]], Any] = lambda items: items,
     readings: Sequence[Callable[[Any], np.ndarray]] = (lambda face: face.landmarks,),
 ) -> np.ndarray:
-    """Landmarks (k, n, 68, 2) in photo pixels, NaN where the face was not found.
+    """Landmarks (k, 68, 2) in photo pixels, NaN where the face was not found.
 
     Args:
       aligner: called as ``aligner(image, boxes=[landmark box])``.
-      examples: what to predict.
-      detector: finds the boxes; without one they are the tight boxes of the true points. Where
-        it finds several faces, the one that overlaps the annotated face most is scored.
-      progress: wraps the iteration, e.g. in a progress bar.
+      example: what to predict.
+      detector: finds the box; without one it is the tight box of the true points. Where it finds
+        several faces, the one that overlaps the annotated face most is scored.
       readings: k functions from a face to its landmarks (68, 2).
+
+    Raises:
+      PhotoError: the photograph cannot be read, or shows nothing of the annotated face.
     """
-    predictions = np.full((len(readings), len(examples), N_POINTS, 2), np.nan)
-    for row, example in enumerate(progress(examples)):
-        image = example.image()
-        box = box_of_points(example.points)
-        if detector is not None:
-            found = best_match(detector(image), box)
-            if found is None:
-                continue
-            box = found.landmark_box
-        faces = aligner(image, boxes=[box])
-        if faces:
-            predictions[:, row] = [read(faces[0]) for read in readings]
-    return predictions
+    missing = np.full((len(readings), N_POINTS, 2), np.nan)
+    image = example.image()
+    box = box_of_points(example.points)
+    if detector is not None:
+        found = best_match(detector(image), box)
+        if found is None:
+            return missing
+        box = found.landmark_box
+    faces = aligner(image, boxes=[box])
+    return np.stack([read(faces[0]) for read in readings]) if faces else missing
 
 
 def best_match(detections: Sequence[Detection], box: np.ndarray) -> Detection | None:

@@ -5,11 +5,10 @@ Every file is written aside and renamed, so that a file under its final name is 
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -17,9 +16,12 @@ import numpy as np
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Face
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 # Camera space (y down, z forward) to the frame of mesh viewers (y up, z towards the viewer).
 _TO_VIEWER = np.array([1.0, -1.0, -1.0])
+_MATERIAL = "face"
+
+ObjSpace = Literal["model", "camera"]
 
 
 class ExportError(ValueError):
@@ -43,31 +45,6 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-def output_names(photos: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """A name for each photograph's results: its stem, made different where stems repeat.
-
-    Photographs that share a stem get their folder's name in front, and a number if that is
-    still not enough. Names are compared as on file systems that ignore case.
-    """
-    paths = [Path(photo) for photo in photos]
-    stems = [path.stem.casefold() for path in paths]
-    counts = Counter(stems)
-    taken = {stem for stem in stems if counts[stem] == 1}
-    names = []
-    for path, stem in zip(paths, stems, strict=True):
-        if stem in taken:
-            names.append(path.stem)
-            continue
-        parent = path.resolve().parent.name
-        base = f"{parent}_{path.stem}" if parent else path.stem
-        name, number = base, 2
-        while name.casefold() in taken:
-            name, number = f"{base}-{number}", number + 1
-        taken.add(name.casefold())
-        names.append(name)
-    return names
 
 
 def face_record(face: "Face", files: dict[str, str] | None = None) -> dict[str, Any]:
@@ -129,13 +106,22 @@ def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
 
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     """Write arrays to a compressed ``.npz``."""
-    with written_aside(path) as aside:
-        np.savez_compressed(aside, allow_pickle=False, **arrays)
+    with written_aside(path) as aside, aside.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Write an RGB (H, W, 3) or grey (H, W) uint8 image."""
-    coded = cv2.imencode(".png", image[..., ::-1] if image.ndim == 3 else image)[1]
+    _write_coded(path, image, ".png")
+
+
+def write_picture(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """The same, in the format of the path's suffix: ``.png``, ``.jpg``, ``.jpeg`` or ``.webp``."""
+    _write_coded(path, image, Path(path).suffix.lower())
+
+
+def _write_coded(path: str | os.PathLike[str], image: np.ndarray, suffix: str) -> None:
+    coded = cv2.imencode(suffix, image[..., ::-1] if image.ndim == 3 else image)[1]
     with written_aside(path) as aside:
         aside.write_bytes(coded.tobytes())
 
@@ -145,58 +131,50 @@ def write_obj(
     vertices_mm: np.ndarray,
     triangles: np.ndarray,
     uv: np.ndarray | None = None,
+    normals: np.ndarray | None = None,
+    material: str | None = None,
+    space: ObjSpace = "camera",
 ) -> None:
-    """Write a mesh of camera-space vertices (V, 3), triangles (T, 3) and uv (V, 2) as OBJ.
+    """Write a mesh of vertices (V, 3), mm, and triangles (T, 3) as OBJ: y up, z to the viewer.
 
-    Millimetres; y up and z towards the viewer, so that a viewer shows the face as the photograph
-    does. Uv coordinates share the vertices' indices.
+    Args:
+      path: of the file.
+      vertices_mm: (V, 3); those of camera space are turned, so that a viewer shows the face as the
+        photograph does.
+      triangles: (T, 3).
+      uv: (V, 2), v up.
+      normals: (V, 3), unit, in the space of the vertices.
+      material: name of a file of `write_mtl`, in the same folder.
+      space: which one the vertices are in.
     """
-    vertices = np.asarray(vertices_mm, np.float64) * _TO_VIEWER
-    # Not by trimesh's exporter: it keeps the order of the vertices, but with uv it always names a
-    # material file, which viewers then miss, and it has one number of digits for mm and for uv.
-    text = [_lines("v %.3f %.3f %.3f", vertices)]
-    corner = "%d"
-    ids = np.asarray(triangles) + 1
+    # Not by trimesh's exporter: it has one number of digits for mm and for uv, and its own names
+    # for the material's files.
+    turned = _TO_VIEWER if space == "camera" else np.ones(3)
+    text = [f"# millimetres, {space} space, y up, z towards the viewer\n"]
+    if material is not None:
+        text.append(f"mtllib {material}\nusemtl {_MATERIAL}\n")
+    text.append(_lines("v %.3f %.3f %.3f", np.asarray(vertices_mm, np.float64) * turned))
+    corner = "{0}"
     if uv is not None:
         text.append(_lines("vt %.5f %.5f", np.asarray(uv, np.float64)))
-        corner, ids = "%d/%d", np.repeat(ids, 2, axis=1)
-    text.append(_lines("f " + " ".join([corner] * 3), ids))
+        corner = "{0}/{0}"
+    if normals is not None:
+        text.append(_lines("vn %.3f %.3f %.3f", np.asarray(normals, np.float64) * turned))
+        corner = "{0}/{0}/{0}" if uv is not None else "{0}//{0}"
+    corners = (corner.format("%d") for _ in range(3))
+    repeats = corner.count("{0}")
+    ids = np.repeat(np.asarray(triangles) + 1, repeats, axis=1)
+    text.append(_lines("f " + " ".join(corners), ids))
     with written_aside(path) as aside:
-        aside.write_text("# millimetres, y up, z towards the viewer\n" + "".join(text))
+        aside.write_text("".join(text), encoding="utf-8")
+
+
+def write_mtl(path: str | os.PathLike[str], texture: str) -> None:
+    """Write the material of `write_obj`: matt, with the colours of a picture in the same folder."""
+    lines = (f"newmtl {_MATERIAL}", "Ka 1 1 1", "Kd 1 1 1", "Ks 0 0 0", "illum 1")
+    with written_aside(path) as aside:
+        aside.write_text("\n".join([*lines, f"map_Kd {texture}", ""]), encoding="utf-8")
 
 
 def _lines(pattern: str, rows: np.ndarray) -> str:
     return (pattern + "\n") * len(rows) % tuple(rows.ravel().tolist())
-
-
-def write_face(
-    folder: Path, name: str, face: "Face", triangles: np.ndarray, uv: np.ndarray
-) -> dict[str, str]:
-    """Write a face's arrays, mesh, flow and mask; returns kind -> file name.
-
-    The ``.npz`` holds what the JSON leaves out: ``flow`` (S, S, 2) and ``mask`` (S, S) of the
-    crop, both completed from the fitted mesh (``refined_flow``, ``refined_mask``),
-    ``crop_to_photo`` (2, 3), and ``vertices_mm`` (V, 3) in camera space.
-    """
-    from dfc_jax.inference import draw
-
-    files = {
-        "npz": f"{name}.npz",
-        "obj": f"{name}.obj",
-        "flow": f"{name}_flow.png",
-        "mask": f"{name}_mask.png",
-    }
-    write_npz(
-        folder / files["npz"],
-        flow=face.flow,
-        mask=face.mask,
-        refined_flow=face.refined_flow,
-        refined_mask=face.refined_mask,
-        crop_to_photo=face.crop.to_photo,
-        vertices_mm=face.vertices_mm,
-        landmarks_px=face.landmarks,
-    )
-    write_obj(folder / files["obj"], face.vertices_mm, triangles, uv)
-    write_png(folder / files["flow"], draw.flow_picture(face.flow, face.mask))
-    write_png(folder / files["mask"], draw.mask_picture(face.mask))
-    return files

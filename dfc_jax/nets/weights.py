@@ -12,14 +12,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from dfc_jax.files import WEIGHTS_DIR, WeightsError, available_weights, require_weights
+from dfc_jax.files import resolve_weights as resolve
 from dfc_jax.nets.variants import NetSpec, Variables, init
 
-WEIGHTS_DIR = Path(__file__).parent.parent / "assets" / "weights"
-SUFFIX = ".safetensors"
-
-
-class WeightsError(ValueError):
-    """A weight file is missing, damaged or of another network; the message says which and how."""
+__all__ = ["WEIGHTS_DIR", "WeightsError", "load", "resolve", "save"]
 
 
 def save(
@@ -60,16 +57,15 @@ def load(path_or_name: str | os.PathLike[str]) -> tuple[Variables, NetSpec, dict
     Raises:
       WeightsError: the file is missing, cannot be read, or does not hold the network it names.
     """
-    path = resolve(path_or_name)
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such weight file; {_available()}")
+    path = require_weights(path_or_name)
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise WeightsError(
-            f"{path}: cannot be read as safetensors ({error}); copy or download the file again"
+            f"{path}: cannot be read as safetensors ({error}); copy it again, or give a name: "
+            f"{available_weights()}"
         ) from error
     try:
         spec = _spec_from_json(header["spec"])
@@ -86,19 +82,6 @@ def load(path_or_name: str | os.PathLike[str]) -> tuple[Variables, NetSpec, dict
             "write the file again from its checkpoint"
         )
     return unflatten_dict(flat, sep="/"), spec, metadata
-
-
-def resolve(path_or_name: str | os.PathLike[str]) -> Path:
-    """The path of a weight file; a bare name lies in the package's assets."""
-    path = Path(path_or_name)
-    if path.suffix == SUFFIX or len(path.parts) > 1:
-        return path
-    return WEIGHTS_DIR / f"{path}{SUFFIX}"
-
-
-def _available() -> str:
-    names = sorted(path.stem for path in WEIGHTS_DIR.glob(f"*{SUFFIX}"))
-    return f"the names that come with the package are: {', '.join(names) or 'none'}"
 
 
 def _flatten(variables: Variables) -> dict[str, Any]:

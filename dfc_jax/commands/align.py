@@ -1,0 +1,154 @@
+"""`dfc align`: a 3D face fitted to every face of photographs, as files."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dfc_jax.commands.arguments import (
+    EXIT_CODES,
+    EXIT_FAILED,
+    EXIT_NO_FACE,
+    EXIT_OK,
+    EXIT_USAGE,
+    UsageError,
+    add_network,
+    box,
+    check_network,
+    complain,
+    load_aligner,
+    made_folder,
+    plural,
+    sentence,
+)
+from dfc_jax.files import escaped
+
+if TYPE_CHECKING:
+    from dfc_jax.inference.align import Aligner
+    from dfc_jax.inference.results import Results
+
+OUTPUTS = ("json", "overlay", "flow", "mask", "npz", "obj")
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "align", help="fit a 3D face to every face of photographs", epilog=EXIT_CODES
+    )
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="JPEG, PNG, WebP ...")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results go here")
+    parser.add_argument(
+        "--outputs",
+        type=_outputs,
+        default=OUTPUTS,
+        metavar="KIND,...",
+        help=f"which results to write, of {', '.join(OUTPUTS)}; all if left out. obj comes with "
+        "its material and texture",
+    )
+    parser.add_argument(
+        "--obj-space",
+        choices=["model", "camera"],
+        default="model",
+        help="the mesh upright and frontal near the origin, as viewers open it (model), or where "
+        "it stands before the camera",
+    )
+    parser.add_argument(
+        "--box",
+        type=box,
+        action="append",
+        metavar="X,Y,W,H",
+        help="landmark box in photo pixels instead of a detector; may be repeated",
+    )
+    add_network(parser)
+    parser.set_defaults(run=run)
+
+
+def _outputs(text: str) -> tuple[str, ...]:
+    kinds = [kind.strip() for kind in text.split(",")]
+    if kinds == ["all"]:
+        return OUTPUTS
+    for kind in kinds:
+        if kind not in OUTPUTS:
+            raise argparse.ArgumentTypeError(
+                f"{kind!r} is none of {', '.join(OUTPUTS)}; separate them by commas"
+            )
+    return tuple(kinds)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    photos = list(dict.fromkeys(arguments.photos))
+    if arguments.box and len(photos) > 1:
+        raise UsageError("--box goes with one photograph; run dfc align once per photograph")
+    check_network(arguments)
+    problems = {photo: _problem(photo) for photo in photos}
+    absent = {photo: problem for photo, problem in problems.items() if problem}
+    for problem in absent.values():
+        complain(problem)
+    if len(absent) == len(photos):
+        return EXIT_USAGE
+
+    from dfc_jax.cache import compiled_programs
+    from dfc_jax.inference.results import Results, output_names, overwritten
+
+    # Named with all photographs, so that a name does not depend on which of them can be read.
+    names = dict(zip(photos, output_names(photos), strict=True))
+    for photo in overwritten(arguments.out, photos, names.values()):
+        raise UsageError(f"{photo}: a result would overwrite this photograph; give another --out")
+    wanted = {photo: name for photo, name in names.items() if photo not in absent}
+    with compiled_programs():
+        with made_folder(arguments.out):
+            aligner = load_aligner(arguments)
+        results = Results(arguments.out, aligner, arguments.outputs, arguments.obj_space)
+        return _align_all(wanted, len(absent), aligner, results, arguments.box)
+
+
+def _problem(photo: Path) -> str | None:
+    """Why a photograph cannot be read, as far as can be said without opening it."""
+    if os.path.isdir(photo):
+        return f"{photo}: this is a folder; name the photographs in it"
+    return None if os.path.lexists(photo) else f"{photo}: there is no such file; check the path"
+
+
+def _align_all(
+    names: dict[Path, str],
+    n_failed: int,
+    aligner: "Aligner",
+    results: "Results",
+    boxes: Sequence[Any] | None,
+) -> int:
+    """Align photographs, each under its name; `n_failed` have failed already."""
+    from tqdm import tqdm
+
+    n_faces, n_empty, n_photos = 0, 0, len(names) + n_failed
+    with tqdm(total=len(names), unit="photo", disable=None) as bar:
+        for photo, name in names.items():
+            try:
+                found = _align_one(photo, name, aligner, results, boxes)
+            except Exception as error:
+                n_failed += 1
+                complain(sentence(photo, error), bar.write)
+            else:
+                n_faces += found
+                if not found:
+                    n_empty += 1
+                    words = "no face was found; give its box with --box x,y,w,h"
+                    complain(f"{photo}: {words}", bar.write)
+            bar.update()
+    n_ok = n_photos - n_failed - n_empty
+    counts = f"{plural(n_faces, 'face')} in {n_ok} of {plural(n_photos, 'photograph')}"
+    print(escaped(f"{counts}: {results.folder}"))
+    if n_failed:
+        return EXIT_FAILED
+    return EXIT_NO_FACE if n_empty else EXIT_OK
+
+
+def _align_one(
+    photo: Path, name: str, aligner: "Aligner", results: "Results", boxes: Sequence[Any] | None
+) -> int:
+    """Write all results of one photograph; returns the number of faces."""
+    from dfc_jax.inference.photo import read_photo
+
+    image = read_photo(photo)
+    faces = aligner(image, boxes=boxes)
+    results.write(name, photo, image, faces)
+    return len(faces)

@@ -1,0 +1,232 @@
+"""What the commands share: kinds of arguments, the network's options, checks before it is loaded.
+
+The checks name what is missing or cannot be written in milliseconds; whether a file holds what it
+should is found when it is read.
+"""
+
+import argparse
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dfc_jax
+from dfc_jax.files import escaped, require_weights
+
+if TYPE_CHECKING:
+    from dfc_jax.inference.align import Aligner
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_FACE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_CODES = (
+    "exit codes: 0 all went well; 1 something given could not be used or done, the rest is done; "
+    "2 the command could not start, nothing is done; 3 (align) all went well, but a photograph "
+    "shows no face; 130 interrupted"
+)
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+class UsageError(ValueError):
+    """The command cannot start; the message is one sentence."""
+
+
+def finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+        return value
+
+    return parse
+
+
+def box(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(finite(part) for part in text.split(","))
+    except argparse.ArgumentTypeError:
+        values = ()
+    if len(values) != 4 or values[2] <= 0 or values[3] <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not x,y,width,height in pixels")
+    return values
+
+
+def coefficient(low: float, high: float) -> Callable[[str], tuple[str, float]]:
+    def parse(text: str) -> tuple[str, float]:
+        name, _, number = text.partition("=")
+        try:
+            value = finite(number)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER") from error
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r}: the number lies in [{low:g}, {high:g}]")
+        return name, value
+
+    return parse
+
+
+def picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the name of a picture; end it in {', '.join(PICTURE_SUFFIXES)}"
+        )
+    return path
+
+
+def complain(sentence: object, write: Callable[..., Any] = print) -> None:
+    """One sentence on standard error; `write` is a progress bar's, where there is one."""
+    write(f"dfc: {escaped(sentence)}", file=sys.stderr)
+
+
+def sentence(path: Path, error: Exception) -> str:
+    """What went wrong with a file, in one line that names it."""
+    if os.environ.get("DFC_DEBUG"):
+        raise error
+    if not isinstance(error, ValueError):
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return f"{path}: failed unexpectedly ({text}); please report it"
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--detector",
+        choices=["haar", "yunet", "none"],
+        default="haar",
+        help="what finds the faces (haar); none takes the whole picture for a face",
+    )
+    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="ONNX file of YuNet")
+    parser.add_argument(
+        "--weights", metavar="NAME|FILE", help="the network's weights, by name or file (lite)"
+    )
+    add_face_model(parser)
+    parser.add_argument(
+        "--recrop",
+        type=whole(0, 3),
+        default=1,
+        metavar="N",
+        help="how often to crop again, at most, around a face that is tilted or off centre (1)",
+    )
+    parser.add_argument(
+        "--flip-test",
+        action="store_true",
+        help="average with the mirror image: more exact, twice the time in the network",
+    )
+
+
+def add_face_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--face-model", type=Path, metavar="FILE", help="a face model instead of the embedded one"
+    )
+
+
+def check_network(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+      UsageError, WeightsError: what `load_aligner` needs is missing.
+    """
+    name, model = arguments.detector, arguments.detector_model
+    if name == "yunet" and model is None:
+        raise UsageError("the detector yunet needs a model file; give --detector-model")
+    if name != "yunet" and model is not None:
+        raise UsageError(f"the detector {name} takes no model file; use yunet with it")
+    if model is not None and not os.path.isfile(model):
+        raise UsageError(f"{model}: there is no such detector model; check the path")
+    check_face_model(arguments.face_model)
+    if arguments.weights is not None:
+        require_weights(arguments.weights)
+
+
+def check_face_model(path: Path | None) -> None:
+    """
+    Raises:
+      UsageError: there is no such file.
+    """
+    if path is not None and not os.path.isfile(path):
+        raise UsageError(f"{path}: no such face model; leave it out for the embedded one")
+
+
+def check_folder(folder: Path | None) -> None:
+    """
+    Raises:
+      UsageError: there is no such folder to read from.
+    """
+    if folder is not None and not os.path.isdir(folder):
+        raise UsageError(f"{folder}: there is no such folder; check the path")
+
+
+def check_output(path: Path) -> None:
+    """
+    Raises:
+      UsageError: no file can be written there.
+    """
+    if os.path.isdir(path):
+        raise UsageError(f"{path}: this is a folder; give the name of a file")
+    _check_writable(path.parent)
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder}: there is no such folder; make it first") from error
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: files cannot be written there ({error.strerror}); give another folder"
+        ) from error
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make `folder`, and take it back if what follows fails before anything is in it.
+
+    Raises:
+      UsageError: it cannot be made or written to.
+    """
+    missing = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: this folder cannot be made ({error.strerror}); give another one"
+        ) from error
+    try:
+        _check_writable(folder)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for path in missing:
+                path.rmdir()
+        raise
+
+
+def load_aligner(arguments: argparse.Namespace) -> "Aligner":
+    return dfc_jax.load(
+        weights=arguments.weights,
+        detector=arguments.detector,
+        detector_model=arguments.detector_model,
+        face_model=arguments.face_model,
+        recrop=arguments.recrop,
+        flip_test=arguments.flip_test,
+    )

@@ -1,0 +1,86 @@
+"""File names, which may hold any bytes, as text; and where weight files are.
+
+Nothing here imports JAX: commands look at what they were given before they load anything.
+"""
+
+import hashlib
+import os
+import unicodedata
+from pathlib import Path
+
+WEIGHTS_DIR = Path(__file__).parent / "assets" / "weights"
+WEIGHTS_SUFFIX = ".safetensors"
+# File systems take names of 255 bytes: room for `_face1000_texture.jpg`, and for the dot and the
+# number of a file that is written aside.
+MAX_STEM_BYTES = 220
+# Categories of what steers a terminal or breaks a line, and of half characters.
+_UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
+# Those that turn the direction of what follows.
+_TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+class WeightsError(ValueError):
+    """A weight file is missing, damaged or of another network; the message says which and how."""
+
+
+def escaped(text: object) -> str:
+    r"""Text for a terminal: control characters, line breaks, bidirectional overrides and bytes that
+    are not UTF-8 become ``\x1b``, ``\n``, ``\u202e``, ``\xff``."""
+    return "".join(_escape(c) if _is_unsafe(c) else c for c in str(text))
+
+
+def path_text(path: str | os.PathLike[str]) -> str:
+    r"""A path as valid Unicode, bytes that are not UTF-8 as ``\xff``."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def safe_stem(stem: str) -> str:
+    """A name for results: itself if file systems and terminals take it with our endings.
+
+    Otherwise unsafe characters become ``_``, what is too long is cut, and a hash of the whole
+    keeps names apart that would become alike.
+    """
+    kept = "".join("_" if _is_unsafe(c) else c for c in stem)
+    if kept == stem and len(stem.encode()) <= MAX_STEM_BYTES:
+        return stem
+    digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+    return kept.encode()[: MAX_STEM_BYTES - 9].decode("utf-8", "ignore") + f"-{digest}"
+
+
+def resolve_weights(path_or_name: str | os.PathLike[str]) -> Path:
+    """The path of a weight file: of the package's, for a bare name that it comes with."""
+    path = Path(path_or_name)
+    named = WEIGHTS_DIR / f"{path}{WEIGHTS_SUFFIX}"
+    return named if len(path.parts) == 1 and named.is_file() else path
+
+
+def require_weights(path_or_name: str | os.PathLike[str]) -> Path:
+    """The same, of a file that exists.
+
+    Raises:
+      WeightsError: there is no such file and no such name.
+    """
+    path = resolve_weights(path_or_name)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weight file; {available_weights()}")
+    return path
+
+
+def available_weights() -> str:
+    """The part of a sentence that lists the package's weights."""
+    names = sorted(path.stem for path in WEIGHTS_DIR.glob(f"*{WEIGHTS_SUFFIX}"))
+    return f"the names that come with the package are: {', '.join(names) or 'none'}"
+
+
+def _is_unsafe(character: str) -> bool:
+    return (
+        unicodedata.category(character) in _UNSAFE
+        or unicodedata.bidirectional(character) in _TURNING
+    )
+
+
+def _escape(character: str) -> str:
+    byte = ord(character) - 0xDC00  # Python's stand-in for a byte that is not UTF-8
+    if 0x80 <= byte <= 0xFF:
+        return f"\\x{byte:02x}"
+    return character.encode("unicode_escape").decode()
