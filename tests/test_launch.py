@@ -246,35 +246,45 @@ def test_a_process_of_several_does_not_wait_for_the_others_to_fail(monkeypatch, 
     assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
 
 
+@pytest.fixture
+def handlers():
+    """Set the handlers of SIGTERM and SIGINT; those that the shell left, which may ignore SIGINT,
+    are back afterwards."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def install(handler) -> None:
+        for number in numbers:
+            signal.signal(number, handler)
+
+    yield install
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_noted_once_and_the_second_acts(number) -> None:
+def test_a_signal_is_noted_once_and_the_second_acts(number, handlers) -> None:
     def terminated(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, terminated)
-    try:
-        with pytest.raises(KeyboardInterrupt), launch.stop_on_signal() as stop:
-            assert not stop()
-            os.kill(os.getpid(), number)
-            assert stop()
-            os.kill(os.getpid(), number)
-        with launch.stop_on_signal():
-            assert signal.getsignal(signal.SIGTERM) is not terminated
-        assert signal.getsignal(signal.SIGTERM) is terminated
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    handlers(terminated)
+    with pytest.raises(KeyboardInterrupt), launch.stop_on_signal() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop()
+        os.kill(os.getpid(), number)
+    with launch.stop_on_signal():
+        assert signal.getsignal(number) is not terminated
+    assert signal.getsignal(signal.SIGTERM) is terminated
+    assert signal.getsignal(signal.SIGINT) is terminated
 
 
-def test_signals_that_the_shell_has_off_stay_off() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with launch.stop_on_signal() as stop:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert not stop()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_signals_that_the_shell_has_off_stay_off(handlers) -> None:
+    handlers(signal.SIG_IGN)
+    with launch.stop_on_signal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_other_threads_install_no_handlers() -> None:
