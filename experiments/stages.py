@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import ml_collections
 import numpy as np
 from absl import logging
 
-from dfc_jax.losses import correspondence_loss
+from dfc_jax.losses import Norm, Reduction, correspondence_loss
 from dfc_jax.nets import weights
 from dfc_jax.nets.variants import (
     SPECS,
@@ -65,19 +65,46 @@ def check_config(config: ml_collections.ConfigDict) -> None:
       ConfigError: they do not.
     """
     optim_config(config)
-    if config.compute not in ("float32", "bfloat16"):
-        raise ConfigError(f"config.compute is {config.compute!r}; choose 'float32' or 'bfloat16'")
+    choices = {
+        "compute": ("float32", "bfloat16"),
+        "norm": get_args(Norm),
+        "reduction": get_args(Reduction),
+    }
+    for name, known in choices.items():
+        if config[name] not in known:
+            raise ConfigError(
+                f"config.{name} is {config[name]!r}; choose {' or '.join(map(repr, known))}"
+            )
     per_call = config.steps_per_call
+    for name in ("steps", "log_every", "save_every", "steps_per_call", "batch", "keep_last"):
+        if config[name] < 1:
+            raise ConfigError(f"config.{name} is {config[name]}; it must be at least 1")
     for name in ("steps", "log_every", "save_every"):
-        if per_call < 1 or config[name] % per_call:
+        if config[name] % per_call:
             raise ConfigError(
                 f"config.{name} is {config[name]}, which is not a multiple of "
                 f"config.steps_per_call ({per_call})"
             )
-    if config.batch % jax.device_count():
+    _check_batch(config)
+
+
+def _check_batch(config: ml_collections.ConfigDict) -> None:
+    """Each part of a batch is an array of its own, and is split over all devices."""
+    devices = jax.device_count()
+    if config.batch % devices:
         raise ConfigError(
-            f"config.batch is {config.batch}, which does not split evenly over "
-            f"{jax.device_count()} devices"
+            f"config.batch is {config.batch}, which does not split evenly over {devices} devices"
+        )
+    targets = config.get("template_targets", 0)
+    if not 0 <= targets <= config.batch:
+        raise ConfigError(
+            f"config.template_targets is {targets}; it must be between 0 and config.batch "
+            f"({config.batch})"
+        )
+    if targets % devices:
+        raise ConfigError(
+            f"config.template_targets is {targets}, which does not split evenly over {devices} "
+            "devices"
         )
 
 

@@ -187,7 +187,14 @@ def test_slurm_asks_for_the_signal_that_the_programs_wait_for() -> None:
         ("steps", 301, "config.steps is 301, which is not a multiple of config.steps_per_call"),
         ("log_every", 7, "config.log_every is 7, which is not a multiple"),
         ("save_every", 250, "config.save_every is 250, which is not a multiple"),
-        ("steps_per_call", 0, "config.steps_per_call"),
+        ("steps_per_call", 0, "config.steps_per_call is 0; it must be at least 1"),
+        ("log_every", 0, "config.log_every is 0; it must be at least 1"),
+        ("compute", "float16", "config.compute is 'float16'; choose 'float32' or 'bfloat16'"),
+        ("norm", "l3", "config.norm is 'l3'; choose 'l2' or 'l1' or 'charbonnier'"),
+        ("reduction", "max", "config.reduction is 'max'; choose 'sum' or 'mean'"),
+        ("keep_last", 0, "config.keep_last is 0; it must be at least 1"),
+        ("template_targets", 17, r"config.template_targets is 17; .* config.batch \(16\)"),
+        ("template_targets", -1, "config.template_targets is -1"),
         ("warmup_steps", 300, "warm-up must be shorter"),
     ],
 )
@@ -199,6 +206,53 @@ def test_numbers_that_do_not_fit_together_are_named(field, value, message) -> No
     config[field] = value
     with pytest.raises(launch.ConfigError, match=message):
         stages.check_config(config)
+
+
+@pytest.mark.parametrize(("batch", "targets"), [(8, 4), (16, 4), (24, 20)])
+def test_template_targets_that_do_not_split_over_the_devices_are_refused(
+    batch, targets, monkeypatch
+) -> None:
+    config = config_of("pretrain_lite")
+    config.batch, config.template_targets = batch, targets
+    stages.check_config(config)
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    with pytest.raises(launch.ConfigError, match=f"config.template_targets is {targets}, .* 8 dev"):
+        stages.check_config(config)
+
+
+EIGHT_DEVICES = """
+from tiny import config_of
+from dfc_jax.training import BatchError, make_mesh, put_batches
+from experiments import launch, pretrain, stages
+
+config = config_of("pretrain_lite")
+for config.batch in (8, 12, 16, 24):
+    for config.template_targets in range(0, config.batch + 1, 4):
+        refused = []
+        for check in (
+            lambda: stages.check_config(config),
+            lambda: put_batches([next(pretrain.batches(config)(0))], make_mesh()),
+        ):
+            try:
+                check()
+                refused.append(False)
+            except (BatchError, launch.ConfigError):
+                refused.append(True)
+        assert refused[0] == refused[1], (config.batch, config.template_targets, refused)
+print("agree")
+"""
+
+
+def test_the_check_refuses_what_eight_devices_cannot_split_and_nothing_else() -> None:
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "agree", done.stderr
 
 
 @pytest.mark.parametrize(
