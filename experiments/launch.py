@@ -77,6 +77,7 @@ def main(train: Callable[[flags.FlagValues], Any]) -> None:
 
     def start(_) -> None:
         logging.get_absl_logger().addFilter(_of_interest)
+        sys.unraisablehook = _report_unraisable
         values = flags.FLAGS
         connect(values.coordinator, values.num_processes, values.process_id, values.distributed)
         train(values)
@@ -85,8 +86,16 @@ def main(train: Callable[[flags.FlagValues], Any]) -> None:
 
 
 def _of_interest(record: logging.logging.LogRecord) -> bool:
-    """Orbax reports every save in 30 lines, which would bury our own."""
-    return record.levelno > logging.logging.INFO or "orbax" not in record.pathname
+    """Orbax reports every save in 30 lines, which would bury our own, and warns of a checkpoint
+    that a signal made, which has no scores."""
+    ours = "orbax" not in record.pathname
+    return ours or (record.levelno > logging.logging.INFO and "tracked_metric" not in record.msg)
+
+
+def _report_unraisable(error: Any) -> None:
+    """When one of Orbax's reads fails, the others report that their event loop is gone."""
+    if str(error.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(error)
 
 
 def run_program(train: Callable[[], Any]) -> None:

@@ -220,7 +220,7 @@ def run(
         stop_on_signal() as stop,
     ):
         if checkpoints.latest_step() is not None:
-            state = checkpoints.restore(state)
+            state = checkpoints.restore_latest(state)
             logging.info("resumed from step %d", int(state.step))
         if jax.process_index() == 0:
             write_config(workdir, config, metadata)

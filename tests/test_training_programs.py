@@ -203,6 +203,24 @@ def test_a_run_that_was_stopped_continues_bit_for_bit(stage, request, tmp_path: 
     jax.tree.map(np.testing.assert_array_equal, state.ema, whole.state.ema)
 
 
+def test_a_run_goes_back_from_a_damaged_checkpoint_and_ends_the_same(
+    pretrained, tmp_path: Path, caplog
+) -> None:
+    """The damaged step is saved again, and the next run finds it whole."""
+    config, *rest = pretrained.arguments[0].copy_and_resolve_references(), *pretrained.arguments[2:]
+    config.keep_last = 2
+    stages.run(config, tmp_path, *rest)
+    for file in (tmp_path / "checkpoints" / str(STEPS)).glob("default/d/*"):
+        file.write_bytes(b"")
+    caplog.clear()
+    state = stages.run(config, tmp_path, *rest)
+    assert f"step {STEPS} is damaged" in caplog.text and "going back to step 2" in caplog.text
+    jax.tree.map(np.testing.assert_array_equal, state.ema, pretrained.state.ema)
+    caplog.clear()
+    stages.run(config, tmp_path, *rest)
+    assert "damaged" not in caplog.text
+
+
 def test_noise_has_the_shapes_of_faces() -> None:
     model, settings = load_face_model(), SyntheticSettings(size=SIZE)
     arguments = (jax.random.key(0), load_assets(model, None), settings)

@@ -41,7 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.norm = "l2"
     config.reduction = "mean"
     config.matchability_weight = 5.0
-    config.keep_last = 1
+    config.keep_last = 2
     config.best_metric = "held_out_nme"
     config.held_out = 40
     config.log_every = 100
