@@ -48,6 +48,14 @@ EXPECTED = (
 )
 
 
+# Of flags that have to be given.
+EXAMPLES = {
+    "config": "experiments/configs/tiny.py",
+    "workdir": "runs/first",
+    "photos": "300w/helen/trainset",
+}
+
+
 def define_flags() -> None:
     """The flags that all training programs have."""
     config_flags.DEFINE_config_file("config", lock_config=True)
@@ -77,6 +85,7 @@ def main(train: Callable[[flags.FlagValues], Any]) -> None:
 
     def start(_) -> None:
         logging.get_absl_logger().addFilter(_of_interest)
+        logging.logging.getLogger("jax").setLevel(logging.logging.WARNING)
         sys.unraisablehook = _report_unraisable
         values = flags.FLAGS
         connect(values.coordinator, values.num_processes, values.process_id, values.distributed)
@@ -123,11 +132,21 @@ def parse_flags(argv: list[str]) -> list[str]:
         try:
             return flags.FLAGS(argv)
         except flags.Error as error:
-            raise ConfigError(f"{' '.join(str(error).splitlines())}; see --help") from error
+            raise ConfigError(_in_one_sentence(str(error))) from error
 
     rest: list[str] = []
     run_program(lambda: rest.extend(parse()))
     return rest
+
+
+def _in_one_sentence(message: str) -> str:
+    """Of absl, about flags; those that are missing get an example where there is one."""
+    missing = re.findall(r"flag --(\w+)=None: Flag --\1 must have a value", message)
+    if not missing:
+        return f"{' '.join(message.splitlines())}; see --help"
+    given = " ".join(f"--{name} {EXAMPLES[name]}" for name in missing if name in EXAMPLES)
+    names = " and ".join(f"--{name}" for name in missing)
+    return f"{names} must be given, for example {given}; see --help"
 
 
 def check_config_flags(argv: list[str]) -> None:
@@ -140,6 +159,11 @@ def check_config_flags(argv: list[str]) -> None:
     line = "\n".join(argv)
     named = re.search(r"^--?config[=\n](.+)$", line, re.MULTILINE)
     if named is None:
+        if re.search(r"^--?config\.", line, re.MULTILINE):
+            raise ConfigError(
+                f"--config must be given before its fields can be changed, for example "
+                f"--config {EXAMPLES['config']}"
+            )
         return
     file, *arguments = named[1].split(":", 1)
     if not Path(file).is_file():

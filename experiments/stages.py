@@ -1,7 +1,7 @@
 """The stages that pretraining and refinement share."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -58,12 +58,18 @@ def optim_config(config: ml_collections.ConfigDict) -> OptimConfig:
         raise ConfigError(str(error)) from error
 
 
-def check_config(config: ml_collections.ConfigDict) -> None:
+def check_config(config: ml_collections.ConfigDict, needs: Sequence[str] = ()) -> None:
     """Look at the numbers that must fit together, before anything is made of them.
+
+    Args:
+      needs: fields that this stage reads and the other one's configs lack.
 
     Raises:
       ConfigError: they do not.
     """
+    for name in needs:
+        if name not in config:
+            raise ConfigError(f"--config has no {name}; it is a config of the other stage")
     optim_config(config)
     choices = {
         "compute": ("float32", "bfloat16"),
@@ -214,7 +220,7 @@ def run(
         Checkpoints(
             workdir / CHECKPOINTS,
             keep_last=config.keep_last,
-            best_metric=config.best_metric if evaluate else None,
+            best_metric=config.best_metric or None if evaluate else None,
         ) as checkpoints,
         writer_of(workdir) as writer,
         stop_on_signal() as stop,
@@ -224,6 +230,14 @@ def run(
             logging.info("resumed from step %d", int(state.step))
         if jax.process_index() == 0:
             write_config(workdir, config, metadata)
+        if int(state.step) < config.steps:
+            logging.info(
+                "compiling the training step for %d %s; the first log (step %d) comes after that, "
+                "on a CPU in some minutes",
+                jax.device_count(),
+                jax.devices()[0].device_kind,
+                min(config.steps, (int(state.step) // config.log_every + 1) * config.log_every),
+            )
         state = fit(
             state,
             batches(int(state.step)),
@@ -231,7 +245,7 @@ def run(
             steps=config.steps,
             key=jax.random.key(config.seed),
             mesh=mesh,
-            log=logger(writer, config.batch),
+            log=logger(writer, config.batch, config.steps),
             steps_per_call=config.steps_per_call,
             log_every=config.log_every,
             evaluate=evaluate_state,

@@ -1,5 +1,6 @@
 """How programs start and stop: flags, processes, signals, the folder of a run."""
 
+import configparser
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import yaml
 from absl import flags
 from tiny import config_of
 
+import experiments
 from experiments import launch, stages, workdir
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +80,7 @@ def parse(monkeypatch):
         (["--config.steps=many"], "flag --config.steps=many: invalid literal"),
         (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
         (["--workdir"], "Missing value for flag --workdir"),
+        ([], "--workdir must be given, for example --workdir runs/first; see --help"),
     ],
 )
 def test_mistakes_in_flags_are_one_sentence(words, message, parse, capsys) -> None:
@@ -85,6 +88,56 @@ def test_mistakes_in_flags_are_one_sentence(words, message, parse, capsys) -> No
         parse(f"--config={CONFIG}", *words)
     (line,) = capsys.readouterr().err.splitlines()
     assert stop.value.code == 1 and line.startswith(f"pretrain: {message}")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--config and --workdir must be given, for example --config {} --workdir runs/first"),
+        (["--workdir=x"], "--config must be given, for example --config {}"),
+        (["--workdir=x", "--config.steps=3"], "--config must be given before .* --config {}"),
+    ],
+)
+def test_a_missing_config_is_one_sentence_with_an_example(words, message, parse, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(*words)
+    (line,) = capsys.readouterr().err.splitlines()
+    example = launch.EXAMPLES["config"]
+    assert stop.value.code == 1 and re.match("pretrain: " + message.format(example), line)
+    assert (ROOT / example).is_file()
+
+
+@pytest.mark.parametrize(
+    ("program", "package"),
+    [
+        ("pretrain", "optax"),
+        ("finetune", "orbax"),
+        ("finetune", "tensorboardX"),
+        ("pretrain", "ml_collections"),
+        ("robustness", "matplotlib"),
+    ],
+)
+def test_a_missing_extra_is_one_sentence(program, package, tmp_path: Path) -> None:
+    raising = f"raise ModuleNotFoundError('No module named {package}', name='{package}')"
+    (tmp_path / f"{package}.py").write_text(raising)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", f"experiments.{program}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith(f"{program}: needs the package {package}, ")
+    assert 'pip install -e ".[train]"' in line
+
+
+def test_packages_of_the_train_extra_are_known_to_be_optional() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = re.findall(r"^([\w-]+)", setup["options.extras_require"]["train"], re.MULTILINE)
+    assert experiments.EXTRAS.keys() == {name.removesuffix("-checkpoint") for name in listed}
 
 
 def test_flags_reach_the_program(parse) -> None:
