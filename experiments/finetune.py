@@ -6,6 +6,7 @@
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -33,8 +34,8 @@ from experiments import launch, stages
 from experiments.panels import panels
 from experiments.workdir import open_workdir
 
-# Held-out photographs that are shown.
-PANELS = 8
+# Held-out photographs that are shown, and the most that a share holds out.
+PANELS, MOST_HELD_OUT = 8, 40
 # Standard deviation of the surroundings of a landmark that count more, in parts of the crop.
 FEATURE_WIDTH = 0.04
 
@@ -52,6 +53,7 @@ def load_photos(
     _, squares, problems = read_sets(folders, layout)
     for problem in problems:
         logging.warning("left out: %s", problem)
+    logging.info("labelling %d photographs, once per workdir", len(squares))
     if lp is None:
         photos = label_fitted(model, template, squares)
     else:
@@ -77,9 +79,30 @@ def with_turned(workdir: Path, photos: PhotoSet, config, model, template) -> Pho
         made_from = hashlib.sha256(yaw.tobytes() + "\n".join(photos.names).encode())
         cache = workdir / f"turned-{number}-{made_from.hexdigest()[:8]}.npz"
         if not cache.is_file():
+            logging.info("turning the photographs, copy %d of %d", number + 1, config.turned)
             turned_photos(model, template, photos, yaw).save(cache)
         copies.append(PhotoSet.load(cache))
     return photos.joined(copies)
+
+
+def held_out_count(count: int, held_out: float) -> int:
+    """How many of `count` photographs are held out: below 1, `held_out` is a share (rounded up, at
+    most `MOST_HELD_OUT` photographs), from 1 on a number of photographs.
+
+    Raises:
+      ConfigError: none would be left to train on.
+    """
+    if held_out < 0 or (held_out > 1 and held_out != int(held_out)):
+        raise stages.ConfigError(
+            f"config.held_out is {held_out:g}; it must be a share below 1 or a whole number"
+        )
+    number = int(held_out) if held_out >= 1 else min(MOST_HELD_OUT, math.ceil(held_out * count))
+    if number >= count:
+        raise stages.ConfigError(
+            f"there are {count} usable photographs and {number} are held out, which leaves none to "
+            "train on; add --photos or lower config.held_out"
+        )
+    return number
 
 
 def feature_importance(landmarks, size: int, gain: float):
@@ -91,18 +114,15 @@ def feature_importance(landmarks, size: int, gain: float):
 
 
 def batches(photos: PhotoSet, config) -> Callable[[int], Iterator[dict]]:
-    """Photographs in a new order every epoch, the same for every run with this seed."""
-    per_epoch = len(photos) // config.batch
-    if per_epoch == 0:
-        raise stages.ConfigError(
-            f"{len(photos)} photographs do not fill a batch of {config.batch}; "
-            "lower config.batch or config.held_out, or add --photos"
-        )
+    """Photographs in a new order every epoch, the same for every run with this seed; where they do
+    not fill a batch, it holds some of them more than once, cropped in different ways."""
+    per_epoch = max(1, len(photos) // config.batch)
+    times = math.ceil(config.batch / len(photos))
 
     def iterate(step: int):
         while True:
             rng = np.random.default_rng((config.seed, step // per_epoch))
-            order = rng.permutation(len(photos))
+            order = np.concatenate([rng.permutation(len(photos)) for _ in range(times)])
             start = step % per_epoch * config.batch
             index = own_part(order[start : start + config.batch])
             yield {"photo": as_example(photos, index), "number": own_part(np.arange(config.batch))}
@@ -194,7 +214,7 @@ def train(
 ) -> TrainState:
     """The whole stage; see the flags. The template is as large as the crops; `sources` are the
     files that `load_assets` takes."""
-    stages.check_config(config)
+    stages.check_config(config, needs=("augment", "held_out", "synthetic_batch", "turned"))
     if basel and (config.synthetic_batch or config.turned):
         raise stages.ConfigError(
             "the Basel model has no charts to render or to turn faces with; with --basel set "
@@ -217,10 +237,11 @@ def train(
     landmarks = template_landmarks(model, template)
     importance = feature_importance(landmarks, template.size, config.feature_gain)
     photos = load_photos(workdir, folders, model, template, layout, lp)
+    count = held_out_count(len(photos), config.held_out)
     order = np.random.default_rng(config.seed).permutation(len(photos))
-    training = photos.select(order[config.held_out :])
+    training, held_out = photos.select(order[count:]), photos.select(order[:count])
+    logging.info("%d photographs to train on, %d held out for scores", len(training), count)
     training = with_turned(workdir, training, config, model, template)
-    held_out = photos.select(order[: config.held_out])
     return stages.run(
         config,
         workdir,

@@ -49,6 +49,14 @@ EXPECTED = (
 )
 
 
+# Of flags that have to be given.
+EXAMPLES = {
+    "config": "experiments/configs/tiny.py",
+    "workdir": "runs/first",
+    "photos": "300w/helen/trainset",
+}
+
+
 def define_flags() -> None:
     """The flags that all training programs have."""
     config_flags.DEFINE_config_file("config", lock_config=True)
@@ -78,6 +86,8 @@ def main(train: Callable[[flags.FlagValues], Any]) -> None:
 
     def start(_) -> None:
         logging.get_absl_logger().addFilter(_of_interest)
+        logging.logging.getLogger("jax").setLevel(logging.logging.WARNING)
+        sys.unraisablehook = _report_unraisable
         values = flags.FLAGS
         connect(values.coordinator, values.num_processes, values.process_id, values.distributed)
         train(values)
@@ -86,8 +96,16 @@ def main(train: Callable[[flags.FlagValues], Any]) -> None:
 
 
 def _of_interest(record: logging.logging.LogRecord) -> bool:
-    """Orbax reports every save in 30 lines, which would bury our own."""
-    return record.levelno > logging.logging.INFO or "orbax" not in record.pathname
+    """Orbax reports every save in 30 lines, which would bury our own, and warns of a checkpoint
+    that a signal made, which has no scores."""
+    ours = "orbax" not in record.pathname
+    return ours or (record.levelno > logging.logging.INFO and "tracked_metric" not in record.msg)
+
+
+def _report_unraisable(error: Any) -> None:
+    """When one of Orbax's reads fails, the others report that their event loop is gone."""
+    if str(error.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(error)
 
 
 def run_program(train: Callable[[], Any]) -> None:
@@ -115,11 +133,21 @@ def parse_flags(argv: list[str]) -> list[str]:
         try:
             return flags.FLAGS(argv)
         except flags.Error as error:
-            raise ConfigError(f"{' '.join(str(error).splitlines())}; see --help") from error
+            raise ConfigError(_in_one_sentence(str(error))) from error
 
     rest: list[str] = []
     run_program(lambda: rest.extend(parse()))
     return rest
+
+
+def _in_one_sentence(message: str) -> str:
+    """Of absl, about flags; those that are missing get an example where there is one."""
+    missing = re.findall(r"flag --(\w+)=None: Flag --\1 must have a value", message)
+    if not missing:
+        return f"{' '.join(message.splitlines())}; see --help"
+    given = " ".join(f"--{name} {EXAMPLES[name]}" for name in missing if name in EXAMPLES)
+    names = " and ".join(f"--{name}" for name in missing)
+    return f"{names} must be given, for example {given}; see --help"
 
 
 def check_config_flags(argv: list[str]) -> None:
@@ -132,6 +160,11 @@ def check_config_flags(argv: list[str]) -> None:
     line = "\n".join(argv)
     named = re.search(r"^--?config[=\n](.+)$", line, re.MULTILINE)
     if named is None:
+        if re.search(r"^--?config\.", line, re.MULTILINE):
+            raise ConfigError(
+                f"--config must be given before its fields can be changed, for example "
+                f"--config {EXAMPLES['config']}"
+            )
         return
     file, *arguments = named[1].split(":", 1)
     if not Path(file).is_file():

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.tree_util import Partial
 
 from data_pipelines.synthetic import (
@@ -149,7 +150,7 @@ def train(
     init_from: str | None = None,
 ) -> TrainState:
     """The whole stage; see the flags. `sources` are the files that `load_assets` takes."""
-    stages.check_config(config)
+    stages.check_config(config, needs=("template_targets", "validation_pairs"))
     model, spec = load_face_model(), stages.spec_of(config)
     settings = stages.settings_from(SyntheticSettings, config.synthetic)
     variables = stages.initial_variables(config, spec, init_from)
@@ -158,6 +159,7 @@ def train(
     assets, template = load_assets(model, **sources or {}), make_template(model, settings.size)
     held_out = None
     if config.validation_pairs:
+        logging.info("compiling the renderer and making %d held-out pairs", config.validation_pairs)
         held_out = held_out_pairs(config, assets, template, settings)
     return stages.run(
         config,

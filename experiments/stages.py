@@ -1,16 +1,16 @@
 """The stages that pretraining and refinement share."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import ml_collections
 import numpy as np
 from absl import logging
 
-from dfc_jax.losses import correspondence_loss
+from dfc_jax.losses import Norm, Reduction, correspondence_loss
 from dfc_jax.nets import weights
 from dfc_jax.nets.variants import (
     SPECS,
@@ -58,26 +58,59 @@ def optim_config(config: ml_collections.ConfigDict) -> OptimConfig:
         raise ConfigError(str(error)) from error
 
 
-def check_config(config: ml_collections.ConfigDict) -> None:
+def check_config(config: ml_collections.ConfigDict, needs: Sequence[str] = ()) -> None:
     """Look at the numbers that must fit together, before anything is made of them.
+
+    Args:
+      needs: fields that this stage reads and the other one's configs lack.
 
     Raises:
       ConfigError: they do not.
     """
+    for name in needs:
+        if name not in config:
+            raise ConfigError(f"--config has no {name}; it is a config of the other stage")
     optim_config(config)
-    if config.compute not in ("float32", "bfloat16"):
-        raise ConfigError(f"config.compute is {config.compute!r}; choose 'float32' or 'bfloat16'")
+    choices = {
+        "compute": ("float32", "bfloat16"),
+        "norm": get_args(Norm),
+        "reduction": get_args(Reduction),
+    }
+    for name, known in choices.items():
+        if config[name] not in known:
+            raise ConfigError(
+                f"config.{name} is {config[name]!r}; choose {' or '.join(map(repr, known))}"
+            )
     per_call = config.steps_per_call
+    for name in ("steps", "log_every", "save_every", "steps_per_call", "batch", "keep_last"):
+        if config[name] < 1:
+            raise ConfigError(f"config.{name} is {config[name]}; it must be at least 1")
     for name in ("steps", "log_every", "save_every"):
-        if per_call < 1 or config[name] % per_call:
+        if config[name] % per_call:
             raise ConfigError(
                 f"config.{name} is {config[name]}, which is not a multiple of "
                 f"config.steps_per_call ({per_call})"
             )
-    if config.batch % jax.device_count():
+    _check_batch(config)
+
+
+def _check_batch(config: ml_collections.ConfigDict) -> None:
+    """Each part of a batch is an array of its own, and is split over all devices."""
+    devices = jax.device_count()
+    if config.batch % devices:
         raise ConfigError(
-            f"config.batch is {config.batch}, which does not split evenly over "
-            f"{jax.device_count()} devices"
+            f"config.batch is {config.batch}, which does not split evenly over {devices} devices"
+        )
+    targets = config.get("template_targets", 0)
+    if not 0 <= targets <= config.batch:
+        raise ConfigError(
+            f"config.template_targets is {targets}; it must be between 0 and config.batch "
+            f"({config.batch})"
+        )
+    if targets % devices:
+        raise ConfigError(
+            f"config.template_targets is {targets}, which does not split evenly over {devices} "
+            "devices"
         )
 
 
@@ -187,16 +220,24 @@ def run(
         Checkpoints(
             workdir / CHECKPOINTS,
             keep_last=config.keep_last,
-            best_metric=config.best_metric if evaluate else None,
+            best_metric=config.best_metric or None if evaluate else None,
         ) as checkpoints,
         writer_of(workdir) as writer,
         stop_on_signal() as stop,
     ):
         if checkpoints.latest_step() is not None:
-            state = checkpoints.restore(state)
+            state = checkpoints.restore_latest(state)
             logging.info("resumed from step %d", int(state.step))
         if jax.process_index() == 0:
             write_config(workdir, config, metadata)
+        if int(state.step) < config.steps:
+            logging.info(
+                "compiling the training step for %d %s; the first log (step %d) comes after that, "
+                "on a CPU in some minutes",
+                jax.device_count(),
+                jax.devices()[0].device_kind,
+                min(config.steps, (int(state.step) // config.log_every + 1) * config.log_every),
+            )
         state = fit(
             state,
             batches(int(state.step)),
@@ -204,7 +245,7 @@ def run(
             steps=config.steps,
             key=jax.random.key(config.seed),
             mesh=mesh,
-            log=logger(writer, config.batch),
+            log=logger(writer, config.batch, config.steps),
             steps_per_call=config.steps_per_call,
             log_every=config.log_every,
             evaluate=evaluate_state,

@@ -121,14 +121,29 @@ def show(writer: SummaryWriter, workdir: Path, picture: np.ndarray, step: int) -
     write_png(workdir / "panels.png", picture)
 
 
-def logger(writer: SummaryWriter, batch: int) -> Callable[[int, dict[str, float]], None]:
-    """A log function for `fit` that adds how many examples a second its steps of `batch` make."""
+def logger(
+    writer: SummaryWriter, batch: int, steps: int
+) -> Callable[[int, dict[str, float]], None]:
+    """A log function for `fit` that adds how many examples a second its steps of `batch` make, and
+    says how long the rest of the `steps` takes at this rate."""
 
     def log(step: int, metrics: dict[str, float]) -> None:
+        left = ""
         if "seconds_per_step" in metrics:
-            metrics = {**metrics, "pairs_per_second": batch / metrics["seconds_per_step"]}
+            seconds = metrics["seconds_per_step"]
+            metrics = {**metrics, "pairs_per_second": batch / seconds}
+            left = f"  {time_of((steps - step) * seconds)} left"
         for name, value in metrics.items():
             writer.add_scalar(name, value, step)
-        logging.info("step %d  %s", step, "  ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
+        values = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
+        logging.info("step %d of %d  %s%s", step, steps, values, left)
 
     return log
+
+
+def time_of(seconds: float) -> str:
+    """A time as people say it: "40 s", "12 min", "2 h 05 min"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"

@@ -58,7 +58,7 @@ class Run:
         return self.said()
 
 
-def pair_of_runs(workdir: Path, environment: dict[str, str]) -> list[Run]:
+def pair_of_runs(workdir: Path, environment: dict[str, str], *flags: str) -> list[Run]:
     """Two processes that train together, with two devices each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -66,7 +66,7 @@ def pair_of_runs(workdir: Path, environment: dict[str, str]) -> list[Run]:
     environment = environment | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     # Gloo waits 30 s for the other process, and only one of the two would find its programs here.
     del environment["JAX_COMPILATION_CACHE_DIR"]
-    flags = [f"--coordinator=localhost:{port}", "--num_processes=2"]
+    flags = [*flags, f"--coordinator=localhost:{port}", "--num_processes=2"]
     return [Run(workdir, environment, *flags, f"--process_id={n}") for n in range(2)]
 
 
@@ -118,22 +118,27 @@ def test_killed_and_stopped_runs_resume_bit_for_bit(unbroken, environment, tmp_p
 
 def test_two_processes_train_as_one(unbroken, environment, tmp_path) -> None:
     """The same pairs and, up to the order of sums, the same losses; a signal to one of the two
-    stops both at the same step."""
+    stops both at the same step, and where that step is damaged both go back to the same one."""
     workdir = tmp_path / "run"
-    first, second = pair_of_runs(workdir, environment | {"GATE": "4"})
+    keep = "--config.keep_last=2"
+    first, second = pair_of_runs(workdir, environment | {"GATE": "4"}, keep)
     first.wait_until(lambda: "step 2 " in first.said())
     second.process.terminate()
     (workdir / "go").touch()
     said = [run.finish() for run in (first, second)]
-    (stopped,) = saved(workdir)
+    before, stopped = saved(workdir)
     assert f"stopped by a signal after step {stopped} of {STEPS}" in said[0]
     assert "2 processes, 4 devices" in said[0]
     assert "step 1 " in said[0] and "step 1 " not in said[1]
     assert stopped in (3, 4) and not (workdir / "weights.safetensors").exists()
 
-    said = [run.finish() for run in pair_of_runs(workdir, environment)]
-    assert f"resumed from step {stopped}" in said[0]
-    assert saved(workdir) == [STEPS]
+    for file in workdir.glob(f"checkpoints/{stopped}/default/d/*"):
+        file.write_bytes(b"")
+    said = [run.finish() for run in pair_of_runs(workdir, environment, keep)]
+    assert f"step {stopped} is damaged" in said[0] and "Traceback" not in "".join(said)
+    assert f"going back to step {before}" in said[0] and f"resumed from step {before}" in said[0]
+    assert saved(workdir) == [STEPS - 2, STEPS]
+    assert (workdir / "checkpoints" / f"damaged-{stopped}").is_dir()
     assert len(list(workdir.glob("events.*"))) == 2, "both processes wrote curves"
     found, expected = losses(workdir), losses(unbroken)
     assert found.keys() == expected.keys()

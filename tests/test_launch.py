@@ -1,5 +1,6 @@
 """How programs start and stop: flags, processes, signals, the folder of a run."""
 
+import configparser
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import yaml
 from absl import flags
 from tiny import config_of
 
+import experiments
 from experiments import launch, stages, workdir
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +80,7 @@ def parse(monkeypatch):
         (["--config.steps=many"], "flag --config.steps=many: invalid literal"),
         (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
         (["--workdir"], "Missing value for flag --workdir"),
+        ([], "--workdir must be given, for example --workdir runs/first; see --help"),
     ],
 )
 def test_mistakes_in_flags_are_one_sentence(words, message, parse, capsys) -> None:
@@ -85,6 +88,56 @@ def test_mistakes_in_flags_are_one_sentence(words, message, parse, capsys) -> No
         parse(f"--config={CONFIG}", *words)
     (line,) = capsys.readouterr().err.splitlines()
     assert stop.value.code == 1 and line.startswith(f"pretrain: {message}")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--config and --workdir must be given, for example --config {} --workdir runs/first"),
+        (["--workdir=x"], "--config must be given, for example --config {}"),
+        (["--workdir=x", "--config.steps=3"], "--config must be given before .* --config {}"),
+    ],
+)
+def test_a_missing_config_is_one_sentence_with_an_example(words, message, parse, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parse(*words)
+    (line,) = capsys.readouterr().err.splitlines()
+    example = launch.EXAMPLES["config"]
+    assert stop.value.code == 1 and re.match("pretrain: " + message.format(example), line)
+    assert (ROOT / example).is_file()
+
+
+@pytest.mark.parametrize(
+    ("program", "package"),
+    [
+        ("pretrain", "optax"),
+        ("finetune", "orbax"),
+        ("finetune", "tensorboardX"),
+        ("pretrain", "ml_collections"),
+        ("robustness", "matplotlib"),
+    ],
+)
+def test_a_missing_extra_is_one_sentence(program, package, tmp_path: Path) -> None:
+    raising = f"raise ModuleNotFoundError('No module named {package}', name='{package}')"
+    (tmp_path / f"{package}.py").write_text(raising)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", f"experiments.{program}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith(f"{program}: needs the package {package}, ")
+    assert 'pip install -e ".[train]"' in line
+
+
+def test_packages_of_the_train_extra_are_known_to_be_optional() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = re.findall(r"^([\w-]+)", setup["options.extras_require"]["train"], re.MULTILINE)
+    assert experiments.EXTRAS.keys() == {name.removesuffix("-checkpoint") for name in listed}
 
 
 def test_flags_reach_the_program(parse) -> None:
@@ -187,7 +240,14 @@ def test_slurm_asks_for_the_signal_that_the_programs_wait_for() -> None:
         ("steps", 301, "config.steps is 301, which is not a multiple of config.steps_per_call"),
         ("log_every", 7, "config.log_every is 7, which is not a multiple"),
         ("save_every", 250, "config.save_every is 250, which is not a multiple"),
-        ("steps_per_call", 0, "config.steps_per_call"),
+        ("steps_per_call", 0, "config.steps_per_call is 0; it must be at least 1"),
+        ("log_every", 0, "config.log_every is 0; it must be at least 1"),
+        ("compute", "float16", "config.compute is 'float16'; choose 'float32' or 'bfloat16'"),
+        ("norm", "l3", "config.norm is 'l3'; choose 'l2' or 'l1' or 'charbonnier'"),
+        ("reduction", "max", "config.reduction is 'max'; choose 'sum' or 'mean'"),
+        ("keep_last", 0, "config.keep_last is 0; it must be at least 1"),
+        ("template_targets", 17, r"config.template_targets is 17; .* config.batch \(16\)"),
+        ("template_targets", -1, "config.template_targets is -1"),
         ("warmup_steps", 300, "warm-up must be shorter"),
     ],
 )
@@ -199,6 +259,53 @@ def test_numbers_that_do_not_fit_together_are_named(field, value, message) -> No
     config[field] = value
     with pytest.raises(launch.ConfigError, match=message):
         stages.check_config(config)
+
+
+@pytest.mark.parametrize(("batch", "targets"), [(8, 4), (16, 4), (24, 20)])
+def test_template_targets_that_do_not_split_over_the_devices_are_refused(
+    batch, targets, monkeypatch
+) -> None:
+    config = config_of("pretrain_lite")
+    config.batch, config.template_targets = batch, targets
+    stages.check_config(config)
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    with pytest.raises(launch.ConfigError, match=f"config.template_targets is {targets}, .* 8 dev"):
+        stages.check_config(config)
+
+
+EIGHT_DEVICES = """
+from tiny import config_of
+from dfc_jax.training import BatchError, make_mesh, put_batches
+from experiments import launch, pretrain, stages
+
+config = config_of("pretrain_lite")
+for config.batch in (8, 12, 16, 24):
+    for config.template_targets in range(0, config.batch + 1, 4):
+        refused = []
+        for check in (
+            lambda: stages.check_config(config),
+            lambda: put_batches([next(pretrain.batches(config)(0))], make_mesh()),
+        ):
+            try:
+                check()
+                refused.append(False)
+            except (BatchError, launch.ConfigError):
+                refused.append(True)
+        assert refused[0] == refused[1], (config.batch, config.template_targets, refused)
+print("agree")
+"""
+
+
+def test_the_check_refuses_what_eight_devices_cannot_split_and_nothing_else() -> None:
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "agree", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -246,35 +353,45 @@ def test_a_process_of_several_does_not_wait_for_the_others_to_fail(monkeypatch, 
     assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
 
 
+@pytest.fixture
+def handlers():
+    """Set the handlers of SIGTERM and SIGINT; those that the shell left, which may ignore SIGINT,
+    are back afterwards."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def install(handler) -> None:
+        for number in numbers:
+            signal.signal(number, handler)
+
+    yield install
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_noted_once_and_the_second_acts(number) -> None:
+def test_a_signal_is_noted_once_and_the_second_acts(number, handlers) -> None:
     def terminated(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, terminated)
-    try:
-        with pytest.raises(KeyboardInterrupt), launch.stop_on_signal() as stop:
-            assert not stop()
-            os.kill(os.getpid(), number)
-            assert stop()
-            os.kill(os.getpid(), number)
-        with launch.stop_on_signal():
-            assert signal.getsignal(signal.SIGTERM) is not terminated
-        assert signal.getsignal(signal.SIGTERM) is terminated
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    handlers(terminated)
+    with pytest.raises(KeyboardInterrupt), launch.stop_on_signal() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop()
+        os.kill(os.getpid(), number)
+    with launch.stop_on_signal():
+        assert signal.getsignal(number) is not terminated
+    assert signal.getsignal(signal.SIGTERM) is terminated
+    assert signal.getsignal(signal.SIGINT) is terminated
 
 
-def test_signals_that_the_shell_has_off_stay_off() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with launch.stop_on_signal() as stop:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert not stop()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
+def test_signals_that_the_shell_has_off_stay_off(handlers) -> None:
+    handlers(signal.SIG_IGN)
+    with launch.stop_on_signal() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_other_threads_install_no_handlers() -> None:

@@ -3,6 +3,7 @@ what they say when something is wrong."""
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets import variants, weights
 from dfc_jax.training import TrainingDiverged
 from experiments import finetune, launch, pretrain, stages
+from experiments.workdir import time_of
 
 CONFIGS = (
     "pretrain_lite",
@@ -203,6 +205,24 @@ def test_a_run_that_was_stopped_continues_bit_for_bit(stage, request, tmp_path: 
     jax.tree.map(np.testing.assert_array_equal, state.ema, whole.state.ema)
 
 
+def test_a_run_goes_back_from_a_damaged_checkpoint_and_ends_the_same(
+    pretrained, tmp_path: Path, caplog
+) -> None:
+    """The damaged step is saved again, and the next run finds it whole."""
+    config, *rest = pretrained.arguments[0].copy_and_resolve_references(), *pretrained.arguments[2:]
+    config.keep_last = 2
+    stages.run(config, tmp_path, *rest)
+    for file in (tmp_path / "checkpoints" / str(STEPS)).glob("default/d/*"):
+        file.write_bytes(b"")
+    caplog.clear()
+    state = stages.run(config, tmp_path, *rest)
+    assert f"step {STEPS} is damaged" in caplog.text and "going back to step 2" in caplog.text
+    jax.tree.map(np.testing.assert_array_equal, state.ema, pretrained.state.ema)
+    caplog.clear()
+    stages.run(config, tmp_path, *rest)
+    assert "damaged" not in caplog.text
+
+
 def test_noise_has_the_shapes_of_faces() -> None:
     model, settings = load_face_model(), SyntheticSettings(size=SIZE)
     arguments = (jax.random.key(0), load_assets(model, None), settings)
@@ -284,6 +304,84 @@ def test_every_photograph_is_seen_once_an_epoch_and_orders_repeat() -> None:
     epochs = seen(0, 6)
     assert len(set(epochs[:6])) == len(set(epochs[6:])) == 6 and epochs[:6] != epochs[6:]
     assert seen(4, 2) == epochs[8:]
+
+
+def test_few_photographs_fill_a_batch_by_repeating() -> None:
+    config = tiny_config("finetune_lite", "tiny")
+    config.batch = 16
+    photos = drawn_photos().select(np.arange(5))
+    batch = next(finetune.batches(photos, config)(0))["photo"]
+    images = photos.images.reshape(5, -1)
+    seen = [int(np.all(images == p, axis=1).argmax()) for p in batch.image.reshape(16, -1)]
+    assert sorted(np.bincount(seen)) == [3, 3, 3, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("count", "held_out", "expected"),
+    [(2, 0.1, 1), (6, 0.1, 1), (40, 0.1, 4), (1207, 0.1, 40), (6, 0.0, 0), (6, 5, 5), (40, 1, 1)],
+)
+def test_held_out_is_a_share_or_a_number(count, held_out, expected) -> None:
+    assert finetune.held_out_count(count, held_out) == expected
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(0, 0.0), (0, 0.1), (1, 0.1), (40, 40), (6, 0.99)])
+def test_too_few_photographs_are_one_sentence(count, held_out) -> None:
+    with pytest.raises(launch.ConfigError, match=f"there are {count} usable .* none to train on"):
+        finetune.held_out_count(count, held_out)
+
+
+@pytest.mark.parametrize("held_out", [-1, -0.1, 2.5])
+def test_held_out_that_is_neither_share_nor_number_is_refused(held_out) -> None:
+    with pytest.raises(launch.ConfigError, match="config.held_out is .* whole number"):
+        finetune.held_out_count(40, held_out)
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_the_default_config_refines_on_few_photographs(
+    count, patched, monkeypatch, tmp_path: Path
+) -> None:
+    give_photos(monkeypatch)
+    few = drawn_photos().select(np.arange(count))
+    monkeypatch.setattr(finetune, "label_fitted", lambda *_: few)
+    config = tiny_config("finetune_lite", "tiny")
+    config.held_out, config.batch = config_of("finetune_lite").held_out, 8
+    state = finetune.train(config, tmp_path, ["x"])
+    assert int(state.step) == STEPS
+    scores = weights.load(tmp_path / "weights.safetensors")[2]["scores"]
+    assert np.isfinite(scores["held_out_nme"])
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_the_tiny_config_serves_both_stages(stage, patched, monkeypatch, tmp_path: Path) -> None:
+    """All of it as it is, but the network and the number of steps."""
+    give_photos(monkeypatch)
+    config = config_of("tiny")
+    stages.spec_of(config)
+    config.network, config.steps, config.warmup_steps, config.log_every = "tiny-tied", 2, 1, 1
+    config.augment.size = config.synthetic.size = SIZE
+    if stage == "pretrain":
+        pretrain.train(config, tmp_path)
+    else:
+        finetune.train(config, tmp_path, ["x"])
+    assert (tmp_path / "weights.safetensors").is_file()
+
+
+def test_progress_says_what_it_compiles_the_rate_and_the_time_left(
+    pretrained, tmp_path: Path, caplog
+) -> None:
+    caplog.set_level("INFO")
+    config, *rest = pretrained.arguments[0], *pretrained.arguments[2:]
+    stages.run(config, tmp_path, *rest)
+    said = [record.getMessage() for record in caplog.records if "orbax" not in record.pathname]
+    compiling = next(i for i, line in enumerate(said) if "compiling the training step" in line)
+    steps = [line for line in said if line.startswith("step ")]
+    assert said.index(steps[0]) > compiling and "the first log (step 1)" in said[compiling]
+    assert any(re.match(rf"step 3 of {STEPS} .*pairs_per_second .*  \d+ s left", s) for s in steps)
+
+
+def test_times_are_said_as_people_say_them() -> None:
+    times = [time_of(seconds) for seconds in (0.4, 59, 90, 3600, 7500)]
+    assert times == ["0 s", "59 s", "2 min", "1 h 00 min", "2 h 05 min"]
 
 
 def test_pairs_do_not_depend_on_the_batch_size() -> None:
@@ -419,10 +517,13 @@ def test_other_mistakes_are_one_sentence(patched, monkeypatch, capsys, tmp_path:
     line = failure(capsys, lambda: finetune.train(config, tmp_path / "c", ["x"]))
     assert "config.augment.size is 32 and config.synthetic.size 64" in line
     config.synthetic.size = SIZE
-    config.held_out = 6
+    config.held_out = 7
     give_photos(monkeypatch)
     line = failure(capsys, lambda: finetune.train(config, tmp_path / "d", ["x"]))
-    assert "1 photographs do not fill a batch of 2" in line
+    assert "there are 7 usable photographs and 7 are held out, which leaves none to train" in line
+    config = tiny_config("pretrain_lite", "tiny")
+    line = failure(capsys, lambda: finetune.train(config, tmp_path / "e", ["x"]))
+    assert "--config has no augment; it is a config of the other stage" in line
 
     def diverge():
         raise TrainingDiverged("the loss of step 3 is nan")

@@ -44,7 +44,7 @@ def tiny_config(name: str, network: str) -> ConfigDict:
     config = config_of(name)
     config.network = network
     config.steps, config.batch, config.warmup_steps = STEPS, 2, 1
-    config.log_every, config.save_every = 1, 2
+    config.log_every, config.save_every, config.keep_last = 1, 2, 1
     config.synthetic.size = SIZE
     if "augment" in config:
         config.augment.size = SIZE

@@ -1,6 +1,6 @@
 """Training: state, optimizer, step over all devices, checkpoints, loop."""
 
-from dfc_jax.training.checkpoints import CheckpointError, Checkpoints
+from dfc_jax.training.checkpoints import CheckpointError, Checkpoints, DamagedCheckpointError
 from dfc_jax.training.loop import TrainingDiverged, fit
 from dfc_jax.training.optim import OptimConfig, learning_rate, make_optimizer
 from dfc_jax.training.sharding import (
@@ -19,6 +19,7 @@ __all__ = [
     "BatchError",
     "CheckpointError",
     "Checkpoints",
+    "DamagedCheckpointError",
     "LossFn",
     "OptimConfig",
     "StepFn",

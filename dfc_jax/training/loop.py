@@ -1,5 +1,5 @@
 """The loop around the steps: logging, checkpoints, stopping early, and a clear stop when the loss
-diverges."""
+or its gradient diverges."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +22,8 @@ EvaluateFn = Callable[[TrainState], dict[str, float]]
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss is no longer finite; the message names the step and the checkpoint to go back to."""
+    """The loss or its gradient is no longer finite; the message names the step and the checkpoint
+    to go back to."""
 
 
 def fit(
@@ -69,7 +70,9 @@ def fit(
       The last state; its step is below `steps` if `stop` said so.
 
     Raises:
-      TrainingDiverged: a loss was not finite (found one call later, and before any save).
+      TrainingDiverged: a loss or the norm of a gradient was not finite (found one call later, and
+        before any save).
+      CheckpointError: of `Checkpoints.save`.
       ValueError: `batches` ran out, or `steps`, `log_every` or `save_every` is not a multiple of
         `steps_per_call`.
     """
@@ -157,7 +160,7 @@ class _Recent:
         """Note a call that ends at `step`; wait for the one before it.
 
         Raises:
-          TrainingDiverged: a loss of the call before is not finite.
+          TrainingDiverged: a loss or a gradient of the call before is not finite.
         """
         self._read()
         count = step - self._step
@@ -171,7 +174,7 @@ class _Recent:
         """Means of the metrics of each step, and the time that a step took.
 
         Raises:
-          TrainingDiverged: a loss of the last call is not finite.
+          TrainingDiverged: a loss or a gradient of the last call is not finite.
         """
         self._read()
         means = {
@@ -190,17 +193,19 @@ class _Recent:
         if self._under_way is not None:
             self._values.append(jax.device_get(self._under_way))
             self._under_way = None
-            self._check(self._step, self._values[-1]["loss"])
+            self._check(self._step, "loss", self._values[-1]["loss"])
+            # A finite loss can have a gradient that is not, which ruins the state all the same.
+            self._check(self._step, "gradient's norm", self._values[-1]["grad_norm"])
 
-    def _check(self, last: int, losses: np.ndarray) -> None:
-        """Losses (K,) of the steps up to `last`."""
-        broken = np.flatnonzero(~np.isfinite(losses))
+    def _check(self, last: int, name: str, values: np.ndarray) -> None:
+        """Values (K,) of the steps up to `last`."""
+        broken = np.flatnonzero(~np.isfinite(values))
         if not len(broken):
             return
         where = "none"
         if self._checkpoints is not None and (step := self._checkpoints.latest_step()) is not None:
             where = f"step {step} in {self._checkpoints.folder}"
         raise TrainingDiverged(
-            f"the loss of step {last - len(losses) + 1 + broken[0]} is {losses[broken[0]]}; last "
+            f"the {name} of step {last - len(values) + 1 + broken[0]} is {values[broken[0]]}; last "
             f"checkpoint: {where}. Lower the learning rate or clip the gradient's norm, and resume"
         )

@@ -41,9 +41,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.norm = "l2"
     config.reduction = "mean"
     config.matchability_weight = 5.0
-    config.keep_last = 1
+    config.keep_last = 2
     config.best_metric = "held_out_nme"
-    config.held_out = 40
+    # Photographs for scores: below 1 a share of them, at most 40; from 1 on their number.
+    config.held_out = 0.1
     config.log_every = 100
     config.save_every = 500
     config.augment = ml_collections.ConfigDict(dataclasses.asdict(AugmentSettings()))

@@ -38,7 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.grey_background_steps = 0
     config.log_every = 50
     config.save_every = 500
-    config.keep_last = 1
+    config.keep_last = 2
     config.best_metric = "synthetic_epe"
     config.validation_pairs = 128
     config.synthetic = ml_collections.ConfigDict(dataclasses.asdict(SyntheticSettings()))
