@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import dfc_jax
+from dfc_jax.inference import MAX_RECROPS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +78,8 @@ def _add_align(commands: Any) -> None:
         type=_box,
         action="append",
         metavar="X,Y,W,H",
-        help="landmark box in photo pixels instead of a detector; may be repeated",
+        help="landmark box in photo pixels instead of a detector; may be repeated, and may leave "
+        "the picture (edges from 4 pixels to 4 times the picture's longer edge)",
     )
     _add_network(parser)
     parser.set_defaults(run=_align)
@@ -102,7 +104,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recrop",
         type=int,
-        choices=range(4),
+        choices=range(MAX_RECROPS + 1),
         default=1,
         help="how often to crop again, at most, around a face that is tilted or off centre",
     )
