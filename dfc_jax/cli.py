@@ -79,7 +79,7 @@ def _add_align(commands: Any) -> None:
         action="append",
         metavar="X,Y,W,H",
         help="landmark box in photo pixels instead of a detector; may be repeated, and may leave "
-        "the picture (edges from 4 pixels to 4 times the picture's longer edge)",
+        "the picture (its longer edge from 4 pixels to 4 times the picture's)",
     )
     _add_network(parser)
     parser.set_defaults(run=_align)

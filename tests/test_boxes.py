@@ -24,7 +24,8 @@ PHOTO = np.zeros((300, 400, 3), np.uint8)
         (-300, -200, 1000, 900),  # a face larger than the picture
         (0, 0, 1600, 1600),
         (-70, 250, 80, 90),  # a face at the picture's edge
-        (100, 50, MIN_BOX_PX, MIN_BOX_PX),
+        (100, 50, 3, MIN_BOX_PX),
+        (182.1, 85.3, 0.001, 80),
     ],
 )
 def test_boxes_that_a_face_may_have_pass(box):
@@ -37,7 +38,7 @@ def test_boxes_that_a_face_may_have_pass(box):
     ("box", "words"),
     [
         ((182, 85, 0.001, 0.001), "the box 182,85,0.001,0.001 is too small; .* 4 pixels"),
-        ((182, 85, 200, 0.5), "too small"),
+        ((182, 85, 3.9, 3.9), "too small"),
         ((0, 0, 1e7, 1e7), r"the box 0,0,1e\+07,1e\+07 is too large; .* 400 x 300 pixels"),
         ((0, 0, 100, 1e8), "too large"),
         ((-1e300, 0, 1e300, 100), "too large"),

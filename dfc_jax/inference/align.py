@@ -145,7 +145,7 @@ class Aligner:
           image: (H, W, 3) RGB, uint8 or float in [0, 1]; or anything else that `as_photo` takes:
             the path of a file, 16 bits, grey, transparency, a picture of Pillow.
           boxes: landmark boxes (x, y, width, height) in photo pixels, instead of a detector. They
-            may leave the photograph; their edges measure from 4 pixels to 4 times its longer edge.
+            may leave the photograph; their longer edge measures from 4 pixels to 4 times its own.
 
         Raises:
           PhotoError: not an image, a box of another size, or outside the photograph.

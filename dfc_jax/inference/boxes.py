@@ -9,16 +9,16 @@ import numpy as np
 from dfc_jax.camera import CROP_SCALE, Crop
 from dfc_jax.inference.photo import PhotoError
 
-# The edges of a box: in photo pixels (faces of 8 are still found well), and relative to the longer
-# edge of the photograph (which would show a small part of a larger face, and make a huge crop).
+# The longer edge of a box, of which the crop is made: in photo pixels (faces of 8 are still found
+# well), and relative to that of the photograph (which would show a small part of a larger face).
 MIN_BOX_PX, MAX_BOX_SHARE = 4.0, 4.0
 
 
 def checked_boxes(boxes: Any, image: np.ndarray) -> list[np.ndarray]:
     """Landmark boxes (x, y, width, height) of a photograph (H, W, 3), each (4,) float64.
 
-    They may leave the photograph. Their edges measure from `MIN_BOX_PX` to `MAX_BOX_SHARE` times
-    its longer edge.
+    They may leave the photograph. Their longer edge measures from `MIN_BOX_PX` to `MAX_BOX_SHARE`
+    times that of the photograph.
 
     Raises:
       PhotoError: no list of boxes, or one that is too small, too large or outside.
@@ -48,20 +48,21 @@ def _checked(box: Any, image: np.ndarray) -> np.ndarray:
         array = np.zeros(0)
     if array.shape != (4,) or array.dtype.kind not in "iuf":
         raise PhotoError(f"the box {_shown(box)} needs four numbers x, y, width, height")
-    x, y, w, h = array = array.astype(np.float64)
+    array = array.astype(np.float64)
+    edges = array[2:]
     height, width = image.shape[:2]
     text, photograph = _numbers(array), f"the photograph of {width} x {height} pixels"
-    if not np.isfinite(array).all() or min(w, h) <= 0:
+    if not np.isfinite(array).all() or edges.min() <= 0:
         raise PhotoError(f"the box {text} needs x, y and positive width, height")
-    if min(w, h) < MIN_BOX_PX:
-        raise PhotoError(f"the box {text} is too small; its edges need {MIN_BOX_PX:g} pixels")
-    if max(w, h) > _longest_edge(image):
+    if edges.max() < MIN_BOX_PX:
+        raise PhotoError(f"the box {text} is too small; one edge needs {MIN_BOX_PX:g} pixels")
+    if edges.max() > _longest_edge(image):
         raise PhotoError(
             f"the box {text} is too large; its edges may measure {MAX_BOX_SHARE:g} times the "
             f"longer edge of {photograph}"
         )
-    shown = min(x + w, width) - max(x, 0.0), min(y + h, height) - max(y, 0.0)
-    if min(shown) < min(MIN_BOX_PX, width, height):
+    shown = np.minimum(array[:2] + edges, (width, height)) - np.maximum(array[:2], 0.0)
+    if shown.min() < min(MIN_BOX_PX, *edges / 2.0, width, height):
         raise PhotoError(f"the box {text} lies outside {photograph}, or all but outside")
     return array
 
