@@ -15,7 +15,7 @@ from flax import struct
 from data_pipelines.looks import LookSettings, photograph
 from data_pipelines.occluders import OccluderSettings, occlude
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
-from dfc_jax.types import Array
+from dfc_jax.types import Array, ByValue
 
 # Which of the 68 landmarks a mirror turns each one into.
 _MIRRORED = np.concatenate(
@@ -59,8 +59,8 @@ class AugmentSettings:
     looks: LookSettings = LookSettings(degraded=0.45)
 
 
-@struct.dataclass
-class LabelledPhoto:
+@struct.dataclass(eq=False)
+class LabelledPhoto(ByValue):
     """A square of S x S pixels; a crop without augmentation is its middle `crop_px` pixels.
 
     Attributes:
@@ -76,8 +76,8 @@ class LabelledPhoto:
     points: Array
 
 
-@struct.dataclass
-class Labelled:
+@struct.dataclass(eq=False)
+class Labelled(ByValue):
     """A training crop: image (s, s, 3) in [0, 1], flow (s, s, 2) px, matchable (s, s) in {0, 1}."""
 
     image: Array

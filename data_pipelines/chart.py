@@ -13,11 +13,11 @@ from dfc_jax.morphable.core import N_JAW, PARTS, FaceModel, landmarks3d
 from dfc_jax.morphable.decimate import mirror_permutation
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.raster import interpolate, rasterize
-from dfc_jax.types import Array, Fragments
+from dfc_jax.types import Array, ByValue, Fragments
 
 
-@struct.dataclass
-class Chart:
+@struct.dataclass(eq=False)
+class Chart(ByValue):
     """The uv chart of a face model as S x S texels.
 
     Attributes:

@@ -21,7 +21,7 @@ from data_pipelines.shapes import (
     unit,
     wave,
 )
-from dfc_jax.types import Array
+from dfc_jax.types import Array, ByValue
 
 Planes = tuple[Array, ...]
 
@@ -36,8 +36,8 @@ _HAIR_COLORS = (
 )
 
 
-@struct.dataclass
-class Hair:
+@struct.dataclass(eq=False)
+class Hair(ByValue):
     """One random head of hair.
 
     Attributes:

@@ -16,7 +16,7 @@ from flax import struct
 from dfc_jax.inference.evaluate import DatasetError
 from dfc_jax.inference.export import write_npz
 from dfc_jax.raster.shade import N_SH, sh_basis
-from dfc_jax.types import Array
+from dfc_jax.types import Array, ByValue
 
 # pi times the bands of the clamped cosine over pi (Ramamoorthi and Hanrahan 2001).
 _COSINE = math.pi * np.repeat([1.0, 2.0 / 3.0, 1.0 / 4.0], [1, 3, 5])
@@ -118,8 +118,8 @@ class LightSettings:
     highlight_exponent: tuple[float, float] = (6.0, 25.0)
 
 
-@struct.dataclass
-class LightPrior:
+@struct.dataclass(eq=False)
+class LightPrior(ByValue):
     """Gaussian of lights: ``(mean (27,) + components (27, k) @ normal (k,)).reshape(9, 3)``."""
 
     mean: Array

@@ -26,7 +26,7 @@ from flax import struct
 from numpy.typing import ArrayLike
 
 from dfc_jax.morphable.core import FaceModel
-from dfc_jax.types import Array, Fragments
+from dfc_jax.types import Array, ByValue, Fragments
 
 MOUTH_PARTS = ("cavity", "teeth", "gums", "tongue")
 # iBUG: the corners of the mouth, the inner lips, both lips, and the jaw line without its ends,
@@ -50,8 +50,8 @@ _BETWEEN_TEETH = 0.12
 _TONGUE_MM, _TONGUE_TIP_MM, _TONGUE_POINTS = (15.0, 24.0, 6.0), (0.0, -4.0, -4.0), (4, 5)
 
 
-@struct.dataclass
-class Mouth:
+@struct.dataclass(eq=False)
+class Mouth(ByValue):
     """Geometry behind the lips: M_t triangles on the V vertices of the face and M_v of its own.
 
     Attributes:

@@ -18,7 +18,7 @@ from dfc_jax.inference.evaluate import DatasetError
 from dfc_jax.inference.export import written_aside
 from dfc_jax.morphable.core import N_JAW, FaceModel, shape
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
-from dfc_jax.types import Array, Camera
+from dfc_jax.types import Array, ByValue, Camera
 
 # A stored square shows this many times the longer edge of the landmark box.
 STORED_SCALE = 2.0
@@ -27,8 +27,8 @@ STORED_PX = 192
 CROP_PX = CROP_SCALE / STORED_SCALE * STORED_PX
 
 
-@dataclasses.dataclass(frozen=True)
-class PhotoSet:
+@dataclasses.dataclass(frozen=True, eq=False)
+class PhotoSet(ByValue):
     """N squares of `STORED_PX` pixels with their points and labels.
 
     Attributes:

@@ -31,7 +31,7 @@ from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation, matrix_to_ang
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.raster import interpolate, rasterize
 from dfc_jax.raster.shade import sample_texture
-from dfc_jax.types import Array, Camera, FaceParams, Fragments
+from dfc_jax.types import Array, ByValue, Camera, FaceParams, Fragments
 
 # Cells along an edge of the sheet, and every how many vertices the head gives it a depth.
 _CELLS, _EVERY = 40, 16
@@ -54,8 +54,8 @@ SETTINGS = LandmarkSettings(fit=dataclasses.replace(LandmarkSettings().fit, iden
 CHART_PX = 256
 
 
-@struct.dataclass
-class Turned:
+@struct.dataclass(eq=False)
+class Turned(ByValue):
     """A turned photograph: a square around its new landmarks, as `photos.stored_square` cuts one.
 
     Attributes:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from dfc_jax.types import Array
+from dfc_jax.types import Array, ByValue
 
 Grid = tuple[Array, Array]
 
@@ -42,8 +42,8 @@ _SMALLEST_HEAD = (0.05, 0.12)
 NEVER_FAR = 1e4
 
 
-@struct.dataclass
-class Layer:
+@struct.dataclass(eq=False)
+class Layer(ByValue):
     """Soft shapes (...), painted in the order of their leading axis.
 
     Attributes:
@@ -57,8 +57,8 @@ class Layer:
     colors: Array
 
 
-@struct.dataclass
-class Head:
+@struct.dataclass(eq=False)
+class Head(ByValue):
     """Where a head is, from its landmarks: ``pixel = matrix @ model_mm + offset``.
 
     Attributes:

@@ -12,7 +12,7 @@ from flax import struct
 
 from data_pipelines.skin_maps import SkinMaps, skin_maps
 from dfc_jax.raster.shade import sample_texture
-from dfc_jax.types import Array
+from dfc_jax.types import Array, ByValue
 
 __all__ = ["Skin", "SkinMaps", "SkinSettings", "sample_skin", "skin_maps", "texture_albedo"]
 
@@ -85,8 +85,8 @@ class SkinSettings:
     gloss: float = 1.0
 
 
-@struct.dataclass
-class Skin:
+@struct.dataclass(eq=False)
+class Skin(ByValue):
     """albedo (V, 3) RGB and gloss (V,), both in [0, 1]; hair (3,), the colour of the hair."""
 
     albedo: Array
@@ -94,8 +94,8 @@ class Skin:
     hair: Array
 
 
-@struct.dataclass
-class _Person:
+@struct.dataclass(eq=False)
+class _Person(ByValue):
     """What the layers of a face share: its tone in [0, 1], the colours (3,) of skin and hair,
     amounts () in [0, 1], white noise (V,) in [0, 1], and smooth noise (V, 3) of deviation 1."""
 

@@ -9,13 +9,13 @@ import numpy as np
 from flax import struct
 
 from dfc_jax.morphable.core import PARTS, FaceModel, landmarks3d
-from dfc_jax.types import Array
+from dfc_jax.types import Array, ByValue
 
 FAR_MM = 1e3
 
 
-@struct.dataclass
-class SkinMaps:
+@struct.dataclass(eq=False)
+class SkinMaps(ByValue):
     """Maps over the V vertices, each (V,); regions are soft memberships in [0, 1].
 
     Attributes:

@@ -47,7 +47,7 @@ from dfc_jax.morphable.core import FaceModel, landmarks3d, shape, vertex_normals
 from dfc_jax.ops.rotations import angles_to_rotvec
 from dfc_jax.raster import interpolate
 from dfc_jax.raster.shade import sh_irradiance
-from dfc_jax.types import Array, Camera, FaceParams, Fragments
+from dfc_jax.types import Array, ByValue, Camera, FaceParams, Fragments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +88,8 @@ class SyntheticSettings:
     looks: LookSettings = LookSettings()
 
 
-@struct.dataclass
-class SyntheticAssets:
+@struct.dataclass(eq=False)
+class SyntheticAssets(ByValue):
     """What the generator draws from.
 
     Attributes:
@@ -109,8 +109,8 @@ class SyntheticAssets:
     light: LightPrior | None = None
 
 
-@struct.dataclass
-class Pair:
+@struct.dataclass(eq=False)
+class Pair(ByValue):
     """A training example.
 
     Attributes:
@@ -127,8 +127,8 @@ class Pair:
     occluded: Array
 
 
-@struct.dataclass
-class Scene:
+@struct.dataclass(eq=False)
+class Scene(ByValue):
     """A face before a camera.
 
     Attributes:
@@ -312,8 +312,8 @@ def _front_key(key: Array) -> Array:
     return jax.random.fold_in(key, 0)
 
 
-@struct.dataclass
-class Picture:
+@struct.dataclass(eq=False)
+class Picture(ByValue):
     """A scene, the fragments of its face, its photograph, and what is occluded there."""
 
     scene: Scene

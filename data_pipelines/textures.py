@@ -24,7 +24,7 @@ from dfc_jax.inference.export import write_npz
 from dfc_jax.morphable.core import N_JAW, FaceModel, shape, vertex_normals
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.raster import interpolate, sh_basis
-from dfc_jax.types import Array, Camera, FaceParams
+from dfc_jax.types import Array, ByValue, Camera, FaceParams
 
 __all__ = [
     "Chart",
@@ -322,8 +322,8 @@ def extract(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class TextureBank:
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextureBank(ByValue):
     """N textures over the chart of one face model, best first.
 
     Attributes:

@@ -1,23 +1,25 @@
 """Dense 3D face alignment in JAX.
 
     aligner = dfc_jax.load()
-    faces = aligner(image)
+    faces = aligner(dfc_jax.read_photo("me.jpg"))
 
-`load` and `Aligner` are imported when first used, so that ``import dfc_jax`` is light.
+All but the version is imported when first used, so that ``import dfc_jax`` is light.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner, Face, load
+    from dfc_jax.inference.photo import read_photo
 
 __version__ = "0.1.0"
-__all__ = ["Aligner", "Face", "__version__", "load"]
+__all__ = ["Aligner", "Face", "__version__", "load", "read_photo"]
+
+_HOMES = {"Aligner": "align", "Face": "align", "load": "align", "read_photo": "photo"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Aligner", "Face", "load"):
-        from dfc_jax.inference import align
-
-        return getattr(align, name)
+    if name in _HOMES:
+        return getattr(import_module(f"dfc_jax.inference.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

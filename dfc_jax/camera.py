@@ -5,7 +5,7 @@ import numpy as np
 from flax import struct
 
 from dfc_jax.ops.rotations import head_rotation
-from dfc_jax.types import Array, Camera, FaceParams
+from dfc_jax.types import Array, ByValue, Camera, FaceParams
 
 MIN_DEPTH_MM = 1.0
 
@@ -48,8 +48,8 @@ def crop_camera(params: FaceParams, size: int) -> Camera:
     )
 
 
-@struct.dataclass
-class Crop:
+@struct.dataclass(eq=False)
+class Crop(ByValue):
     """A square of a photograph, resampled to size x size pixels (NumPy).
 
     Attributes:

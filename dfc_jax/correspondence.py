@@ -12,7 +12,15 @@ from dfc_jax.morphable.core import PARTS, FaceModel, landmarks3d, surface_positi
 from dfc_jax.ops.sampling import pixel_grid
 from dfc_jax.raster import rasterize
 from dfc_jax.raster.render import render
-from dfc_jax.types import Array, Camera, Correspondences, FaceParams, Fragments, SurfacePoints
+from dfc_jax.types import (
+    Array,
+    ByValue,
+    Camera,
+    Correspondences,
+    FaceParams,
+    Fragments,
+    SurfacePoints,
+)
 
 TEMPLATE_DISTANCE_MM = 1000.0
 # Under the thickness of a lid, so that an eyeball behind one counts as hidden.
@@ -35,8 +43,8 @@ _IRIS_COLOR = (0.12, 0.10, 0.08)
 _IRIS_RADIUS_MM = 6.0
 
 
-@struct.dataclass
-class Template:
+@struct.dataclass(eq=False)
+class Template(ByValue):
     """The frontal mean face, rendered once; what every photograph is matched to.
 
     Attributes:

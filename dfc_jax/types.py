@@ -25,25 +25,51 @@ Shape names: V vertices, T triangles, K identity directions, E expression shapes
 N points or correspondences, B batch.
 """
 
-from typing import Literal, TypeAlias
+import dataclasses
+from typing import Any, Literal, TypeAlias
 
 import jax
+import numpy as np
 from flax import struct
 
 Array: TypeAlias = jax.Array
 Projection = Literal["perspective", "orthographic"]
 
 
-@struct.dataclass
-class Mesh:
+class ByValue:
+    """Base of the dataclasses that hold arrays: equal are those with equal values in all fields.
+
+    They are made with ``eq=False``: the ``==`` that a dataclass would get of its own asks for the
+    truth of an array, and raises.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        names = [field.name for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        return all(_alike(getattr(self, name), getattr(other, name)) for name in names)
+
+    # What compares by values that can change has no hash, as arrays have none.
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    structures: list[Any] = [jax.tree.structure(value) for value in (one, other)]
+    if structures[0] != structures[1]:
+        return False
+    return all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+
+
+@struct.dataclass(eq=False)
+class Mesh(ByValue):
     """Vertices (V, 3) and triangles (T, 3) int32, counter-clockwise seen from outside."""
 
     vertices: Array
     triangles: Array
 
 
-@struct.dataclass
-class Camera:
+@struct.dataclass(eq=False)
+class Camera(ByValue):
     """Intrinsics of a pinhole or scaled-orthographic camera, in pixels of one image.
 
     Attributes:
@@ -58,8 +84,8 @@ class Camera:
     projection: Projection = struct.field(pytree_node=False, default="perspective")
 
 
-@struct.dataclass
-class Fragments:
+@struct.dataclass(eq=False)
+class Fragments(ByValue):
     """What each pixel sees; the output of the rasterizer, without gradients.
 
     Attributes:
@@ -73,16 +99,16 @@ class Fragments:
     bary_coords: Array
 
 
-@struct.dataclass
-class SurfacePoints:
+@struct.dataclass(eq=False)
+class SurfacePoints(ByValue):
     """N points on a mesh: triangle (N,) int32 and barycentric coordinates (N, 3)."""
 
     triangle: Array
     barycentric: Array
 
 
-@struct.dataclass
-class Correspondences:
+@struct.dataclass(eq=False)
+class Correspondences(ByValue):
     """N 2D-3D correspondences, padded to a fixed N; a weight of 0 marks an unused entry.
 
     Attributes:
@@ -96,8 +122,8 @@ class Correspondences:
     weight: Array
 
 
-@struct.dataclass
-class FaceParams:
+@struct.dataclass(eq=False)
+class FaceParams(ByValue):
     """Everything that the fitter estimates for one face (leading axes are batches).
 
     Attributes:

@@ -43,6 +43,7 @@ from dfc_jax.inference.photo import PhotoError, crop_photo
 from dfc_jax.morphable.core import N_JAW, landmarks3d
 from dfc_jax.nets.weights import WeightsError
 from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
+from dfc_jax.types import ByValue
 from experiments.pretrain import VALIDATION_SEED
 
 SEED = 0
@@ -60,8 +61,8 @@ EXPECTED = (DatasetError, ExportError, PhotoError, WeightsError)
 progress = partial(tqdm, unit="face", disable=None)
 
 
-@dataclasses.dataclass(frozen=True)
-class View:
+@dataclasses.dataclass(frozen=True, eq=False)
+class View(ByValue):
     """A picture of one face: image (H, W, 3) uint8, true points (68, 2) and which of them count,
     and the landmark box that the aligner is given."""
 

@@ -1,16 +1,20 @@
 """The whole road from a weight file to faces, with an untrained network."""
 
 import dataclasses
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 from faces import ASTRONAUT, mean_aligner
+from PIL import Image
 
 import dfc_jax
+from dfc_jax import cli
 from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import make_template, template_landmarks
-from dfc_jax.inference import align, solve
+from dfc_jax.inference import MAX_RECROPS, align, solve
 from dfc_jax.inference.photo import PhotoError, read_photo
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets import variants, weights
@@ -190,6 +194,51 @@ def test_little_matchable_is_uncertain():
 def test_impossible_boxes_are_refused(box):
     with pytest.raises(PhotoError, match="the box"):
         mean_aligner()(np.zeros((64, 64, 3), np.uint8), boxes=[box])
+
+
+@pytest.mark.parametrize("given", [str(ASTRONAUT), ASTRONAUT, Image.open(ASTRONAUT)])
+def test_a_photograph_may_be_a_path_or_a_picture_of_pillow(given):
+    box = (160, 80, 140, 150)
+    assert mean_aligner()(given, boxes=[box]) == mean_aligner()(read_photo(ASTRONAUT), boxes=[box])
+
+
+@pytest.mark.parametrize("given", [None, np.zeros((2, 64, 64, 3), np.uint8), "no.jpg"])
+def test_what_is_no_photograph_is_refused_before_anything_is_looked_for(given):
+    with pytest.raises(PhotoError):
+        mean_aligner(lambda image: pytest.fail("it was looked at"))(given)
+
+
+def test_results_are_compared_by_value():
+    image = np.zeros((300, 200, 3), np.uint8)
+    (face,), (same,) = mean_aligner()(image), mean_aligner()(image)
+    assert face == same
+    assert face.crop == same.crop
+    (other,) = mean_aligner()(image[:200])
+    assert face != other
+    assert face.crop != other.crop
+    assert face != dataclasses.replace(face, expression=face.expression | {"jawOpen": 0.5})
+    assert face != "face"
+    assert [other, face].index(same) == 1
+
+
+@pytest.mark.parametrize("recrop", [7, -1, 4, 1.5, 1.0, True, "2", None])
+def test_a_number_of_crops_out_of_range_is_refused(recrop):
+    with pytest.raises(align.OptionError, match=r"recrop needs a whole number from 0 to 3; got "):
+        dfc_jax.load(recrop=recrop)
+
+
+def test_the_command_and_load_allow_the_same_numbers_of_crops(weight_file):
+    for recrop in (0, MAX_RECROPS, np.int64(2)):
+        assert dfc_jax.load(weights=weight_file, recrop=recrop).recrop == recrop
+        arguments = ["align", "a.png", "--out", "o", "--recrop", str(recrop)]
+        assert cli._parser().parse_args(arguments).recrop == recrop
+
+
+def test_reading_photographs_is_public_and_import_stays_light():
+    assert dfc_jax.read_photo is read_photo
+    assert set(dfc_jax.__all__) <= {*dir(dfc_jax), *dfc_jax._HOMES}
+    program = "import sys, dfc_jax; assert not {'jax', 'cv2', 'PIL', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_landmarks_of_flow_mesh_and_blend():

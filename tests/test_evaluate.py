@@ -1,5 +1,8 @@
 """The evaluation's numbers follow their definitions, and broken data is named."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -108,6 +111,36 @@ def test_broken_annotations_are_left_out_each_with_a_sentence_that_names_it(tmp_
     (tmp_path / "d.pts").unlink()
     with pytest.raises(DatasetError, match=r"none of 3 annotations can be used; .*a\.pts"):
         evaluate.read_usable(tmp_path)
+
+
+READ_ALL = """
+import sys
+from dfc_jax.inference.evaluate import DatasetError, read_pts
+for path in sys.argv[1:]:
+    try:
+        read_pts(path)
+    except DatasetError as error:
+        print(error)
+"""
+
+
+def test_long_files_without_points_are_answered_at_once(tmp_path):
+    repeated = ["\n", " ", "version\n", "version :\n", "#\n", "/", "{", "{}"]
+    paths = [tmp_path / f"{number}.pts" for number in range(len(repeated))]
+    for path, text in zip(paths, repeated, strict=True):
+        path.write_text(text * (200_000 // len(text)))
+    # Not in this process: a regular expression that hangs cannot be interrupted.
+    command = [sys.executable, "-c", READ_ALL, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.count(".pts: a .pts file needs 68 points") == len(repeated)
+
+
+def test_a_file_too_large_to_hold_points_is_refused_unread(tmp_path, monkeypatch):
+    path = tmp_path / "large.pts"
+    path.write_text(ROWS + " " * 1_000_000)
+    monkeypatch.setattr(type(path), "read_text", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(DatasetError, match=r"large\.pts: more than a megabyte"):
+        read_pts(path)
 
 
 def test_scores_of_a_known_shift():

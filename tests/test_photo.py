@@ -1,13 +1,17 @@
 """Every kind of photograph is read upright as RGB, or refused in one sentence; crops are exact."""
 
+import pathlib
+import tracemalloc
+
 import cv2
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from dfc_jax.camera import Crop, apply_affine
 from dfc_jax.inference import photo
-from dfc_jax.inference.photo import PhotoError, as_uint8, crop_photo, read_photo
+from dfc_jax.inference.photo import PhotoError, as_photo, as_uint8, crop_photo, read_photo
 
 
 def quadrants(height: int = 32, width: int = 48) -> np.ndarray:
@@ -33,16 +37,33 @@ def test_reads_formats(tmp_path, suffix):
     assert np.abs(image[middle].astype(int) - quadrants()[middle]).max() <= tolerance
 
 
-def test_applies_exif_rotation(tmp_path):
+# What a camera stores, by the EXIF orientation that asks to turn it back.
+STORED = {
+    1: lambda upright: upright,
+    2: np.fliplr,
+    3: lambda upright: np.rot90(upright, 2),
+    4: np.flipud,
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: np.rot90(upright, 1),
+    7: lambda upright: np.rot90(upright, 2).swapaxes(0, 1),
+    8: lambda upright: np.rot90(upright, -1),
+}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_applies_exif_rotation(tmp_path, monkeypatch, orientation, suffix):
+    monkeypatch.setattr(photo, "_STRIP_PIXELS", 5 * 48)  # more than one strip
     upright = quadrants()
-    stored = Image.fromarray(np.rot90(upright, 1).copy())
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise for viewing
-    path = tmp_path / "turned.jpg"
-    stored.save(path, exif=exif, quality=95, subsampling=0)
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{suffix}"
+    stored.save(path, exif=exif, **({"quality": 95, "subsampling": 0} if suffix == "jpg" else {}))
     image = read_photo(path)
     assert image.shape == upright.shape
-    assert np.abs(image[4:12, 4:20].astype(int) - upright[4:12, 4:20]).max() <= 12
+    assert image.flags.c_contiguous
+    assert np.abs(image.astype(int) - upright).max() <= (12 if suffix == "jpg" else 0)
 
 
 def test_grey_becomes_rgb(tmp_path):
@@ -135,14 +156,92 @@ def test_more_than_pillow_allows_is_refused(tmp_path, monkeypatch):
         read_photo(path)
 
 
-def test_as_uint8_accepts_images_only():
+def spellings() -> dict[str, tuple[object, np.ndarray]]:
+    """What a user may call a photograph, and the picture that it is."""
+    image = quadrants()
+    grey = np.repeat(image[..., :1], 3, axis=-1)
+    clear = np.concatenate([image, np.full((32, 48, 1), 255, np.uint8)], axis=-1)
+    clear[16:, ..., 3] = 0
+    over_white = image.copy()
+    over_white[16:] = 255
+    return {
+        "uint8": (image, image),
+        "float32": (image.astype(np.float32) / 255.0, image),
+        "jax": (jnp.asarray(image), image),
+        "(H, W)": (image[..., 0], grey),
+        "(H, W, 1)": (image[..., :1], grey),
+        "RGBA": (clear, over_white),
+        "RGBA of floats": (clear / 255.0, over_white),
+        "uint16": (image.astype(np.uint16) * 257, image),
+        "uint16 grey": ((image[..., 0].astype(">u2") * 257), grey),
+        "list": (image.tolist(), image),
+        "list of floats": ((image / 255.0).tolist(), image),
+        "Pillow": (Image.fromarray(image), image),
+        "Pillow with a palette": (Image.fromarray(image).quantize(8), image),
+        "Pillow RGBA": (Image.fromarray(clear), over_white),
+    }
+
+
+@pytest.mark.parametrize("name", spellings())
+def test_a_photograph_may_be_given_as(name):
+    given, wanted = spellings()[name]
+    image = as_photo(given)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, wanted)
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_a_photograph_may_be_given_as_its_path(tmp_path, kind):
+    path = tmp_path / "photo.png"
+    Image.fromarray(quadrants()).save(path)
+    np.testing.assert_array_equal(as_photo(kind(path)), quadrants())
+    with pytest.raises(PhotoError, match=r"no\.png: there is no such file"):
+        as_photo(kind(tmp_path / "no.png"))
+
+
+def test_an_array_of_the_right_kind_is_not_copied():
     image = quadrants()
     assert as_uint8(image) is image
-    assert np.array_equal(as_uint8(image.astype(np.float32) / 255.0), image)
-    assert as_uint8(image[..., 0]).shape == image.shape
-    for wrong in (np.zeros((4, 4, 4), np.uint8), np.full((4, 4, 3), 255.0), np.zeros((4, 4), int)):
-        with pytest.raises(PhotoError):
-            as_uint8(wrong)
+
+
+def test_floats_are_reduced_without_copies_of_the_whole():
+    image = np.ones((1500, 1500, 3))
+    tracemalloc.start()
+    assert as_uint8(image).min() == 255
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < image.nbytes / 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, "None, which cv2.imread returns"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"one photograph per call.*\(2, 4, 4, 3\)"),
+        ([np.zeros((4, 4, 3), np.uint8)] * 2, "one photograph per call"),
+        (np.zeros((3, 32, 32), np.uint8), r"got \(3, 32, 32\)"),
+        (np.zeros((4, 4, 2), np.uint8), r"got \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"got \(0, 4, 3\)"),
+        (np.zeros(12, np.uint8), r"got \(12,\)"),
+        (7, r"got \(\)"),
+        (np.zeros((4, 4, 3), bool), "got bool"),
+        (np.zeros((4, 4, 3), int), "got int64"),
+        (np.zeros((4, 4, 3), complex), "got complex128"),
+        ([[[300, 0, 0]]], "got int64"),
+        (np.full((4, 4, 3), 255.0), "got 255 to 255"),
+        (np.full((4, 4, 3), np.nan), "got nan to nan"),
+        (np.full((4, 4, 3), -0.5), "got -0.5 to -0.5"),
+        ([[1, 2], [3]], "got a list that cannot be made one"),
+        ([["a", "b"]], "got a list"),
+        ({"image": 1}, "got a dict"),
+        (b"me.jpg", "got a bytes"),
+        (object(), "got a object"),
+    ],
+)
+def test_what_is_no_photograph_is_refused_in_a_sentence_that_says_what_was_given(given, words):
+    with pytest.raises(PhotoError, match=words) as caught:
+        as_photo(given)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("roll", [0.0, -33.0, 180.0])

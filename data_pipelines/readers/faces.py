@@ -13,6 +13,7 @@ from data_pipelines.photos import stored_square
 from dfc_jax.camera import apply_affine
 from dfc_jax.inference.evaluate import DatasetError, Example
 from dfc_jax.inference.photo import PhotoError, crop_photo
+from dfc_jax.types import ByValue
 
 # What one bad file of a set may raise.
 UNUSABLE = (DatasetError, PhotoError)
@@ -22,8 +23,8 @@ Jaw = Literal["contour", "surface"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Parameters:
+@dataclass(frozen=True, eq=False)
+class Parameters(ByValue):
     """The fitted Basel model that 300W-LP and AFLW2000-3D give with a photograph, as stored.
 
     Attributes:
@@ -39,7 +40,7 @@ class Parameters:
     expression: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face(Example):
     """One annotated face; what it has beyond an `Example`:
 
@@ -96,8 +97,8 @@ class FaceSet(Sequence[Face], Generic[T]):
         return self._read(self._keys[index])
 
 
-@dataclass(frozen=True)
-class Square:
+@dataclass(frozen=True, eq=False)
+class Square(ByValue):
     """A face cut out as `data_pipelines.photos` stores it.
 
     Attributes:

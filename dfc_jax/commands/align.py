@@ -57,7 +57,8 @@ def add(commands: Any) -> None:
         type=box,
         action="append",
         metavar="X,Y,W,H",
-        help="landmark box in photo pixels instead of a detector; may be repeated",
+        help="landmark box in photo pixels instead of a detector; may be repeated, and may leave "
+        "the picture (its longer edge from 4 pixels to 4 times the picture's)",
     )
     add_network(parser)
     parser.set_defaults(run=run)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import dfc_jax
 from dfc_jax.files import escaped, require_weights
+from dfc_jax.inference import MAX_RECROPS
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
@@ -122,7 +123,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     add_face_model(parser)
     parser.add_argument(
         "--recrop",
-        type=whole(0, 3),
+        type=whole(0, MAX_RECROPS),
         default=1,
         metavar="N",
         help="how often to crop again, at most, around a face that is tilted or off centre (1)",

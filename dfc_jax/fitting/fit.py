@@ -27,7 +27,7 @@ from dfc_jax.fitting.residuals import (
 )
 from dfc_jax.morphable.core import FaceModel, surface_basis
 from dfc_jax.ops.rotations import FRONTAL, matrix_to_rotvec
-from dfc_jax.types import Array, Correspondences, FaceParams
+from dfc_jax.types import Array, ByValue, Correspondences, FaceParams
 
 # Identity directions that one photograph can tell.
 N_IDENTITY = 50
@@ -84,8 +84,8 @@ PAPER = FitSettings(identity_weight=2.5e-5, expression_weight=1000.0, noise_scal
 LANDMARKS = FitSettings(min_noise_px=0.5, outlier_scale=20.0, rounds=5, steps=2)
 
 
-@struct.dataclass
-class FitResult:
+@struct.dataclass(eq=False)
+class FitResult(ByValue):
     """A fitted face.
 
     Attributes:

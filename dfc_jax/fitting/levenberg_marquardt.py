@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.scipy.linalg import cho_factor, cho_solve
 
-from dfc_jax.types import Array
+from dfc_jax.types import Array, ByValue
 
 # How often one step solves again after stopping variables at their bounds.
 _ACTIVE_SET_PASSES = 3
@@ -43,8 +43,8 @@ class Status(enum.IntEnum):
     NON_FINITE = 5
 
 
-@struct.dataclass
-class LMHistory:
+@struct.dataclass(eq=False)
+class LMHistory(ByValue):
     """One entry for the start and one after each of S = `max_steps`; padded with the last.
 
     Attributes:
@@ -59,8 +59,8 @@ class LMHistory:
     gain_ratio: Array
 
 
-@struct.dataclass
-class LMResult:
+@struct.dataclass(eq=False)
+class LMResult(ByValue):
     """Result of `levenberg_marquardt`.
 
     Attributes:
@@ -78,8 +78,8 @@ class LMResult:
     history: LMHistory
 
 
-@struct.dataclass
-class _State:
+@struct.dataclass(eq=False)
+class _State(ByValue):
     x: Array
     residual: Array
     cost: Array

@@ -18,14 +18,14 @@ from flax import struct
 
 from dfc_jax.camera import project, project_jacobian, to_camera
 from dfc_jax.ops.rotations import head_rotation
-from dfc_jax.types import Array, Camera, FaceParams
+from dfc_jax.types import Array, ByValue, Camera, FaceParams
 
 N_POSE = 7
 _OFFSET_UNIT_PX = 100.0
 
 
-@struct.dataclass
-class FitProblem:
+@struct.dataclass(eq=False)
+class FitProblem(ByValue):
     """One face to fit: N observed points and C = K + E shape coefficients.
 
     Attributes:

@@ -1,0 +1,3 @@
+"""From photographs to fitted faces. This module itself is light."""
+
+MAX_RECROPS = 3

@@ -10,25 +10,29 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 import dfc_jax
 from dfc_jax.cache import compiled_programs
 from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import flow_landmarks, make_template, template_landmarks
+from dfc_jax.inference import MAX_RECROPS
+from dfc_jax.inference.boxes import checked_boxes, has_possible_size
 from dfc_jax.inference.detect import Detection, Detector, make_detector
-from dfc_jax.inference.photo import PhotoError, as_uint8, crop_photo
+from dfc_jax.inference.photo import as_photo, crop_photo
 from dfc_jax.inference.solve import Solver, make_solver
 from dfc_jax.morphable.core import N_JAW, FaceModel
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets.weights import WeightsError, resolve
 from dfc_jax.nets.weights import load as load_weights
 from dfc_jax.ops.rotations import matrix_to_angles
-from dfc_jax.types import Array
+from dfc_jax.types import Array, ByValue
 
 DEFAULT_WEIGHTS = "lite"
 # Smaller photographs show no face that could be aligned.
@@ -49,8 +53,12 @@ ALIKE_SHIFT, ALIKE_ROLL_DEG, ALIKE_ZOOM = 0.08, 10.0, 1.15
 MIN_SUPPORT, MESH_SUPPORT = 1.0, 40.0
 
 
-@dataclass(frozen=True)
-class Face:
+class OptionError(ValueError):
+    """An option of `load` has no such value; the message is one sentence with those it has."""
+
+
+@dataclass(frozen=True, eq=False)
+class Face(ByValue):
     """One aligned face, in NumPy. Photo pixels are (x, y), integers at pixel centres.
 
     A camera-space point (X, Y, Z) mm is seen at ``focal_px * (X, Y) / Z + principal_point``.
@@ -128,20 +136,24 @@ class Aligner:
         self.recrop = recrop
 
     def __call__(
-        self, image: np.ndarray, boxes: Sequence[Sequence[float] | np.ndarray] | None = None
+        self,
+        image: ArrayLike | str | os.PathLike[str],
+        boxes: Sequence[Sequence[float] | np.ndarray] | np.ndarray | None = None,
     ) -> list[Face]:
         """The faces of a photograph, largest first (in the order of `boxes`, if given).
 
         Args:
-          image: (H, W, 3) RGB, uint8 or float in [0, 1].
-          boxes: landmark boxes (x, y, width, height) in photo pixels, instead of a detector.
+          image: (H, W, 3) RGB, uint8 or float in [0, 1]; or anything else that `as_photo` takes:
+            the path of a file, 16 bits, grey, transparency, a picture of Pillow.
+          boxes: landmark boxes (x, y, width, height) in photo pixels, instead of a detector. They
+            may leave the photograph; their longer edge measures from 4 pixels to 4 times its own.
 
         Raises:
-          PhotoError: not an image, or a box without area or outside the photograph.
+          PhotoError: not an image, a box of another size, or outside the photograph.
         """
-        image = as_uint8(image)
+        image = as_photo(image)
         if boxes is not None:
-            found = [Detection(_checked_box(box, image), 1.0, "given") for box in boxes]
+            found = [Detection(box, 1.0, "given") for box in checked_boxes(boxes, image)]
         if min(image.shape[:2]) < MIN_PHOTO_EDGE:
             return []
         if boxes is None:
@@ -192,6 +204,8 @@ class Aligner:
         return face
 
     def _solve(self, image: np.ndarray, detection: Detection, crop: Crop) -> Face | None:
+        if not has_possible_size(crop, image):
+            return None
         solution: Any = jax.tree.map(np.asarray, self.solver(crop_photo(image, crop)))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution)):
             return None
@@ -220,18 +234,6 @@ def stands_alike(crop: Crop, other: Crop) -> bool:
     turned = abs((crop.roll_deg - other.roll_deg + 180.0) % 360.0 - 180.0)
     zoom = abs(np.log(crop.side_px / other.side_px))
     return bool(apart <= ALIKE_SHIFT and turned <= ALIKE_ROLL_DEG and zoom <= np.log(ALIKE_ZOOM))
-
-
-def _checked_box(box: Sequence[float] | np.ndarray, image: np.ndarray) -> np.ndarray:
-    array = np.asarray(box, np.float64)
-    height, width = image.shape[:2]
-    text = ",".join(f"{value:g}" for value in array.ravel())
-    if array.shape != (4,) or not np.isfinite(array).all() or (array[2:] <= 0).any():
-        raise PhotoError(f"the box {text} needs x, y and positive width, height")
-    x, y, w, h = array
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        raise PhotoError(f"the box {text} lies outside the photograph of {width} x {height} pixels")
-    return array
 
 
 def _face(solution: Any, detection: Detection, crop: Crop, names: Sequence[str]) -> Face:
@@ -301,16 +303,20 @@ def load(
         or any `Detector`.
       detector_model: the ONNX file of YuNet.
       face_model: a face model file instead of the embedded one.
-      recrop: how often, at most, the crop is made anew, upright around the face found in the last
-        one, when the face does not stand there in place, size and tilt as it should; and unless
-        it is 0, a fit that leaves doubts is tried with the picture turned by each quarter.
+      recrop: how often, at most (0 to `MAX_RECROPS`), the crop is made anew, upright around the
+        face found in the last one, when the face does not stand there in place, size and tilt as
+        it should; and unless it is 0, a fit that leaves doubts is tried with the picture turned by
+        each quarter.
       flip_test: also look at each crop's mirror image, and average: better, for twice the time
         in the network.
 
     Raises:
-      DetectorError, FaceModelError, WeightsError: something is missing or broken; all are
-        ValueErrors of one sentence that names the file and the remedy.
+      DetectorError, FaceModelError, OptionError, WeightsError: something is missing, broken or
+        out of range; all are ValueErrors of one sentence that names the file and the remedy.
     """
+    whole = isinstance(recrop, Integral) and not isinstance(recrop, bool)
+    if not whole or not 0 <= recrop <= MAX_RECROPS:
+        raise OptionError(f"recrop needs a whole number from 0 to {MAX_RECROPS}; got {recrop!r}")
     found = make_detector(detector, detector_model) if isinstance(detector, str) else detector
     path = resolve(DEFAULT_WEIGHTS if weights is None else weights)
     with compiled_programs():

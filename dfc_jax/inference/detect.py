@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from dfc_jax.camera import CROP_LIFT, CROP_SCALE
+from dfc_jax.types import ByValue
 
 # Longest edge of the copy on which the detectors work.
 WORKING_EDGE = 640
@@ -21,8 +22,8 @@ class DetectorError(ValueError):
     """A detector cannot be made; the message is one sentence with the remedy."""
 
 
-@dataclass(frozen=True)
-class Detection:
+@dataclass(frozen=True, eq=False)
+class Detection(ByValue):
     """One face: the box (x, y, width, height) in photo pixels as its detector draws it.
 
     Attributes:

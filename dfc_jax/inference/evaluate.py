@@ -1,7 +1,6 @@
 """Landmark evaluation on photographs with 68 annotated points (the iBUG layout of 300W)."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,15 @@ import numpy as np
 from dfc_jax.camera import box_of_points
 from dfc_jax.inference.detect import Detection, Detector
 from dfc_jax.inference.photo import read_photo
+from dfc_jax.types import ByValue
 
 N_POINTS = 68
 INNER = slice(17, 68)
 FAILURE_PERCENT = 8.0
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
-_COMMENT = re.compile(r"(#|//).*")
-_HEADER = re.compile(r"^\s*(version|n_points)\s*:.*$", re.IGNORECASE | re.MULTILINE)
+MAX_PTS_BYTES = 1_000_000  # 68 points take a few kilobytes
+_COMMENTS = ("#", "//")
+_HEADERS = ("version", "n_points")
 _MIRROR = "_mirror"
 
 
@@ -37,16 +38,10 @@ def read_pts(path: str | os.PathLike[str]) -> np.ndarray:
       DatasetError: the file is missing or does not hold 68 finite points.
     """
     path = Path(path)
+    text = _text(path)
     try:
-        text = _COMMENT.sub("", path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as a .pts file; check the path") from error
-    try:
-        if "{" in text:
-            body = text[text.index("{") + 1 : text.index("}")]
-        else:
-            body = _HEADER.sub("", text)
-        points = np.array(body.split(), np.float64).reshape(N_POINTS, 2)
+        numbers = _body(text).split()
+        points = np.array(numbers[: 2 * N_POINTS + 1], np.float64).reshape(N_POINTS, 2)
     except ValueError as error:
         raise DatasetError(f"{path}: a .pts file needs {N_POINTS} points (x y), no more") from error
     if not np.isfinite(points).all():
@@ -54,8 +49,39 @@ def read_pts(path: str | os.PathLike[str]) -> np.ndarray:
     return points - 1.0
 
 
-@dataclass(frozen=True)
-class Example:
+def _text(path: Path) -> str:
+    try:
+        if not path.is_file():
+            raise FileNotFoundError
+        if path.stat().st_size > MAX_PTS_BYTES:
+            raise DatasetError(f"{path}: more than a megabyte, which is no .pts file")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read as a .pts file; check the path") from error
+
+
+def _body(text: str) -> str:
+    """What stands in the braces, or without braces, below the headers; without comments.
+
+    Raises:
+      ValueError: a brace is not closed.
+    """
+    lines = text.split("\n")
+    for mark in _COMMENTS:
+        lines = [line.partition(mark)[0] for line in lines]
+    text = "\n".join(lines)
+    if "{" in text:
+        return text[text.index("{") + 1 : text.index("}")]
+    return "\n".join(line for line in lines if not _is_header(line))
+
+
+def _is_header(line: str) -> bool:
+    name, colon, _ = line.partition(":")
+    return bool(colon) and name.strip().lower() in _HEADERS
+
+
+@dataclass(frozen=True, eq=False)
+class Example(ByValue):
     """One annotated photograph: its file and the 68 points (68, 2) in photo pixels."""
 
     photo: Path

@@ -29,11 +29,11 @@ from dfc_jax.nets.variants import (
     matchability,
 )
 from dfc_jax.ops.rotations import head_rotation
-from dfc_jax.types import Array, Correspondences, FaceParams, SurfacePoints
+from dfc_jax.types import Array, ByValue, Correspondences, FaceParams, SurfacePoints
 
 
-@struct.dataclass
-class Solution:
+@struct.dataclass(eq=False)
+class Solution(ByValue):
     """What the compiled program finds in one crop of S x S pixels.
 
     Attributes:

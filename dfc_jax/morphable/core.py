@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dfc_jax.types import Array, SurfacePoints
+from dfc_jax.types import Array, ByValue, SurfacePoints
 
 PARTS = ("skin", "brows", "eyes", "lips", "nose", "ears", "neck")
 N_LANDMARKS = 68
 N_JAW = 17
 
 
-@struct.dataclass
-class FaceModel:
+@struct.dataclass(eq=False)
+class FaceModel(ByValue):
     """A linear face model in millimetres; see `dfc_jax.types` for the frame and shape names.
 
     Attributes:

@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dfc_jax.nets.decoder import LiteDecoder, PaperDecoder, beside
 from dfc_jax.nets.encoder import LiteEncoder, PaperEncoder
-from dfc_jax.types import Array
+from dfc_jax.types import Array, ByValue
 
 Variables = dict[str, Any]
 
@@ -89,8 +89,8 @@ SPECS: dict[str, NetSpec] = {
 }
 
 
-@struct.dataclass
-class Outputs:
+@struct.dataclass(eq=False)
+class Outputs(ByValue):
     """What a network says about each pixel of the source.
 
     Attributes:

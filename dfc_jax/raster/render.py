@@ -11,11 +11,11 @@ from dfc_jax.morphable.core import vertex_normals
 from dfc_jax.raster.interpolate import barycentrics, interpolate
 from dfc_jax.raster.rasterize import rasterize
 from dfc_jax.raster.shade import sample_texture, shade
-from dfc_jax.types import Array, Camera, Fragments
+from dfc_jax.types import Array, ByValue, Camera, Fragments
 
 
-@struct.dataclass
-class RenderOutput:
+@struct.dataclass(eq=False)
+class RenderOutput(ByValue):
     """What the camera sees; every image is 0 on the background.
 
     Attributes:

@@ -9,13 +9,13 @@ from flax import struct
 from jax.sharding import Mesh
 
 from dfc_jax.training.sharding import replicated
-from dfc_jax.types import Array
+from dfc_jax.types import Array, ByValue
 
 Variables = dict[str, Any]
 
 
-@struct.dataclass
-class TrainState:
+@struct.dataclass(eq=False)
+class TrainState(ByValue):
     """State of a run after `step` steps.
 
     Attributes:
