@@ -88,7 +88,6 @@ def run(arguments: argparse.Namespace) -> int:
     if len(absent) == len(photos):
         return EXIT_USAGE
 
-    from dfc_jax.cache import compiled_programs
     from dfc_jax.inference.results import Results, output_names, overwritten
 
     # Named with all photographs, so that a name does not depend on which of them can be read.
@@ -96,9 +95,12 @@ def run(arguments: argparse.Namespace) -> int:
     for photo in overwritten(arguments.out, photos, names.values()):
         raise UsageError(f"{photo}: a result would overwrite this photograph; give another --out")
     wanted = {photo: name for photo, name in names.items() if photo not in absent}
+    with made_folder(arguments.out):
+        aligner = load_aligner(arguments)
+
+    from dfc_jax.cache import compiled_programs
+
     with compiled_programs():
-        with made_folder(arguments.out):
-            aligner = load_aligner(arguments)
         results = Results(arguments.out, aligner, arguments.outputs, arguments.obj_space)
         return _align_all(wanted, len(absent), aligner, results, arguments.box)
 
