@@ -1,7 +1,13 @@
 """The whole road from a weight file to faces, with an untrained network."""
 
 import dataclasses
+import multiprocessing
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -11,6 +17,7 @@ import dfc_jax
 from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import make_template, template_landmarks
 from dfc_jax.inference import align, solve
+from dfc_jax.inference.detect import WholeImage
 from dfc_jax.inference.photo import PhotoError, read_photo
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets import variants, weights
@@ -40,6 +47,112 @@ def test_load_aligns_photographs_of_any_size_with_one_program(weight_file):
         assert np.abs(projected - face.landmarks).max() < 0.05 / face.crop.scale
     assert solve.solve_crop._cache_size() == programs + 1
     assert aligner.versions["weights"].startswith("untrained-")
+
+
+def same(one: list[align.Face], other: list[align.Face]) -> bool:
+    """Whether all that was found is equal, bit for bit."""
+    leaves = [
+        jax.tree.leaves([dataclasses.asdict(face) for face in faces]) for faces in (one, other)
+    ]
+    return len(leaves[0]) == len(leaves[1]) and all(map(np.array_equal, *leaves))
+
+
+@pytest.fixture(scope="module")
+def aligner(weight_file):
+    return dfc_jax.load(weights=weight_file)
+
+
+def test_eight_threads_get_the_faces_that_one_gets(aligner):
+    portrait = read_photo(ASTRONAUT)
+    pictures = [cv2.resize(portrait, (edge, edge)) for edge in (512, 400, 320, 250)]
+    wanted = [aligner(picture) for picture in pictures]
+    assert all(wanted)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(aligner, pictures * 8))
+    assert all(map(same, found, wanted * 8))
+
+
+def test_an_aligner_works_in_spawned_workers(aligner):
+    portrait = read_photo(ASTRONAUT)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        (found,) = pool.map(aligner, [portrait])
+    assert same(found, aligner(portrait))
+
+
+def test_a_pickled_aligner_keeps_its_options_and_finds_its_files_from_anywhere(
+    weight_file, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(weight_file.parent)
+    aligner = dfc_jax.load(weight_file.name, detector="none", recrop=3, flip_test=True)
+    monkeypatch.chdir(tmp_path)
+    again = pickle.loads(pickle.dumps(aligner))
+    assert isinstance(again.detector, WholeImage)
+    assert again.versions == aligner.versions
+    assert again.recrop == 3
+    assert again.source == aligner.source
+    assert again.source.flip_test
+
+
+def test_an_aligner_made_by_hand_says_that_it_cannot_be_pickled():
+    with pytest.raises(pickle.PicklingError, match=r"dfc_jax\.load"):
+        pickle.dumps(mean_aligner())
+
+
+AFTER_FORK = """
+import multiprocessing, sys
+import numpy as np
+import dfc_jax
+
+def use(make, answers):
+    try:
+        make()
+        answers.put("worked")
+    except ValueError as error:
+        answers.put(f"{type(error).__name__}: {error}")
+
+aligner = dfc_jax.load(weights=sys.argv[1], detector="none")
+image = np.zeros((64, 64, 3), np.uint8)
+(face,) = aligner(image)
+context = multiprocessing.get_context("fork")
+for make in (
+    lambda: aligner(image),
+    lambda: aligner.flow_landmarks(face),
+    lambda: dfc_jax.load(weights=sys.argv[1]),
+):
+    answers = context.SimpleQueue()
+    child = context.Process(target=use, args=(make, answers))
+    child.start()
+    child.join(20)
+    child.kill()
+    print("hung" if answers.empty() else answers.get())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_after_a_fork_an_aligner_says_what_to_do_instead_of_hanging(weight_file):
+    command = [sys.executable, "-W", "ignore", "-c", AFTER_FORK, weight_file]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    said = done.stdout.splitlines()
+    assert len(said) == 3
+    for line in said:
+        assert line.startswith("ForkError: ")
+        assert "'spawn'" in line
+
+
+def test_a_child_forked_before_jax_was_used_loads_and_aligns(weight_file):
+    script = """
+import os, sys
+import numpy as np
+import dfc_jax
+from dfc_jax import load
+child = os.fork()
+if child == 0:
+    dfc_jax.load(weights=sys.argv[1], detector="none")(np.zeros((64, 64, 3), np.uint8))
+    os._exit(0)
+sys.exit(os.waitpid(child, 0)[1])
+"""
+    command = [sys.executable, "-c", script, weight_file]
+    assert subprocess.run(command, timeout=300).returncode == 0
 
 
 def test_weights_of_another_face_model_are_refused(weight_file, monkeypatch):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ import dfc_jax
 from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import flow_landmarks, make_template, template_landmarks
 from dfc_jax.inference.detect import Detection, Detector, make_detector
+from dfc_jax.inference.forked import check_not_forked
 from dfc_jax.inference.photo import PhotoError, as_uint8, crop_photo
 from dfc_jax.inference.solve import Solver, make_solver
 from dfc_jax.morphable.core import N_JAW, FaceModel
@@ -104,8 +106,26 @@ class Face:
     vertices_mm: np.ndarray = field(repr=False)
 
 
+@dataclass(frozen=True)
+class Source:
+    """What `load` made an aligner's solver from, to make it again in another process.
+
+    Attributes:
+      weights: path of the weight file.
+      face_model: path of the face model, None for the embedded one.
+      flip_test: as in `load`.
+    """
+
+    weights: Path
+    face_model: Path | None
+    flip_test: bool
+
+
 class Aligner:
     """Aligns the faces of photographs; `dfc_jax.load` makes one.
+
+    Several threads can share one: they get the same faces as one thread does. Other processes get
+    a copy by pickling, which loads itself there; start them by "spawn", for JAX hangs after a fork.
 
     Attributes:
       model: the face model whose triangles and uv the faces' meshes share.
@@ -119,12 +139,19 @@ class Aligner:
         detector: Detector,
         versions: dict[str, str],
         recrop: int = 1,
+        source: Source | None = None,
     ) -> None:
         self.solver = solver
         self.model = model
         self.detector = detector
         self.versions = versions
         self.recrop = recrop
+        self.source = source
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.source is None:
+            raise PicklingError("only an aligner that dfc_jax.load made can be pickled")
+        return _load_again, (self.source, self.detector, self.recrop)
 
     def __call__(
         self, image: np.ndarray, boxes: Sequence[Sequence[float] | np.ndarray] | None = None
@@ -137,7 +164,9 @@ class Aligner:
 
         Raises:
           PhotoError: not an image, or a box without area or outside the photograph.
+          ForkError: the process was forked after the aligner was loaded.
         """
+        check_not_forked()
         image = as_uint8(image)
         if boxes is not None:
             found = [Detection(_checked_box(box, image), 1.0, "given") for box in boxes]
@@ -156,6 +185,7 @@ class Aligner:
         Those that the flow does not show, and the jaw, which has no fixed place there, are the
         mesh's, with support 0.
         """
+        check_not_forked()
         given = face.flow, face.mask, self._template_landmarks
         found, support = map(np.asarray, _flow_landmarks(*given))
         seen = (np.arange(len(found)) >= N_JAW) & (support >= MIN_SUPPORT)
@@ -307,9 +337,11 @@ def load(
         in the network.
 
     Raises:
+      ForkError: the process was forked from one that had used JAX.
       DetectorError, FaceModelError, WeightsError: something is missing or broken; all are
         ValueErrors of one sentence that names the file and the remedy.
     """
+    check_not_forked()
     found = make_detector(detector, detector_model) if isinstance(detector, str) else detector
     model = load_face_model(face_model)
     path = resolve(DEFAULT_WEIGHTS if weights is None else weights)
@@ -326,4 +358,19 @@ def load(
         "face_model": model.version,
     }
     solver = make_solver(variables, spec, model, flip_test)
-    return Aligner(solver, model, found, versions, recrop)
+    source = Source(
+        weights=path.absolute(),
+        face_model=None if face_model is None else Path(face_model).absolute(),
+        flip_test=flip_test,
+    )
+    return Aligner(solver, model, found, versions, recrop, source)
+
+
+def _load_again(source: Source, detector: Detector, recrop: int) -> Aligner:
+    return load(
+        weights=source.weights,
+        detector=detector,
+        face_model=source.face_model,
+        recrop=recrop,
+        flip_test=source.flip_test,
+    )

@@ -2,11 +2,15 @@
 
 Every detector draws its boxes differently; the aligner wants the tight box of the 68 landmarks.
 `landmark_box` is the bridge, with constants measured per detector.
+
+Detectors can be called from several threads at once and can be pickled: OpenCV's own objects can
+do neither, so each thread makes its own.
 """
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -82,7 +86,11 @@ def landmark_box(kind: str, box: np.ndarray) -> np.ndarray:
 
 
 class Detector(Protocol):
-    """Finds the faces of an RGB uint8 image (H, W, 3), largest first."""
+    """Finds the faces of an RGB uint8 image (H, W, 3), largest first.
+
+    An aligner that several threads share calls its detector from all of them, and pickles it with
+    itself.
+    """
 
     def __call__(self, image: np.ndarray) -> list[Detection]: ...
 
@@ -160,8 +168,9 @@ class HaarDetector:
 
     def __init__(self, rounds: tuple[tuple[Attempt, ...], ...] = HAAR_ROUNDS) -> None:
         self.rounds = rounds
-        names = {attempt.cascade for attempts in rounds for attempt in attempts}
-        self._cascades = {name: _load_cascade(name) for name in names}
+        for attempts in rounds:
+            for attempt in attempts:
+                _thread_cascade(attempt.cascade)
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         small, scale = _shrink(image)
@@ -181,7 +190,7 @@ class HaarDetector:
         if attempt.mirrored or attempt.turn_deg:
             grey = cv2.warpAffine(grey, to_view, grey.shape[::-1])
         smallest = max(20, int(attempt.min_face * min(grey.shape)))
-        boxes, counts = self._cascades[attempt.cascade].detectMultiScale2(
+        boxes, counts = _thread_cascade(attempt.cascade).detectMultiScale2(
             grey, 1.1, attempt.neighbours, minSize=(smallest, smallest)
         )
         from_view = cv2.invertAffineTransform(to_view)
@@ -200,6 +209,17 @@ def _view(shape: tuple[int, ...], attempt: Attempt) -> np.ndarray:
         return np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]])
     middle = ((width - 1) / 2.0, (height - 1) / 2.0)
     return cv2.getRotationMatrix2D(middle, attempt.turn_deg, 1.0)
+
+
+_thread = threading.local()
+
+
+def _thread_cascade(name: str) -> cv2.CascadeClassifier:
+    """The cascade of this thread, for detection writes into it."""
+    loaded = _thread.__dict__.setdefault("cascades", {})
+    if name not in loaded:
+        loaded[name] = _load_cascade(name)
+    return loaded[name]
 
 
 def _load_cascade(name: str) -> cv2.CascadeClassifier:
@@ -226,20 +246,39 @@ class YuNetDetector:
         path = Path(model_path)
         if not path.is_file():
             raise DetectorError(f"{path}: there is no such detector model; check the path")
+        # The file's content, so that threads and unpickled copies do not depend on the file.
+        self._model, self._min_score = np.fromfile(path, np.uint8), min_score
+        self._thread = threading.local()
         try:
-            self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min_score, 0.3)
-            self._net.detect(np.zeros((320, 320, 3), np.uint8))
+            self._thread_net().detect(np.zeros((320, 320, 3), np.uint8))
         except (cv2.error, SystemError) as error:
             raise DetectorError(
                 f"{path}: not a YuNet model; use face_detection_yunet from OpenCV's model zoo"
             ) from error
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_thread": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = {**state, "_thread": threading.local()}
+
+    def _thread_net(self) -> cv2.FaceDetectorYN:
+        """The net of this thread, for the size of its input is a state of it."""
+        made = self._thread.__dict__
+        if "net" not in made:
+            options = (320, 320), self._min_score, 0.3
+            made["net"] = cv2.FaceDetectorYN.create(
+                "onnx", self._model, np.empty(0, np.uint8), *options
+            )
+        return made["net"]
+
     def __call__(self, image: np.ndarray) -> list[Detection]:
         small, scale = _shrink(image)
         if min(small.shape[:2]) < 20:
             return []
-        self._net.setInputSize((small.shape[1], small.shape[0]))
-        _, rows = self._net.detect(np.ascontiguousarray(small[..., ::-1]))
+        net = self._thread_net()
+        net.setInputSize((small.shape[1], small.shape[0]))
+        _, rows = net.detect(np.ascontiguousarray(small[..., ::-1]))
         rows = np.zeros((0, 15)) if rows is None else rows
         found = [Detection(r[:4].astype(np.float64), float(r[14]), "yunet") for r in rows]
         found = [d for d in found if min(d.box[2:]) > 0]
