@@ -17,7 +17,7 @@ import dfc_jax
 from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import make_template, template_landmarks
 from dfc_jax.inference import align, solve
-from dfc_jax.inference.detect import WholeImage
+from dfc_jax.inference.detect import Detection, WholeImage
 from dfc_jax.inference.photo import PhotoError, read_photo
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets import variants, weights
@@ -45,7 +45,7 @@ def test_load_aligns_photographs_of_any_size_with_one_program(weight_file):
         points = face.landmarks3d_mm
         projected = face.focal_px * points[:, :2] / points[:, 2:] + face.principal_point
         assert np.abs(projected - face.landmarks).max() < 0.05 / face.crop.scale
-    assert solve.solve_crop._cache_size() == programs + 1
+    assert solve.solve_crop._cache_size() <= programs + 1
     assert aligner.versions["weights"].startswith("untrained-")
 
 
@@ -227,8 +227,8 @@ def test_a_face_upside_down_is_found_by_turning_the_crop():
         np.testing.assert_allclose(in_camera, [np.sin(turn), -np.cos(turn), 0.0], atol=1e-5)
 
 
-@pytest.mark.parametrize(("residual", "chosen"), [(0.7, 180.0), (0.8, 0.0)])
-def test_a_face_is_turned_only_for_a_much_better_fit(residual, chosen):
+@pytest.mark.parametrize(("residual", "chosen"), [(1.35, 180.0), (1.45, 0.0)])
+def test_a_face_is_turned_only_for_a_surer_fit(residual, chosen):
     def solver(crop_image: np.ndarray) -> solve.Solution:
         sure = crop_image[:64].mean() > crop_image[64:].mean() + 0.5
         return dataclasses.replace(original, residual_px=residual if sure else 1.5)
@@ -292,7 +292,67 @@ def test_little_matchable_is_uncertain():
     image = np.zeros((64, 64, 3), np.uint8)
     for mask, status in ((solution.mask, "ok"), (solution.mask * 0, "uncertain")):
         found = dataclasses.replace(solution, mask=mask)
-        assert mean_aligner(solver=lambda crop, s=found: s)(image)[0].status == status
+        (face,) = mean_aligner(solver=lambda crop, s=found: s)(image)
+        assert face.status == status
+        assert ("little_matched" in face.reasons) == (status == "uncertain")
+
+
+class TopBright:
+    """Finds one face, in the middle, in pictures whose top is brighter than the rest."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, image: np.ndarray) -> list[Detection]:
+        self.calls += 1
+        half = image.shape[0] // 2
+        if image[:half].mean() <= image[half:].mean() + 50:
+            return []
+        middle = (np.array(image.shape[1::-1]) - 1) / 2.0
+        return [Detection(np.concatenate([middle - 30.0, [60.0, 60.0]]), 1.0, "given")]
+
+
+def test_a_photograph_on_its_side_is_searched_turned_and_an_upright_one_only_once():
+    upright = np.zeros((240, 200, 3), np.uint8)
+    upright[:120] = 255
+    for turns, calls in enumerate((1, 4, 4, 4)):
+        detector = TopBright()
+        image = np.rot90(upright, -turns)  # clockwise
+        (face,) = mean_aligner(detector=detector, solver=standing)(image)
+        assert face.status == "ok"
+        assert detector.calls == calls
+        x, y = face.landmarks[27:31].mean(axis=0) - face.landmarks[8]  # from chin to nose
+        assert np.isclose(np.rad2deg(np.arctan2(x, -y)) % 360.0, 90.0 * turns, atol=1.0)
+
+
+def test_looking_once_searches_only_the_upright_photograph():
+    detector = TopBright()
+    image = np.zeros((200, 200, 3), np.uint8)
+    image[100:] = 255
+    assert mean_aligner(detector=detector, recrop=0)(image) == []
+    assert detector.calls == 1
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return dfc_jax.load()
+
+
+@pytest.mark.parametrize("turn_deg", [45, 90, 135, 180, 270])
+def test_a_portrait_turned_in_its_plane_is_found_and_aligned_as_the_upright_one(turn_deg, trained):
+    aligner = trained
+    portrait = read_photo(ASTRONAUT)[:300, 70:370]
+    (wanted,) = aligner(portrait)
+    turn = cv2.getRotationMatrix2D((149.5, 149.5), turn_deg, 1.0)
+    turn[:, 2] += 70.0
+    turned = cv2.warpAffine(portrait, turn, (440, 440), borderValue=(90, 90, 90))
+    sure = [face for face in aligner(turned) if face.status == "ok"]
+    away = [np.abs(face.landmarks - apply_affine(turn, wanted.landmarks)).mean() for face in sure]
+    assert len(sure) == 1
+    assert away[0] < 0.04 * wanted.box[2]
+    assert np.isclose(
+        (sure[0].angles_deg["roll"] + turn_deg) % 360.0, wanted.angles_deg["roll"] % 360, atol=4
+    )
 
 
 @pytest.mark.parametrize("box", [(1, 2, 3), (0, 0, -1, 5), (np.nan, 0, 5, 5), (70, 0, 9, 9)])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from faces import ASTRONAUT
 
-from dfc_jax.camera import crop_of_box
+from dfc_jax.camera import apply_affine, crop_of_box
 from dfc_jax.inference import detect
 from dfc_jax.inference.detect import (
     Detection,
@@ -79,6 +79,24 @@ def test_a_tilted_head_is_found_where_it_is(haar, portrait, roll):
     tilted = cv2.warpAffine(portrait, turn, (512, 512))
     found = max(haar(tilted), key=lambda d: d.score)
     assert intersection_over_union(found.landmark_box, ASTRONAUT_BOX) > 0.5
+
+
+@pytest.mark.parametrize("turn_deg", [90.0, 180.0, 270.0, 45.0])
+def test_a_face_is_found_in_the_turned_picture_where_it_lies_in_the_picture(
+    haar, portrait, turn_deg
+):
+    portrait = portrait[:330, :400]
+    height, width = portrait.shape[:2]
+    (upright,) = haar(portrait)
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -turn_deg, 1.0)
+    turn[:, 2] += 100.0
+    tilted = cv2.warpAffine(portrait, turn, (width + 200, height + 200))
+    found = max(detect.detect_turned(haar, tilted, turn_deg), key=lambda d: d.score)
+    assert found.roll_deg == turn_deg
+    corners = np.array([[0.0, 0.0], [127.0, 0.0], [0.0, 127.0]])
+    wanted = apply_affine(turn, apply_affine(upright.crop.to_photo, corners))
+    placed = apply_affine(found.crop.to_photo, corners)
+    assert np.abs(placed - wanted).max() < 0.1 * upright.crop.side_px
 
 
 def test_nothing_is_found_on_an_empty_or_tiny_picture(haar):

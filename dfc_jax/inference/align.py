@@ -20,8 +20,15 @@ import numpy as np
 import dfc_jax
 from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import flow_landmarks, make_template, template_landmarks
-from dfc_jax.inference.detect import Detection, Detector, make_detector
+from dfc_jax.inference.detect import (
+    Detection,
+    Detector,
+    WholeImage,
+    detect_turned,
+    make_detector,
+)
 from dfc_jax.inference.forked import check_not_forked
+from dfc_jax.inference.judge import Evidence, distinct, doubts, is_clear, surest, weigh
 from dfc_jax.inference.photo import PhotoError, as_uint8, crop_photo
 from dfc_jax.inference.solve import Solver, make_solver
 from dfc_jax.morphable.core import N_JAW, FaceModel
@@ -34,14 +41,8 @@ from dfc_jax.types import Array
 DEFAULT_WEIGHTS = "lite"
 # Smaller photographs show no face that could be aligned.
 MIN_PHOTO_EDGE = 16
-# Below this share of matchable crop pixels, or above this residual, a face is "uncertain".
-MIN_MATCHABLE_SHARE = 0.08
-MAX_RESIDUAL_CROP_PX = 2.0
-# A face on its side or upside down is taken for an upright one, with a residual above the first of
-# these; turned upright it leaves less than the second of that. Chosen on 40 training photographs
-# turned by 90 degrees and more, of which 98 % are then found, and on 150 upright renders of all
-# yaws, of which no more are then lost (over 10 %) than without turning.
-TURNED_RESIDUAL_CROP_PX, TURNED_SHARE = 1.2, 0.5
+# How far, in degrees, photographs and crops are turned to find faces that do not stand upright.
+QUARTERS_DEG, DIAGONALS_DEG = (90.0, 180.0, 270.0), (45.0, 135.0, 225.0, 315.0)
 # A crop is made anew when the face lies further from where it would then lie, in parts of the
 # crop's side, degrees, and times its size.
 ALIKE_SHIFT, ALIKE_ROLL_DEG, ALIKE_ZOOM = 0.08, 10.0, 1.15
@@ -57,7 +58,8 @@ class Face:
     A camera-space point (X, Y, Z) mm is seen at ``focal_px * (X, Y) / Z + principal_point``.
 
     Attributes:
-      status: "ok", or "uncertain" when little of the crop could be matched or the fit is bad.
+      status: "ok", or "uncertain" when there are reasons to doubt that the fit shows a face.
+      reasons: these reasons, as in `dfc_jax.inference.judge.doubts`; empty when "ok".
       box: (4,) x, y, width, height: the landmark box, given or detected.
       detector: which detector found it ("given" for a box of the caller).
       score: the detector's confidence.
@@ -73,6 +75,7 @@ class Face:
       residual_px: root mean square distance of the correspondences from the mesh, photo pixels.
       residual_crop_px: the same in crop pixels.
       matchable_share: share of crop pixels that are matchable.
+      evidence: what the reasons rest on.
       flow: (S, S, 2) crop pixels, from the crop to the template.
       mask: (S, S) probability of being matchable.
       refined_flow: (S, S, 2) the same flow, completed from the fitted mesh.
@@ -83,6 +86,7 @@ class Face:
     """
 
     status: str
+    reasons: tuple[str, ...]
     box: np.ndarray
     detector: str
     score: float
@@ -98,6 +102,7 @@ class Face:
     residual_px: float
     residual_crop_px: float
     matchable_share: float
+    evidence: Evidence = field(repr=False)
     flow: np.ndarray = field(repr=False)
     mask: np.ndarray = field(repr=False)
     refined_flow: np.ndarray = field(repr=False)
@@ -172,10 +177,7 @@ class Aligner:
             found = [Detection(_checked_box(box, image), 1.0, "given") for box in boxes]
         if min(image.shape[:2]) < MIN_PHOTO_EDGE:
             return []
-        if boxes is None:
-            found = self.detector(image)
-        faces = (self._align(image, detection) for detection in found)
-        return [face for face in faces if face is not None]
+        return self._search(image) if boxes is None else self._align_all(image, found)
 
     def flow_landmarks(self, face: Face) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks (68, 2) in photo pixels straight from the flow, and their support (68,).
@@ -203,14 +205,44 @@ class Aligner:
     def _template_landmarks(self) -> Array:
         return template_landmarks(self.model, make_template(self.model))
 
+    def _search(self, image: np.ndarray) -> list[Face]:
+        """The faces that the detector finds, also in the turned photograph if need be."""
+        faces = self._align_all(image, self.detector(image))
+        if not self.recrop or isinstance(self.detector, WholeImage):
+            return faces
+        if not any(is_clear(face.evidence) for face in faces):
+            faces = self._search_turned(image, faces, QUARTERS_DEG)
+        if all(face.reasons for face in faces):
+            faces = self._search_turned(image, faces, DIAGONALS_DEG)
+        return faces
+
+    def _search_turned(
+        self, image: np.ndarray, faces: list[Face], turns_deg: Sequence[float]
+    ) -> list[Face]:
+        """With the sure faces of the turned photograph; these alone, if none was sure before."""
+        found = [d for turn in turns_deg for d in detect_turned(self.detector, image, turn)]
+        sure = [face for face in self._align_all(image, found) if not face.reasons]
+        upright = [] if all(face.reasons for face in faces) else faces
+        return distinct(upright, sure) if sure else faces
+
+    def _align_all(self, image: np.ndarray, found: Sequence[Detection]) -> list[Face]:
+        faces = (self._align(image, detection) for detection in found)
+        return [face for face in faces if face is not None]
+
     def _align(self, image: np.ndarray, detection: Detection) -> Face | None:
-        crop = crop_of_box(detection.landmark_box)
-        face = self._solve(image, detection, crop)
-        if self.recrop and (face is None or face.residual_crop_px > TURNED_RESIDUAL_CROP_PX):
-            tilted = [dataclasses.replace(crop, roll_deg=angle) for angle in (90.0, 180.0, 270.0)]
-            faces = [self._solve(image, detection, each) for each in tilted]
-            best = min(filter(None, faces), key=lambda each: each.residual_px, default=None)
-            face = better(best, face, TURNED_SHARE)
+        crop = detection.crop
+        face = self._crop_again(image, detection, self._solve(image, detection, crop))
+        if not self.recrop or (face is not None and is_clear(face.evidence)):
+            return face
+        # The network takes many a face on its side or upside down for an upright one.
+        rolls = [crop.roll_deg + quarter for quarter in QUARTERS_DEG]
+        tilted = [dataclasses.replace(crop, roll_deg=roll) for roll in rolls]
+        turned = surest([], [self._solve(image, detection, each) for each in tilted])
+        return surest([face], [self._crop_again(image, detection, turned)])
+
+    def _crop_again(
+        self, image: np.ndarray, detection: Detection, face: Face | None
+    ) -> Face | None:
         for _ in range(self.recrop):
             if face is None:
                 break
@@ -224,7 +256,8 @@ class Aligner:
         solution: Any = jax.tree.map(np.asarray, self.solver(crop_photo(image, crop)))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution)):
             return None
-        return _face(solution, detection, crop, self.model.expression_names)
+        evidence = weigh(solution, crop, image.shape)
+        return _face(solution, evidence, detection, crop, self.model.expression_names)
 
 
 def upright_crop(face: Face) -> Crop:
@@ -236,11 +269,9 @@ def upright_crop(face: Face) -> Crop:
     return dataclasses.replace(crop, centre=back @ crop.centre, roll_deg=roll)
 
 
-def better(new: Face | None, old: Face | None, share: float = 1.0) -> Face | None:
-    """The new fit if its residual is no more than `share` of the old one's, else the old."""
-    if new is None or old is None:
-        return new or old
-    return new if new.residual_px <= share * old.residual_px else old
+def better(new: Face | None, old: Face) -> Face:
+    """The new fit if its residual is no larger than the old one's, else the old."""
+    return old if new is None or new.residual_px > old.residual_px else new
 
 
 def stands_alike(crop: Crop, other: Crop) -> bool:
@@ -263,11 +294,12 @@ def _checked_box(box: Sequence[float] | np.ndarray, image: np.ndarray) -> np.nda
     return array
 
 
-def _face(solution: Any, detection: Detection, crop: Crop, names: Sequence[str]) -> Face:
+def _face(
+    solution: Any, evidence: Evidence, detection: Detection, crop: Crop, names: Sequence[str]
+) -> Face:
     middle = (crop.size - 1) / 2.0
-    share = float((solution.mask > 0.5).mean())
     residual = float(solution.residual_px)
-    sure = share >= MIN_MATCHABLE_SHARE and residual <= MAX_RESIDUAL_CROP_PX
+    reasons = doubts(evidence)
     weights = solution.expression.astype(float).tolist()
     # From the axes of the crop's camera to those of the photograph's.
     turn = np.eye(3)
@@ -275,7 +307,8 @@ def _face(solution: Any, detection: Detection, crop: Crop, names: Sequence[str])
     turn = turn.astype(solution.rotation.dtype)
     rotation = turn @ solution.rotation
     return Face(
-        status="ok" if sure else "uncertain",
+        status="uncertain" if reasons else "ok",
+        reasons=reasons,
         box=detection.landmark_box,
         detector=detection.kind,
         score=detection.score,
@@ -290,7 +323,8 @@ def _face(solution: Any, detection: Detection, crop: Crop, names: Sequence[str])
         expression=dict(zip(names, weights, strict=True)),
         residual_px=residual / crop.scale,
         residual_crop_px=residual,
-        matchable_share=share,
+        matchable_share=evidence.matchable_share,
+        evidence=evidence,
         flow=solution.flow,
         mask=solution.mask,
         refined_flow=solution.refined_flow,
@@ -332,7 +366,8 @@ def load(
       face_model: a face model file instead of the embedded one.
       recrop: how often, at most, the crop is made anew, upright around the face found in the last
         one, when the face does not stand there in place, size and tilt as it should; and unless
-        it is 0, a fit that leaves doubts is tried with the picture turned by each quarter.
+        it is 0, a face that is not clearly right is tried turned by each quarter, and the
+        detector looks at the turned picture where it finds no sure face.
       flip_test: also look at each crop's mirror image, and average: better, for twice the time
         in the network.
 

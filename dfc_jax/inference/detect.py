@@ -7,6 +7,7 @@ Detectors can be called from several threads at once and can be pickled: OpenCV'
 do neither, so each thread makes its own.
 """
 
+import dataclasses
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from dfc_jax.camera import CROP_LIFT, CROP_SCALE
+from dfc_jax.camera import CROP_LIFT, CROP_SCALE, Crop, crop_of_box
 
 # Longest edge of the copy on which the detectors work.
 WORKING_EDGE = 640
@@ -33,16 +34,32 @@ class Detection:
       box: (4,) float64.
       score: the detector's own confidence; comparable within one kind only.
       kind: which detector drew the box, a key of `CALIBRATIONS`, or "given" or "whole".
+      roll_deg: how far the box, and the face in it, is turned about the box's middle, clockwise.
     """
 
     box: np.ndarray
     score: float
     kind: str
+    roll_deg: float = 0.0
 
     @property
     def landmark_box(self) -> np.ndarray:
-        """The box (x, y, width, height) in which the 68 landmarks are expected."""
-        return landmark_box(self.kind, self.box)
+        """The box (x, y, width, height) in which the 68 landmarks are expected, turned alike."""
+        box = landmark_box(self.kind, self.box)
+        box[:2] += self._turn(_middle(box) - _middle(self.box))
+        return box
+
+    @property
+    def crop(self) -> Crop:
+        """The crop in which the face stands upright."""
+        box = self.landmark_box
+        upright = crop_of_box(box)
+        centre = upright.centre + self._turn(upright.centre - _middle(box))
+        return dataclasses.replace(upright, centre=centre, roll_deg=self.roll_deg)
+
+    def _turn(self, arm: np.ndarray) -> np.ndarray:
+        """What a turn by the roll adds to `arm` (2,)."""
+        return Crop(np.zeros(2), 1.0, self.roll_deg).rotation @ arm - arm
 
 
 class Calibration(NamedTuple):
@@ -193,13 +210,8 @@ class HaarDetector:
         boxes, counts = _thread_cascade(attempt.cascade).detectMultiScale2(
             grey, 1.1, attempt.neighbours, minSize=(smallest, smallest)
         )
-        from_view = cv2.invertAffineTransform(to_view)
-        found = []
-        for box, count in zip(np.asarray(boxes, np.float64), counts, strict=True):
-            middle = from_view[:, :2] @ (box[:2] + box[2:] / 2.0 - 0.5) + from_view[:, 2] + 0.5
-            placed = np.concatenate([middle - box[2:] / 2.0, box[2:]])
-            found.append(Detection(placed, float(count), attempt.kind))
-        return found
+        rows = zip(np.asarray(boxes, np.float64), counts, strict=True)
+        return [Detection(_seen_from(to_view, b), float(n), attempt.kind) for b, n in rows]
 
 
 def _view(shape: tuple[int, ...], attempt: Attempt) -> np.ndarray:
@@ -304,6 +316,34 @@ def make_detector(name: str, model_path: str | Path | None = None) -> Detector:
     raise DetectorError(f"unknown detector {name!r}; choose haar, yunet or none")
 
 
+def detect_turned(detector: Detector, image: np.ndarray, turn_deg: float) -> list[Detection]:
+    """What a detector finds in the picture turned counter-clockwise by `turn_deg`.
+
+    The boxes lie in the picture as it is, turned clockwise as much (`Detection.roll_deg`). The
+    picture is made as small as the detectors would make it, and larger to hold its corners.
+    """
+    small, scale = _shrink(image)
+    height, width = small.shape[:2]
+    to_view = cv2.getRotationMatrix2D(((width - 1) / 2.0, (height - 1) / 2.0), turn_deg, 1.0)
+    size = np.ceil(np.abs(to_view[:, :2]) @ np.array([width, height]) - 1e-6)
+    to_view[:, 2] += (size - np.array([width, height])) / 2.0
+    found = detector(cv2.warpAffine(small, to_view, (int(size[0]), int(size[1]))))
+    placed = [dataclasses.replace(d, box=_seen_from(to_view, d.box)) for d in found]
+    return [_unshrink(dataclasses.replace(d, roll_deg=turn_deg), scale) for d in placed]
+
+
+def _middle(box: np.ndarray) -> np.ndarray:
+    return box[:2] + box[2:] / 2.0
+
+
+def _seen_from(to_view: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The box of the same size about the same point, before the affine map `to_view`."""
+    from_view = cv2.invertAffineTransform(to_view)
+    # Edges are counted from the corner of the picture, points from the middle of its first pixel.
+    middle = from_view[:, :2] @ (_middle(box) - 0.5) + from_view[:, 2] + 0.5
+    return np.concatenate([middle - box[2:] / 2.0, box[2:]])
+
+
 def merge_overlaps(found: list[Detection], overlap: float = 0.4) -> list[Detection]:
     """One detection per face, largest first.
 
@@ -335,4 +375,4 @@ def _unshrink(detection: Detection, scale: float) -> Detection:
     """Back to photo pixels; the corner moves by half a pixel (see `dfc_jax.types`)."""
     box = detection.box / scale
     box[:2] += 0.5 / scale - 0.5
-    return Detection(box, detection.score, detection.kind)
+    return dataclasses.replace(detection, box=box)
