@@ -95,7 +95,13 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--detector", choices=["haar", "yunet", "none"], default="haar")
+    parser.add_argument(
+        "--detector",
+        choices=["haar", "yunet", "none"],
+        default="haar",
+        help="haar misses faces under 40 of 640 pixels, tight crops and tilted faces in groups; "
+        "none takes the picture for a face",
+    )
     parser.add_argument("--detector-model", type=Path, metavar="FILE", help="ONNX file of YuNet")
     parser.add_argument("--weights", metavar="NAME|FILE", help="the network's weights")
     parser.add_argument("--face-model", type=Path, metavar="FILE", help="instead of the embedded")

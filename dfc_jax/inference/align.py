@@ -28,7 +28,15 @@ from dfc_jax.inference.detect import (
     make_detector,
 )
 from dfc_jax.inference.forked import check_not_forked
-from dfc_jax.inference.judge import Evidence, distinct, doubts, is_clear, surest, weigh
+from dfc_jax.inference.judge import (
+    Evidence,
+    distinct,
+    doubts,
+    is_clear,
+    is_sure_though_turned,
+    surest,
+    weigh,
+)
 from dfc_jax.inference.photo import PhotoError, as_uint8, crop_photo
 from dfc_jax.inference.solve import Solver, make_solver
 from dfc_jax.morphable.core import N_JAW, FaceModel
@@ -221,7 +229,8 @@ class Aligner:
     ) -> list[Face]:
         """With the sure faces of the turned photograph; these alone, if none was sure before."""
         found = [d for turn in turns_deg for d in detect_turned(self.detector, image, turn)]
-        sure = [face for face in self._align_all(image, found) if not face.reasons]
+        turned = self._align_all(image, found)
+        sure = [face for face in turned if is_sure_though_turned(face.evidence)]
         upright = [] if all(face.reasons for face in faces) else faces
         return distinct(upright, sure) if sure else faces
 
