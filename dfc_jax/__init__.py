@@ -10,13 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dfc_jax.inference.align import Aligner, Face, load
+    from dfc_jax.inference.align import Aligner, load
+    from dfc_jax.inference.face import Face
     from dfc_jax.inference.photo import read_photo
 
 __version__ = "0.1.0"
 __all__ = ["Aligner", "Face", "__version__", "load", "read_photo"]
 
-_HOMES = {"Aligner": "align", "Face": "align", "load": "align", "read_photo": "photo"}
+_HOMES = {"Aligner": "align", "Face": "face", "load": "align", "read_photo": "photo"}
 
 
 def __getattr__(name: str) -> Any:

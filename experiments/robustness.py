@@ -35,10 +35,11 @@ from data_pipelines.synthetic import SyntheticSettings, load_assets, sample_pict
 from dfc_jax.camera import CROP_SCALE, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import make_template, unhidden
 from dfc_jax.files import escaped
-from dfc_jax.inference.align import Aligner, Face
+from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.draw import overlay
 from dfc_jax.inference.evaluate import N_POINTS, DatasetError, Example
 from dfc_jax.inference.export import ExportError, write_json, write_png, written_aside
+from dfc_jax.inference.face import Face
 from dfc_jax.inference.photo import PhotoError, crop_photo
 from dfc_jax.morphable.core import N_JAW, landmarks3d
 from dfc_jax.nets.weights import WeightsError

@@ -1,11 +1,16 @@
 """The detectors find the face of a portrait, once, and their boxes become landmark boxes."""
 
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 from faces import ASTRONAUT
 
-from dfc_jax.camera import crop_of_box
+from dfc_jax.camera import apply_affine, crop_of_box
 from dfc_jax.inference import detect
 from dfc_jax.inference.detect import (
     Detection,
@@ -21,6 +26,11 @@ from dfc_jax.inference.photo import read_photo
 
 # Brows to chin, cheek to cheek, read off the picture.
 ASTRONAUT_BOX = np.array([180.0, 82.0, 84.0, 86.0])
+SHARED = Path(os.environ.get("DFC_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+YUNET = SHARED / "detectors" / "yunet_n_320_320.onnx"
+with_yunet = pytest.param(
+    ("yunet", YUNET), marks=pytest.mark.skipif(not YUNET.is_file(), reason="needs YuNet")
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +81,50 @@ def test_a_tilted_head_is_found_where_it_is(haar, portrait, roll):
     assert intersection_over_union(found.landmark_box, ASTRONAUT_BOX) > 0.5
 
 
+@pytest.mark.parametrize("turn_deg", [90.0, 180.0, 270.0, 45.0])
+def test_a_face_is_found_in_the_turned_picture_where_it_lies_in_the_picture(
+    haar, portrait, turn_deg
+):
+    portrait = portrait[:330, :400]
+    height, width = portrait.shape[:2]
+    (upright,) = haar(portrait)
+    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -turn_deg, 1.0)
+    turn[:, 2] += 100.0
+    tilted = cv2.warpAffine(portrait, turn, (width + 200, height + 200))
+    found = max(detect.detect_turned(haar, tilted, turn_deg), key=lambda d: d.score)
+    assert found.roll_deg == turn_deg
+    corners = np.array([[0.0, 0.0], [127.0, 0.0], [0.0, 127.0]])
+    wanted = apply_affine(turn, apply_affine(upright.crop.to_photo, corners))
+    placed = apply_affine(found.crop.to_photo, corners)
+    assert np.abs(placed - wanted).max() < 0.1 * upright.crop.side_px
+
+
 def test_nothing_is_found_on_an_empty_or_tiny_picture(haar):
     assert haar(np.full((200, 300, 3), 128, np.uint8)) == []
     assert haar(np.zeros((1, 1, 3), np.uint8)) == []
     assert haar(np.zeros((1, 5000, 3), np.uint8)) == []
+
+
+def said(found: list[Detection]) -> list[tuple]:
+    return [(d.kind, d.score, d.box.tolist()) for d in found]
+
+
+@pytest.mark.parametrize("arguments", [("haar",), with_yunet])
+def test_eight_threads_find_what_one_finds(arguments, portrait):
+    detector = make_detector(*arguments)
+    sizes = [(320, 320), (240, 320), (300, 200), (150, 150)]
+    pictures = [cv2.resize(portrait, size) for size in sizes]
+    wanted = [said(detector(picture)) for picture in pictures]
+    assert any(wanted)
+    with ThreadPoolExecutor(8) as pool:
+        found = [said(each) for each in pool.map(detector, pictures * 8)]
+    assert found == wanted * 8
+
+
+@pytest.mark.parametrize("arguments", [("haar",), ("none",), with_yunet])
+def test_a_pickled_detector_finds_what_the_original_finds(arguments, portrait):
+    detector = make_detector(*arguments)
+    assert said(pickle.loads(pickle.dumps(detector))(portrait)) == said(detector(portrait))
 
 
 def test_whole_image_makes_the_crop_cover_the_picture():

@@ -8,10 +8,11 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 import jax
@@ -24,27 +25,35 @@ from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
 from dfc_jax.correspondence import flow_landmarks, make_template, template_landmarks
 from dfc_jax.inference import MAX_RECROPS
 from dfc_jax.inference.boxes import checked_boxes, has_possible_size
-from dfc_jax.inference.detect import Detection, Detector, make_detector
+from dfc_jax.inference.detect import (
+    Detection,
+    Detector,
+    WholeImage,
+    detect_turned,
+    make_detector,
+)
+from dfc_jax.inference.face import Face, angles_of, face_of
+from dfc_jax.inference.forked import check_not_forked
+from dfc_jax.inference.judge import (
+    distinct,
+    is_clear,
+    is_sure_though_turned,
+    surest,
+    weigh,
+)
 from dfc_jax.inference.photo import as_photo, crop_photo
 from dfc_jax.inference.solve import Solver, make_solver
 from dfc_jax.morphable.core import N_JAW, FaceModel
 from dfc_jax.morphable.model import load_face_model
 from dfc_jax.nets.weights import WeightsError, resolve
 from dfc_jax.nets.weights import load as load_weights
-from dfc_jax.ops.rotations import matrix_to_angles
-from dfc_jax.types import Array, ByValue
+from dfc_jax.types import Array
 
 DEFAULT_WEIGHTS = "lite"
 # Smaller photographs show no face that could be aligned.
 MIN_PHOTO_EDGE = 16
-# Below this share of matchable crop pixels, or above this residual, a face is "uncertain".
-MIN_MATCHABLE_SHARE = 0.08
-MAX_RESIDUAL_CROP_PX = 2.0
-# A face on its side or upside down is taken for an upright one, with a residual above the first of
-# these; turned upright it leaves less than the second of that. Chosen on 40 training photographs
-# turned by 90 degrees and more, of which 98 % are then found, and on 150 upright renders of all
-# yaws, of which no more are then lost (over 10 %) than without turning.
-TURNED_RESIDUAL_CROP_PX, TURNED_SHARE = 1.2, 0.5
+# How far, in degrees, photographs and crops are turned to find faces that do not stand upright.
+QUARTERS_DEG, DIAGONALS_DEG = (90.0, 180.0, 270.0), (45.0, 135.0, 225.0, 315.0)
 # A crop is made anew when the face lies further from where it would then lie, in parts of the
 # crop's side, degrees, and times its size.
 ALIKE_SHIFT, ALIKE_ROLL_DEG, ALIKE_ZOOM = 0.08, 10.0, 1.15
@@ -57,64 +66,26 @@ class OptionError(ValueError):
     """An option of `load` has no such value; the message is one sentence with those it has."""
 
 
-@dataclass(frozen=True, eq=False)
-class Face(ByValue):
-    """One aligned face, in NumPy. Photo pixels are (x, y), integers at pixel centres.
-
-    A camera-space point (X, Y, Z) mm is seen at ``focal_px * (X, Y) / Z + principal_point``.
+@dataclass(frozen=True)
+class Source:
+    """What `load` made an aligner's solver from, to make it again in another process.
 
     Attributes:
-      status: "ok", or "uncertain" when little of the crop could be matched or the fit is bad.
-      box: (4,) x, y, width, height: the landmark box, given or detected.
-      detector: which detector found it ("given" for a box of the caller).
-      score: the detector's confidence.
-      landmarks: (68, 2) photo pixels, iBUG order.
-      landmarks3d_mm: (68, 3) the same points in camera space.
-      angles_deg: yaw, pitch, roll as in `dfc_jax.types`.
-      rotation: (3, 3) model to camera.
-      translation_mm: (3,) model origin in camera space.
-      focal_px: focal length in photo pixels.
-      principal_point: (2,) photo pixels; the centre of the crop.
-      identity: (K,) standard deviations.
-      expression: weight of each named expression shape, in [0, 1].
-      residual_px: root mean square distance of the correspondences from the mesh, photo pixels.
-      residual_crop_px: the same in crop pixels.
-      matchable_share: share of crop pixels that are matchable.
-      flow: (S, S, 2) crop pixels, from the crop to the template.
-      mask: (S, S) probability of being matchable.
-      refined_flow: (S, S, 2) the same flow, completed from the fitted mesh.
-      refined_mask: (S, S) bool, where the fitted mesh is matchable.
-      crop: where the crop lies in the photograph: around the box, or upright around the face
-        that was found there first.
-      vertices_mm: (V, 3) the fitted mesh in camera space.
+      weights: path of the weight file.
+      face_model: path of the face model, None for the embedded one.
+      flip_test: as in `load`.
     """
 
-    status: str
-    box: np.ndarray
-    detector: str
-    score: float
-    landmarks: np.ndarray
-    landmarks3d_mm: np.ndarray
-    angles_deg: dict[str, float]
-    rotation: np.ndarray
-    translation_mm: np.ndarray
-    focal_px: float
-    principal_point: np.ndarray
-    identity: np.ndarray
-    expression: dict[str, float]
-    residual_px: float
-    residual_crop_px: float
-    matchable_share: float
-    flow: np.ndarray = field(repr=False)
-    mask: np.ndarray = field(repr=False)
-    refined_flow: np.ndarray = field(repr=False)
-    refined_mask: np.ndarray = field(repr=False)
-    crop: Crop = field(repr=False)
-    vertices_mm: np.ndarray = field(repr=False)
+    weights: Path
+    face_model: Path | None
+    flip_test: bool
 
 
 class Aligner:
     """Aligns the faces of photographs; `dfc_jax.load` makes one.
+
+    Several threads can share one: they get the same faces as one thread does. Other processes get
+    a copy by pickling, which loads itself there; start them by "spawn", for JAX hangs after a fork.
 
     Attributes:
       model: the face model whose triangles and uv the faces' meshes share.
@@ -128,12 +99,19 @@ class Aligner:
         detector: Detector,
         versions: dict[str, str],
         recrop: int = 1,
+        source: Source | None = None,
     ) -> None:
         self.solver = solver
         self.model = model
         self.detector = detector
         self.versions = versions
         self.recrop = recrop
+        self.source = source
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.source is None:
+            raise PicklingError("only an aligner that dfc_jax.load made can be pickled")
+        return _load_again, (self.source, self.detector, self.recrop)
 
     def __call__(
         self,
@@ -150,16 +128,15 @@ class Aligner:
 
         Raises:
           PhotoError: not an image, a box of another size, or outside the photograph.
+          ForkError: the process was forked after the aligner was loaded.
         """
+        check_not_forked()
         image = as_photo(image)
         if boxes is not None:
             found = [Detection(box, 1.0, "given") for box in checked_boxes(boxes, image)]
         if min(image.shape[:2]) < MIN_PHOTO_EDGE:
             return []
-        if boxes is None:
-            found = self.detector(image)
-        faces = (self._align(image, detection) for detection in found)
-        return [face for face in faces if face is not None]
+        return self._search(image) if boxes is None else self._align_all(image, found)
 
     def flow_landmarks(self, face: Face) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks (68, 2) in photo pixels straight from the flow, and their support (68,).
@@ -169,6 +146,7 @@ class Aligner:
         Those that the flow does not show, and the jaw, which has no fixed place there, are the
         mesh's, with support 0.
         """
+        check_not_forked()
         given = face.flow, face.mask, self._template_landmarks
         found, support = map(np.asarray, _flow_landmarks(*given))
         seen = (np.arange(len(found)) >= N_JAW) & (support >= MIN_SUPPORT)
@@ -186,14 +164,45 @@ class Aligner:
     def _template_landmarks(self) -> Array:
         return template_landmarks(self.model, make_template(self.model))
 
+    def _search(self, image: np.ndarray) -> list[Face]:
+        """The faces that the detector finds, also in the turned photograph if need be."""
+        faces = self._align_all(image, self.detector(image))
+        if not self.recrop or isinstance(self.detector, WholeImage):
+            return faces
+        if not any(is_clear(face.evidence) for face in faces):
+            faces = self._search_turned(image, faces, QUARTERS_DEG)
+        if all(face.reasons for face in faces):
+            faces = self._search_turned(image, faces, DIAGONALS_DEG)
+        return faces
+
+    def _search_turned(
+        self, image: np.ndarray, faces: list[Face], turns_deg: Sequence[float]
+    ) -> list[Face]:
+        """With the sure faces of the turned photograph; these alone, if none was sure before."""
+        found = [d for turn in turns_deg for d in detect_turned(self.detector, image, turn)]
+        turned = self._align_all(image, found)
+        sure = [face for face in turned if is_sure_though_turned(face.evidence)]
+        upright = [] if all(face.reasons for face in faces) else faces
+        return distinct(upright, sure) if sure else faces
+
+    def _align_all(self, image: np.ndarray, found: Sequence[Detection]) -> list[Face]:
+        faces = (self._align(image, detection) for detection in found)
+        return [face for face in faces if face is not None]
+
     def _align(self, image: np.ndarray, detection: Detection) -> Face | None:
-        crop = crop_of_box(detection.landmark_box)
-        face = self._solve(image, detection, crop)
-        if self.recrop and (face is None or face.residual_crop_px > TURNED_RESIDUAL_CROP_PX):
-            tilted = [dataclasses.replace(crop, roll_deg=angle) for angle in (90.0, 180.0, 270.0)]
-            faces = [self._solve(image, detection, each) for each in tilted]
-            best = min(filter(None, faces), key=lambda each: each.residual_px, default=None)
-            face = better(best, face, TURNED_SHARE)
+        crop = detection.crop
+        face = self._crop_again(image, detection, self._solve(image, detection, crop))
+        if not self.recrop or (face is not None and is_clear(face.evidence)):
+            return face
+        # The network takes many a face on its side or upside down for an upright one.
+        rolls = [crop.roll_deg + quarter for quarter in QUARTERS_DEG]
+        tilted = [dataclasses.replace(crop, roll_deg=roll) for roll in rolls]
+        turned = surest([], [self._solve(image, detection, each) for each in tilted])
+        return surest([face], [self._crop_again(image, detection, turned)])
+
+    def _crop_again(
+        self, image: np.ndarray, detection: Detection, face: Face | None
+    ) -> Face | None:
         for _ in range(self.recrop):
             if face is None:
                 break
@@ -209,7 +218,8 @@ class Aligner:
         solution: Any = jax.tree.map(np.asarray, self.solver(crop_photo(image, crop)))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution)):
             return None
-        return _face(solution, detection, crop, self.model.expression_names)
+        evidence = weigh(solution, crop, image.shape)
+        return face_of(solution, evidence, detection, crop, self.model.expression_names)
 
 
 def upright_crop(face: Face) -> Crop:
@@ -221,11 +231,9 @@ def upright_crop(face: Face) -> Crop:
     return dataclasses.replace(crop, centre=back @ crop.centre, roll_deg=roll)
 
 
-def better(new: Face | None, old: Face | None, share: float = 1.0) -> Face | None:
-    """The new fit if its residual is no more than `share` of the old one's, else the old."""
-    if new is None or old is None:
-        return new or old
-    return new if new.residual_px <= share * old.residual_px else old
+def better(new: Face | None, old: Face) -> Face:
+    """The new fit if its residual is no larger than the old one's, else the old."""
+    return old if new is None or new.residual_px > old.residual_px else new
 
 
 def stands_alike(crop: Crop, other: Crop) -> bool:
@@ -234,51 +242,6 @@ def stands_alike(crop: Crop, other: Crop) -> bool:
     turned = abs((crop.roll_deg - other.roll_deg + 180.0) % 360.0 - 180.0)
     zoom = abs(np.log(crop.side_px / other.side_px))
     return bool(apart <= ALIKE_SHIFT and turned <= ALIKE_ROLL_DEG and zoom <= np.log(ALIKE_ZOOM))
-
-
-def _face(solution: Any, detection: Detection, crop: Crop, names: Sequence[str]) -> Face:
-    middle = (crop.size - 1) / 2.0
-    share = float((solution.mask > 0.5).mean())
-    residual = float(solution.residual_px)
-    sure = share >= MIN_MATCHABLE_SHARE and residual <= MAX_RESIDUAL_CROP_PX
-    weights = solution.expression.astype(float).tolist()
-    # From the axes of the crop's camera to those of the photograph's.
-    turn = np.eye(3)
-    turn[:2, :2] = crop.rotation
-    turn = turn.astype(solution.rotation.dtype)
-    rotation = turn @ solution.rotation
-    return Face(
-        status="ok" if sure else "uncertain",
-        box=detection.landmark_box,
-        detector=detection.kind,
-        score=detection.score,
-        landmarks=apply_affine(crop.to_photo, solution.landmarks_px.astype(np.float64)),
-        landmarks3d_mm=solution.landmarks3d_mm @ turn.T,
-        angles_deg=_angles(rotation),
-        rotation=rotation,
-        translation_mm=turn @ solution.translation_mm,
-        focal_px=float(solution.focal_px) / crop.scale,
-        principal_point=apply_affine(crop.to_photo, np.array([middle, middle])),
-        identity=solution.identity,
-        expression=dict(zip(names, weights, strict=True)),
-        residual_px=residual / crop.scale,
-        residual_crop_px=residual,
-        matchable_share=share,
-        flow=solution.flow,
-        mask=solution.mask,
-        refined_flow=solution.refined_flow,
-        refined_mask=solution.refined_mask,
-        crop=crop,
-        vertices_mm=solution.vertices_mm @ turn.T,
-    )
-
-
-def _angles(rotation: np.ndarray) -> dict[str, float]:
-    angles = np.asarray(_matrix_to_angles(rotation)).tolist()
-    return dict(zip(("yaw", "pitch", "roll"), angles, strict=True))
-
-
-_matrix_to_angles = jax.jit(matrix_to_angles)
 
 
 @jax.jit
@@ -305,15 +268,17 @@ def load(
       face_model: a face model file instead of the embedded one.
       recrop: how often, at most (0 to `MAX_RECROPS`), the crop is made anew, upright around the
         face found in the last one, when the face does not stand there in place, size and tilt as
-        it should; and unless it is 0, a fit that leaves doubts is tried with the picture turned by
-        each quarter.
+        it should; and unless it is 0, a face that is not clearly right is tried turned by each
+        quarter, and the detector looks at the turned picture where it finds no sure face.
       flip_test: also look at each crop's mirror image, and average: better, for twice the time
         in the network.
 
     Raises:
+      ForkError: the process was forked from one that had used JAX.
       DetectorError, FaceModelError, OptionError, WeightsError: something is missing, broken or
         out of range; all are ValueErrors of one sentence that names the file and the remedy.
     """
+    check_not_forked()
     whole = isinstance(recrop, Integral) and not isinstance(recrop, bool)
     if not whole or not 0 <= recrop <= MAX_RECROPS:
         raise OptionError(f"recrop needs a whole number from 0 to {MAX_RECROPS}; got {recrop!r}")
@@ -329,10 +294,25 @@ def load(
                 f"{model.version}; give the matching --face-model"
             )
         solver = make_solver(variables, spec, model, flip_test)
-        _angles(np.eye(3, dtype=np.float32))
+        angles_of(np.eye(3, dtype=np.float32))
     versions = {
         "dfc_jax": dfc_jax.__version__,
         "weights": f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}",
         "face_model": model.version,
     }
-    return Aligner(solver, model, found, versions, recrop)
+    source = Source(
+        weights=path.absolute(),
+        face_model=None if face_model is None else Path(face_model).absolute(),
+        flip_test=flip_test,
+    )
+    return Aligner(solver, model, found, versions, recrop, source)
+
+
+def _load_again(source: Source, detector: Detector, recrop: int) -> Aligner:
+    return load(
+        weights=source.weights,
+        detector=detector,
+        face_model=source.face_model,
+        recrop=recrop,
+        flip_test=source.flip_test,
+    )

@@ -2,16 +2,21 @@
 
 Every detector draws its boxes differently; the aligner wants the tight box of the 68 landmarks.
 `landmark_box` is the bridge, with constants measured per detector.
+
+Detectors can be called from several threads at once and can be pickled: OpenCV's own objects can
+do neither, so each thread makes its own.
 """
 
+import dataclasses
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 
-from dfc_jax.camera import CROP_LIFT, CROP_SCALE
+from dfc_jax.camera import CROP_LIFT, CROP_SCALE, Crop, crop_of_box
 from dfc_jax.types import ByValue
 
 # Longest edge of the copy on which the detectors work.
@@ -30,16 +35,32 @@ class Detection(ByValue):
       box: (4,) float64.
       score: the detector's own confidence; comparable within one kind only.
       kind: which detector drew the box, a key of `CALIBRATIONS`, or "given" or "whole".
+      roll_deg: how far the box, and the face in it, is turned about the box's middle, clockwise.
     """
 
     box: np.ndarray
     score: float
     kind: str
+    roll_deg: float = 0.0
 
     @property
     def landmark_box(self) -> np.ndarray:
-        """The box (x, y, width, height) in which the 68 landmarks are expected."""
-        return landmark_box(self.kind, self.box)
+        """The box (x, y, width, height) in which the 68 landmarks are expected, turned alike."""
+        box = landmark_box(self.kind, self.box)
+        box[:2] += self._turn(_middle(box) - _middle(self.box))
+        return box
+
+    @property
+    def crop(self) -> Crop:
+        """The crop in which the face stands upright."""
+        box = self.landmark_box
+        upright = crop_of_box(box)
+        centre = upright.centre + self._turn(upright.centre - _middle(box))
+        return dataclasses.replace(upright, centre=centre, roll_deg=self.roll_deg)
+
+    def _turn(self, arm: np.ndarray) -> np.ndarray:
+        """What a turn by the roll adds to `arm` (2,)."""
+        return Crop(np.zeros(2), 1.0, self.roll_deg).rotation @ arm - arm
 
 
 class Calibration(NamedTuple):
@@ -83,7 +104,11 @@ def landmark_box(kind: str, box: np.ndarray) -> np.ndarray:
 
 
 class Detector(Protocol):
-    """Finds the faces of an RGB uint8 image (H, W, 3), largest first."""
+    """Finds the faces of an RGB uint8 image (H, W, 3), largest first.
+
+    An aligner that several threads share calls its detector from all of them, and pickles it with
+    itself.
+    """
 
     def __call__(self, image: np.ndarray) -> list[Detection]: ...
 
@@ -161,8 +186,9 @@ class HaarDetector:
 
     def __init__(self, rounds: tuple[tuple[Attempt, ...], ...] = HAAR_ROUNDS) -> None:
         self.rounds = rounds
-        names = {attempt.cascade for attempts in rounds for attempt in attempts}
-        self._cascades = {name: _load_cascade(name) for name in names}
+        for attempts in rounds:
+            for attempt in attempts:
+                _thread_cascade(attempt.cascade)
 
     def __call__(self, image: np.ndarray) -> list[Detection]:
         small, scale = _shrink(image)
@@ -182,16 +208,11 @@ class HaarDetector:
         if attempt.mirrored or attempt.turn_deg:
             grey = cv2.warpAffine(grey, to_view, grey.shape[::-1])
         smallest = max(20, int(attempt.min_face * min(grey.shape)))
-        boxes, counts = self._cascades[attempt.cascade].detectMultiScale2(
+        boxes, counts = _thread_cascade(attempt.cascade).detectMultiScale2(
             grey, 1.1, attempt.neighbours, minSize=(smallest, smallest)
         )
-        from_view = cv2.invertAffineTransform(to_view)
-        found = []
-        for box, count in zip(np.asarray(boxes, np.float64), counts, strict=True):
-            middle = from_view[:, :2] @ (box[:2] + box[2:] / 2.0 - 0.5) + from_view[:, 2] + 0.5
-            placed = np.concatenate([middle - box[2:] / 2.0, box[2:]])
-            found.append(Detection(placed, float(count), attempt.kind))
-        return found
+        rows = zip(np.asarray(boxes, np.float64), counts, strict=True)
+        return [Detection(_seen_from(to_view, b), float(n), attempt.kind) for b, n in rows]
 
 
 def _view(shape: tuple[int, ...], attempt: Attempt) -> np.ndarray:
@@ -201,6 +222,17 @@ def _view(shape: tuple[int, ...], attempt: Attempt) -> np.ndarray:
         return np.array([[-1.0, 0.0, width - 1.0], [0.0, 1.0, 0.0]])
     middle = ((width - 1) / 2.0, (height - 1) / 2.0)
     return cv2.getRotationMatrix2D(middle, attempt.turn_deg, 1.0)
+
+
+_thread = threading.local()
+
+
+def _thread_cascade(name: str) -> cv2.CascadeClassifier:
+    """The cascade of this thread, for detection writes into it."""
+    loaded = _thread.__dict__.setdefault("cascades", {})
+    if name not in loaded:
+        loaded[name] = _load_cascade(name)
+    return loaded[name]
 
 
 def _load_cascade(name: str) -> cv2.CascadeClassifier:
@@ -227,20 +259,39 @@ class YuNetDetector:
         path = Path(model_path)
         if not path.is_file():
             raise DetectorError(f"{path}: there is no such detector model; check the path")
+        # The file's content, so that threads and unpickled copies do not depend on the file.
+        self._model, self._min_score = np.fromfile(path, np.uint8), min_score
+        self._thread = threading.local()
         try:
-            self._net = cv2.FaceDetectorYN.create(str(path), "", (320, 320), min_score, 0.3)
-            self._net.detect(np.zeros((320, 320, 3), np.uint8))
+            self._thread_net().detect(np.zeros((320, 320, 3), np.uint8))
         except (cv2.error, SystemError) as error:
             raise DetectorError(
                 f"{path}: not a YuNet model; use face_detection_yunet from OpenCV's model zoo"
             ) from error
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_thread": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = {**state, "_thread": threading.local()}
+
+    def _thread_net(self) -> cv2.FaceDetectorYN:
+        """The net of this thread, for the size of its input is a state of it."""
+        made = self._thread.__dict__
+        if "net" not in made:
+            options = (320, 320), self._min_score, 0.3
+            made["net"] = cv2.FaceDetectorYN.create(
+                "onnx", self._model, np.empty(0, np.uint8), *options
+            )
+        return made["net"]
+
     def __call__(self, image: np.ndarray) -> list[Detection]:
         small, scale = _shrink(image)
         if min(small.shape[:2]) < 20:
             return []
-        self._net.setInputSize((small.shape[1], small.shape[0]))
-        _, rows = self._net.detect(np.ascontiguousarray(small[..., ::-1]))
+        net = self._thread_net()
+        net.setInputSize((small.shape[1], small.shape[0]))
+        _, rows = net.detect(np.ascontiguousarray(small[..., ::-1]))
         rows = np.zeros((0, 15)) if rows is None else rows
         found = [Detection(r[:4].astype(np.float64), float(r[14]), "yunet") for r in rows]
         found = [d for d in found if min(d.box[2:]) > 0]
@@ -264,6 +315,34 @@ def make_detector(name: str, model_path: str | Path | None = None) -> Detector:
     if name == "none":
         return WholeImage()
     raise DetectorError(f"unknown detector {name!r}; choose haar, yunet or none")
+
+
+def detect_turned(detector: Detector, image: np.ndarray, turn_deg: float) -> list[Detection]:
+    """What a detector finds in the picture turned counter-clockwise by `turn_deg`.
+
+    The boxes lie in the picture as it is, turned clockwise as much (`Detection.roll_deg`). The
+    picture is made as small as the detectors would make it, and larger to hold its corners.
+    """
+    small, scale = _shrink(image)
+    height, width = small.shape[:2]
+    to_view = cv2.getRotationMatrix2D(((width - 1) / 2.0, (height - 1) / 2.0), turn_deg, 1.0)
+    size = np.ceil(np.abs(to_view[:, :2]) @ np.array([width, height]) - 1e-6)
+    to_view[:, 2] += (size - np.array([width, height])) / 2.0
+    found = detector(cv2.warpAffine(small, to_view, (int(size[0]), int(size[1]))))
+    placed = [dataclasses.replace(d, box=_seen_from(to_view, d.box)) for d in found]
+    return [_unshrink(dataclasses.replace(d, roll_deg=turn_deg), scale) for d in placed]
+
+
+def _middle(box: np.ndarray) -> np.ndarray:
+    return box[:2] + box[2:] / 2.0
+
+
+def _seen_from(to_view: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The box of the same size about the same point, before the affine map `to_view`."""
+    from_view = cv2.invertAffineTransform(to_view)
+    # Edges are counted from the corner of the picture, points from the middle of its first pixel.
+    middle = from_view[:, :2] @ (_middle(box) - 0.5) + from_view[:, 2] + 0.5
+    return np.concatenate([middle - box[2:] / 2.0, box[2:]])
 
 
 def merge_overlaps(found: list[Detection], overlap: float = 0.4) -> list[Detection]:
@@ -297,4 +376,4 @@ def _unshrink(detection: Detection, scale: float) -> Detection:
     """Back to photo pixels; the corner moves by half a pixel (see `dfc_jax.types`)."""
     box = detection.box / scale
     box[:2] += 0.5 / scale - 0.5
-    return Detection(box, detection.score, detection.kind)
+    return dataclasses.replace(detection, box=box)

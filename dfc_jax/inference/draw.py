@@ -19,7 +19,7 @@ from dfc_jax.raster.rasterize import rasterize
 from dfc_jax.types import Array, Fragments
 
 if TYPE_CHECKING:
-    from dfc_jax.inference.align import Face
+    from dfc_jax.inference.face import Face
 
 # The overlay's longer edge in pixels: small photographs are enlarged, large ones shrunk.
 OVERLAY_EDGE = (900, 1600)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from dfc_jax.inference.align import Face
+    from dfc_jax.inference.face import Face
 
 SCHEMA_VERSION = "1.2"
 # Camera space (y down, z forward) to the frame of mesh viewers (y up, z towards the viewer).
@@ -51,6 +51,7 @@ def face_record(face: "Face", files: dict[str, str] | None = None) -> dict[str, 
     """One face as the JSON-ready dict of docs/ALIGN_SCHEMA.md."""
     return {
         "status": face.status,
+        "reasons": list(face.reasons),
         "box": _rounded(face.box, 2),
         "detector": {"kind": face.detector, "score": _rounded(face.score, 4)},
         "crop": {

@@ -19,7 +19,8 @@ from dfc_jax.inference import export
 from dfc_jax.inference.export import ExportError, ObjSpace
 
 if TYPE_CHECKING:
-    from dfc_jax.inference.align import Aligner, Face
+    from dfc_jax.inference.align import Aligner
+    from dfc_jax.inference.face import Face
 
 # What follows the name of a photograph in the names of the files of one of its faces.
 _FACE_FILES = {

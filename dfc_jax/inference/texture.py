@@ -20,7 +20,7 @@ from dfc_jax.raster import interpolate, rasterize
 from dfc_jax.types import Array, Camera, Fragments
 
 if TYPE_CHECKING:
-    from dfc_jax.inference.align import Face
+    from dfc_jax.inference.face import Face
 
 TEXTURE_PX = MESH_SIZE
 # Cosine between normal and line of sight from which a texel begins to count, and counts in full:
