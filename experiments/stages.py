@@ -276,7 +276,9 @@ def save_weights(
     """The averaged variables as ``weights.safetensors``; process 0 alone writes."""
     if jax.process_index() == 0:
         metadata = {**metadata, "steps": config.steps, "batch": config.batch}
-        weights.save(workdir / "weights.safetensors", own_copy(averaged(state)), spec, metadata)
+        file = workdir / "weights.safetensors"
+        weights.save(file, own_copy(averaged(state)), spec, metadata)
+        logging.info("finished; the weights are in %s", file)
 
 
 def averaged(state: TrainState) -> Variables:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+import textwrap
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -164,7 +165,7 @@ class Checkpoints:
             raise
         # Orbax has no error of its own: what damaged files raise ranges from KeyError to OSError.
         except Exception as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+            reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder=" ...")
             raise DamagedCheckpointError(
                 f"{self.folder}: step {step} is damaged ({reason}); remove "
                 f"{self.folder / str(step)} to go on without it"

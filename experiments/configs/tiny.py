@@ -4,6 +4,10 @@ The weights are of no use beyond that. One config serves both programs; each rea
 Commands: python -m experiments.pretrain --config experiments/configs/tiny.py --workdir runs/a
     python -m experiments.finetune --config experiments/configs/tiny.py --workdir runs/b \
         --photos FOLDER --init runs/a/weights.safetensors
+Hardware: two CPU cores; 175 and 100 seconds of processor time, most of it to compile. Where other
+work took most of both cores this was eight and four minutes.
+Expect: a loss that falls from 18 to 11 (pretrain) and, with 20 HELEN photographs, from 11 to 6
+(finetune, held-out end-point error 6.1 px at step 100, 5.3 at step 300).
 """
 
 import ml_collections
