@@ -165,8 +165,9 @@ def report(samples: Samples) -> None:
         print(f"{name}: bound {np.percentile(values, lost):.3f}")
     print(f"right fits {len(calibrating)}, wrong fits to faces, left out {samples.wrong}")
     for title, kinds in (("faces", samples.right), ("no faces", samples.none)):
-        for kind, rows in {**kinds, "all": sum(kinds.values(), [])}.items():
-            sure = [not doubts(evidence) for evidence in rows[1::2]]
+        halves = {kind: rows[1::2] for kind, rows in kinds.items()}
+        for kind, rows in {**halves, "all": sum(halves.values(), [])}.items():
+            sure = [not doubts(evidence) for evidence in rows]
             print(f"{title}, {kind}: {sum(sure)} of {len(sure)} ok ({np.mean(sure):.1%})")
 
 

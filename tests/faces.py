@@ -29,7 +29,7 @@ def mean_solution(model: FaceModel) -> Solution:
         flow=flow,
         mask=jnp.asarray((x**2 + y**2 < 40**2).astype(np.float32)),
         refined_flow=flow,
-        refined_mask=jnp.asarray(x**2 + y**2 < 44**2),
+        refined_mask=jnp.asarray(x**2 + y**2 < 42**2),
         landmarks_px=FOCAL_PX * landmarks[:, :2] / landmarks[:, 2:] + middle,
         landmarks3d_mm=landmarks,
         vertices_mm=vertices,
