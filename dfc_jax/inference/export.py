@@ -130,7 +130,8 @@ def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     """Write arrays to a compressed ``.npz``."""
     with written_aside(path) as aside:
-        np.savez_compressed(aside, allow_pickle=False, **arrays)
+        named: dict[str, Any] = {**arrays}
+        np.savez_compressed(aside, **named)
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
