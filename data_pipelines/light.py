@@ -15,6 +15,7 @@ from flax import struct
 
 from dfc_jax.inference.evaluate import DatasetError
 from dfc_jax.inference.export import write_npz
+from dfc_jax.morphable.io import load_arrays
 from dfc_jax.raster.shade import N_SH, sh_basis
 from dfc_jax.types import Array, ByValue
 
@@ -283,8 +284,12 @@ def load_light_prior(path: str | Path) -> LightPrior:
       DatasetError: the file is missing, is no such file, or holds anything else.
     """
     try:
-        with np.load(path) as file:
-            mean, components = (file[name].astype(np.float32) for name in ("mean", "components"))
+        arrays = load_arrays(path, ("mean", "components"))
+        with np.errstate(over="ignore"):
+            mean, components = (
+                arrays[name].astype(np.float32, casting="same_kind")
+                for name in ("mean", "components")
+            )
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: no such light prior; leave it out for the default") from error
     except Exception as error:  # numpy and zipfile raise many kinds for a broken file

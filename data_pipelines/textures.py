@@ -22,6 +22,7 @@ from dfc_jax.fitting import project_landmarks
 from dfc_jax.inference.evaluate import DatasetError
 from dfc_jax.inference.export import write_npz
 from dfc_jax.morphable.core import N_JAW, FaceModel, shape, vertex_normals
+from dfc_jax.morphable.io import load_arrays
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.raster import interpolate, sh_basis
 from dfc_jax.types import Array, ByValue, Camera, FaceParams
@@ -365,18 +366,21 @@ def load_texture_bank(path: str | Path) -> TextureBank:
     """
     remedy = "make it again with experiments/build_texture_bank.py"
     try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in ("textures", "known", "quality", "face_model")}
+        arrays = load_arrays(path, ("textures", "known", "quality", "face_model"))
+        textures, bits, quality = arrays["textures"], arrays["known"], arrays["quality"]
+        face_model = str(arrays["face_model"])
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: no such texture bank; check the path") from error
     except Exception as error:  # numpy and zipfile raise many kinds for a broken file
         raise DatasetError(f"{path}: is not a texture bank; {remedy}") from error
-    textures, bits, quality = arrays["textures"], arrays["known"], arrays["quality"]
     n, size = len(quality) if quality.ndim == 1 else 0, textures.shape[-2:-1]
-    fits = textures.shape == (n, *size, *size, 3) and textures.dtype == np.uint8 and n > 0
+    fits = textures.shape == (n, *size, *size, 3) and textures.dtype == np.uint8
+    fits &= textures.size > 0
     if not fits or bits.shape != (n, *size, -(-size[0] // 8)) or bits.dtype != np.uint8:
         raise DatasetError(
             f"{path}: a texture bank needs textures (N, S, S, 3) uint8 with masks; {remedy}"
         )
+    if quality.dtype.kind != "f" or not (abs(quality - 0.5) <= 0.5).all():
+        raise DatasetError(f"{path}: the qualities of a texture bank lie in [0, 1]; {remedy}")
     known = np.unpackbits(bits, axis=-1, count=size[0]).astype(bool)
-    return TextureBank(textures, known, quality, str(arrays["face_model"]))
+    return TextureBank(textures, known, quality, face_model)

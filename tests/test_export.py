@@ -1,6 +1,8 @@
 """Files are whole or absent, never overwrite each other, and can be read back."""
 
+import ast
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +32,35 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_archives_hold_the_given_arrays_and_no_other_under_every_numpy(tmp_path, monkeypatch):
+    def savez_of_numpy_2_0(file, *args, **arrays):
+        """Before NumPy 2.1, `allow_pickle` was the name of an array like any other."""
+        np.savez(file, *args, **{name: np.asarray(a) for name, a in arrays.items()})
+        written.append(set(arrays))
+
+    written = []
+    monkeypatch.setattr(np, "savez_compressed", savez_of_numpy_2_0)
+    export.write_npz(tmp_path / "a.npz", flow=np.zeros(3), mask=np.ones(2))
+    assert written == [{"flow", "mask"}]
+
+
+def test_no_program_passes_numpy_an_argument_that_some_of_its_versions_write():
+    root = Path(__file__).parent.parent
+    files = [
+        p
+        for part in ("dfc_jax", "data_pipelines", "experiments")
+        for p in (root / part).rglob("*.py")
+    ]
+    calls = [
+        node
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("np.savez")
+    ]
+    assert calls
+    assert not any(keyword.arg == "allow_pickle" for call in calls for keyword in call.keywords)
 
 
 def test_an_unwritable_place_is_one_sentence(tmp_path):

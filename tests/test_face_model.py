@@ -1,6 +1,8 @@
 """The embedded face model: what a user may rely on; the linear model and its file."""
 
 import dataclasses
+import warnings
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from test_raster import sphere
 
-from dfc_jax.morphable import core
+from dfc_jax.morphable import core, io
 from dfc_jax.morphable.core import N_JAW, PARTS, landmarks3d, surface_basis, surface_positions
 from dfc_jax.morphable.decimate import mirror_permutation
 from dfc_jax.morphable.io import FaceModelError
@@ -359,6 +361,24 @@ def test_the_smallest_valid_file_loads(model, tmp_path):
         ("mean_mm", lambda a: a[:, :2]),
         ("mean_mm", lambda a: a[0, 0]),
         ("triangles", lambda a: a[:0]),
+        ("triangles", lambda a: np.where(a == 7, -1, a.astype(np.int64))),
+        ("triangles", lambda a: a.astype(np.float32)),
+        ("triangle_part", lambda a: a.astype(np.int8) - 1),
+        ("landmarks_triangle", lambda a: -a.astype(np.int64) - 1),
+        ("contours_triangle", lambda a: a.astype(np.int64) - 10**6),
+        ("contours_triangle", lambda a: a[:, :0]),
+        ("mean_mm", lambda a: a[:0]),
+        ("mean_mm", lambda a: np.full_like(a, np.nan)),
+        ("mean_mm", lambda a: 1e30 * a),
+        ("mean_mm", lambda a: a.astype(np.complex64)),
+        ("mean_mm", lambda a: a.astype(str)),
+        ("identity_mm", lambda a: np.where(a == a[5, 1, 0], np.inf, a)),
+        ("expression_mm", lambda a: a.astype(np.float16) * np.float16(np.nan)),
+        ("uv", lambda a: np.full_like(a, np.inf)),
+        ("landmarks_barycentric", lambda a: 2.0 * a),
+        ("contours_barycentric", lambda a: np.full_like(a, -np.inf)),
+        ("expression_names", lambda a: np.zeros(1)),
+        ("version", lambda a: np.array(3)),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(model, tmp_path, name, change):
@@ -372,6 +392,75 @@ def test_a_file_that_contradicts_itself_is_refused(model, tmp_path, name, change
     with pytest.raises(FaceModelError, match=name[:6]) as error:
         load_face_model(file)
     assert str(error.value).startswith(f"{file}: ") and "\n" not in str(error.value)
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused_before_it_does(model, tmp_path, monkeypatch):
+    file, arrays = tmp_path / "bomb.npz", small_arrays(model)
+    np.savez_compressed(file, **arrays | {"mean_mm": np.zeros((10**6, 3))})
+    assert file.stat().st_size < 2e6 < 24e6
+    monkeypatch.setattr(io, "MAX_NPZ_BYTES", 20_000_000, raising=False)
+    with pytest.raises(FaceModelError, match="bomb.npz: is not a readable"):
+        load_face_model(file)
+
+
+def test_arrays_that_are_no_part_of_a_model_are_left_alone(model, tmp_path):
+    file = tmp_path / "more.npz"
+    np.savez(file, **small_arrays(model), objects=np.array([{}, None], object))
+    with zipfile.ZipFile(file, "a") as archive, archive.open("allow_pickle.npy", "w") as member:
+        np.lib.format.write_array(member, np.array(False))
+    assert load_face_model(file).version == "small"
+
+
+def test_every_mutated_file_loads_or_is_explained(model, tmp_path):
+    """Arrays cut, turned, retyped and filled at random, but always the same."""
+    arrays, rng, refused = small_arrays(model), np.random.default_rng(0), 0
+    changes = (
+        lambda a: a[..., :0],
+        lambda a: a[:1],
+        lambda a: a.T,
+        lambda a: a[None],
+        lambda a: np.roll(a, 1),
+        lambda a: a.astype(np.int64) - 3,
+        lambda a: a.astype(np.float64) * rng.choice([np.nan, np.inf, 1e200, -1.0, 0.5]),
+        lambda a: np.full_like(a, rng.integers(0, 200)),
+        lambda a: a.astype(rng.choice(["S8", "U8", "c16", "?", "u8", "f2", "i1", "M8[s]"])),
+    )
+    names = list(arrays)
+    for number in range(150):
+        name, change = rng.choice(names), changes[rng.integers(len(changes))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                changed = change(arrays[name])
+            except (TypeError, ValueError, IndexError, OverflowError):
+                continue
+        file = tmp_path / f"{number}.npz"
+        np.savez(file, **{**arrays, name: changed})
+        try:
+            loaded = load_face_model(file)
+        except FaceModelError as error:
+            refused += 1
+            assert str(error).startswith(f"{file}: ") and "\n" not in str(error)
+        else:
+            for leaf in jax.tree.leaves(loaded):
+                assert np.isfinite(leaf).all()
+            assert int(loaded.triangles.min()) >= 0
+        file.unlink()
+    load_face_model.cache_clear()
+    assert refused > 50
+
+
+def savez_of_numpy_2_0(file, *args, **arrays):
+    """Before NumPy 2.1, `allow_pickle` was the name of an array like any other."""
+    assert "allow_pickle" not in arrays
+    np.savez(file, *args, **arrays)
+
+
+def test_model_files_hold_the_documented_arrays_under_every_numpy(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(np, "savez_compressed", savez_of_numpy_2_0)
+    save_face_model(tmp_path / "model.npz", model)
+    with np.load(tmp_path / "model.npz") as file:
+        assert set(file.files) == set(small_arrays(model))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive", "half"])

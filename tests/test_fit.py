@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dfc_jax.camera import project, to_camera
+from dfc_jax.fitting import Status, fit_landmarks, project_landmarks
 from dfc_jax.fitting.fit import DEFAULT, PAPER, FitSettings, fit
 from dfc_jax.fitting.residuals import (
     N_POSE,
@@ -143,8 +144,137 @@ def test_expression_stays_in_the_box_and_unused_points_do_not_matter(model):
 def test_almost_no_points_stay_finite(model, left):
     _, (points,) = cases(model, 4, 1)
     result = fit(model, points.replace(weight=jnp.where(jnp.arange(N) < left, 1.0, 0.0)), CENTRE)
-    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(result))
+    assert is_face(result.params) and is_nan_free(result)
     assert int(result.n_inliers) <= left
+
+
+def is_nan_free(result) -> bool:
+    return not any(np.any(np.isnan(leaf)) for leaf in jax.tree.leaves(result))
+
+
+def is_face(params) -> bool:
+    return all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(params))
+
+
+def spoiled(points, part, row, value, weight):
+    """The same with one row of `part` set to a value and of the weights to another."""
+    changed = points.replace(weight=points.weight.at[row].set(weight))
+    if part == "barycentric":
+        barycentric = points.surface.barycentric.at[row].set(value)
+        return changed.replace(surface=points.surface.replace(barycentric=barycentric))
+    return changed.replace(points_px=points.points_px.at[row].set(value))
+
+
+@pytest.mark.parametrize("part", ["points_px", "barycentric"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_an_unused_point_holds_is_never_read(model, part, value):
+    _, (points,) = cases(model, 3, 1, noise_px=1.0)
+    rows = np.array([0, 4, 500])
+    expected = fit(model, points.replace(weight=points.weight.at[rows].set(0.0)), CENTRE)
+    result = fit(model, spoiled(points, part, rows, value, 0.0), CENTRE)
+    jax.tree.map(np.testing.assert_array_equal, result, expected)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("weight", [1.0, np.nan, np.inf, -1.0])
+def test_points_and_weights_that_are_no_numbers_count_as_unused(model, value, weight):
+    _, (points,) = cases(model, 3, 1, noise_px=1.0)
+    rows = np.array([0, 4, 500])
+    expected = fit(model, points.replace(weight=points.weight.at[rows].set(0.0)), CENTRE)
+    given = spoiled(points, "points_px", rows, value, weight)
+    jax.tree.map(np.testing.assert_array_equal, fit(model, given, CENTRE), expected)
+
+
+def test_a_poisoned_face_of_a_batch_leaves_the_others_alone(model):
+    _, observed = cases(model, 5, 3, noise_px=1.0)
+    nothing = observed[1].replace(points_px=jnp.full((N, 2), jnp.nan))
+    fit_all = jax.jit(jax.vmap(partial(fit, model), (0, None)))
+    clean, poisoned = (
+        fit_all(jax.tree.map(lambda *leaves: jnp.stack(leaves), *some), CENTRE)
+        for some in (observed, [observed[0], nothing, observed[2]])
+    )
+    for row in (0, 2):
+        jax.tree.map(
+            lambda a, b, row=row: np.testing.assert_array_equal(a[row], b[row]), clean, poisoned
+        )
+    assert int(poisoned.status[1]) == Status.NO_POINTS and is_nan_free(poisoned)
+
+
+def test_without_a_usable_point_the_result_says_so_and_does_not_look_perfect(model):
+    _, (points,) = cases(model, 4, 1)
+    for nothing in (
+        points.replace(weight=jnp.zeros(N)),
+        points.replace(points_px=jnp.full((N, 2), jnp.nan)),
+        points.replace(weight=jnp.full(N, jnp.nan)),
+    ):
+        result = fit(model, nothing, CENTRE)
+        assert int(result.status) == Status.NO_POINTS
+        assert np.isposinf(result.rms_px) and int(result.n_inliers) == 0
+        assert is_face(result.params) and is_nan_free(result)
+
+
+@pytest.mark.parametrize("left", [1, 2, 12])
+def test_few_points_still_give_a_face_and_an_error_in_pixels(model, left):
+    _, (points,) = cases(model, 4, 1)
+    result = fit(model, points.replace(weight=jnp.where(jnp.arange(N) < left, 1.0, 0.0)), CENTRE)
+    assert is_face(result.params) and np.isfinite(result.rms_px)
+    assert int(result.status) not in (Status.NO_POINTS, Status.NON_FINITE)
+
+
+def test_no_hostile_number_makes_the_fit_return_nan(model):
+    _, (points,) = cases(model, 4, 1)
+    params = fit(model, points, CENTRE).params
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
+    given = [
+        fit(model, points, jnp.array([jnp.nan, 63.5])),
+        fit(model, points, CENTRE, focal_px=jnp.float32(jnp.nan)),
+        fit(model, points, CENTRE, focal_px=jnp.float32(-1.0)),
+        fit(model, points, CENTRE, initial=broken),
+        fit(model, points.replace(points_px=points.points_px * 1e36), CENTRE),
+        fit(model, points.replace(weight=jnp.full(N, 3e38)), CENTRE),
+        fit(model, spoiled(points, "points_px", slice(0, 900), 3e38, 1.0), CENTRE),
+    ]
+    for result in given:
+        assert is_nan_free(result) and is_face(result.params)
+        assert int(result.status) in list(Status)
+    assert [int(result.status) for result in given[:4]] == [
+        Status.NO_POINTS,
+        Status.NON_FINITE,
+        Status.NON_FINITE,
+        Status.NON_FINITE,
+    ]
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_a_model_of_few_directions_is_fitted_with_those_it_has(model, n):
+    small = model.replace(
+        identity_mm=model.identity_mm[..., :n],
+        expression_mm=model.expression_mm[..., :n],
+        expression_names=model.expression_names[:n],
+    )
+    _, (points,) = cases(model, 4, 1)
+    result = fit(small, points, CENTRE)
+    assert result.params.identity.shape == result.params.expression.shape == (n,)
+    assert is_face(result.params) and float(result.rms_px) < 10.0
+    landmarks = project_landmarks(small, result.params, CENTRE)
+    assert is_face(fit_landmarks(small, landmarks, CENTRE).params)
+
+
+def test_landmarks_of_weight_0_may_hold_anything(model):
+    (truth,), _ = cases(model, 3, 1)
+    points = project_landmarks(model, truth, CENTRE)
+    rows = np.array([0, 8, 20, 67])
+    weight = jnp.ones(68).at[rows].set(0.0)
+    run = jax.jit(lambda points, weight: fit_landmarks(model, points, CENTRE, weight=weight))
+    expected = run(points, weight)
+    for value in (jnp.nan, jnp.inf, -1e30):
+        for given in (weight, weight.at[rows].set(jnp.nan)):
+            result = run(points.at[rows].set(value), given)
+            jax.tree.map(np.testing.assert_array_equal, result, expected)
+    assert float(expected.rms_px) < 1.0
+    nothing = run(points, jnp.zeros(68))
+    assert int(nothing.status) == Status.NO_POINTS
+    assert np.isposinf(nothing.rms_px) and is_face(nothing.params) and is_nan_free(nothing)
 
 
 def test_vmap_equals_a_loop(model):

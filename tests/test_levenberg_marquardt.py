@@ -179,6 +179,145 @@ def test_status_tells_the_tolerance_that_was_met():
     assert status(residual=offset, gtol=1e-3) == Status.CONVERGED_GTOL
 
 
+# Problems of More, Garbow & Hillstrom, "Testing unconstrained optimization software", ACM TOMS 7,
+# 1981, by their numbers there.
+MEYER = np.array(
+    [34780, 28610, 23650, 19630, 16370, 13720, 11540, 9744]
+    + [8261, 7030, 6005, 5147, 4427, 3820, 3307, 2872]
+)
+OSBORNE = np.array(
+    [0.844, 0.908, 0.932, 0.936, 0.925, 0.908, 0.881, 0.850, 0.818, 0.784, 0.751]
+    + [0.718, 0.685, 0.658, 0.628, 0.603, 0.580, 0.558, 0.538, 0.522, 0.506, 0.490]
+    + [0.478, 0.467, 0.457, 0.448, 0.438, 0.431, 0.424, 0.420, 0.414, 0.411, 0.406]
+)
+KOWALIK = np.array(
+    [0.1957, 0.1947, 0.1735, 0.1600, 0.0844, 0.0627, 0.0456, 0.0342, 0.0323, 0.0235, 0.0246]
+)
+KOWALIK_U = np.array([4, 2, 1, 0.5, 0.25, 0.167, 0.125, 0.1, 0.0833, 0.0714, 0.0625])
+
+
+def freudenstein_roth(x):  # 2; has a local minimum
+    return jnp.stack(
+        [
+            -13.0 + x[0] + ((5.0 - x[1]) * x[1] - 2.0) * x[1],
+            -29.0 + x[0] + ((x[1] + 1.0) * x[1] - 14.0) * x[1],
+        ]
+    )
+
+
+def powell_badly_scaled(x):  # 3
+    return jnp.stack([1e4 * x[0] * x[1] - 1.0, jnp.exp(-x[0]) + jnp.exp(-x[1]) - 1.0001])
+
+
+def brown_badly_scaled(x):  # 4
+    return jnp.stack([x[0] - 1e6, x[1] - 2e-6, x[0] * x[1] - 2.0])
+
+
+def meyer(x):  # 10
+    return x[0] * jnp.exp(x[1] / (45.0 + 5.0 * jnp.arange(1, 17) + x[2])) - MEYER
+
+
+def box_3d(x):  # 12
+    t = 0.1 * jnp.arange(1, 11)
+    return jnp.exp(-t * x[0]) - jnp.exp(-t * x[1]) - x[2] * (jnp.exp(-t) - jnp.exp(-10.0 * t))
+
+
+def kowalik_osborne(x):  # 15
+    u = KOWALIK_U
+    return KOWALIK - x[0] * (u**2 + u * x[1]) / (u**2 + u * x[2] + x[3])
+
+
+def osborne_1(x):  # 17
+    t = 10.0 * jnp.arange(33)
+    return OSBORNE - (x[0] + x[1] * jnp.exp(-t * x[3]) + x[2] * jnp.exp(-t * x[4]))
+
+
+PROBLEMS = {
+    "rosenbrock": (rosenbrock, (-1.2, 1.0)),
+    "freudenstein and roth": (freudenstein_roth, (0.5, -2.0)),
+    "powell badly scaled": (powell_badly_scaled, (0.0, 1.0)),
+    "brown badly scaled": (brown_badly_scaled, (1.0, 1.0)),
+    "meyer": (meyer, (0.02, 4000.0, 250.0)),
+    "meyer from ten times": (meyer, (0.2, 40000.0, 2500.0)),
+    "meyer from a hundred times": (meyer, (2.0, 400000.0, 25000.0)),
+    "box": (box_3d, (0.0, 10.0, 20.0)),
+    "kowalik and osborne": (kowalik_osborne, (0.25, 0.39, 0.415, 0.39)),
+    "osborne 1": (osborne_1, (0.5, 1.5, -1.0, 0.01, 0.02)),
+}
+
+
+def polished_cost(residual_fn, x) -> tuple[float, float]:
+    """The cost in float64 at x, and after SciPy has gone on from there."""
+
+    def residual(x):
+        return np.asarray(residual_fn(jnp.asarray(x)), np.float64)
+
+    def derivative(x):
+        return np.asarray(jax.jacfwd(residual_fn)(jnp.asarray(x)), np.float64)
+
+    with jax.enable_x64(True):
+        start = np.asarray(x, np.float64)
+        found = optimize.least_squares(
+            residual, start, derivative, x_scale="jac", xtol=1e-15, ftol=1e-15, gtol=1e-15
+        )
+        return 0.5 * float(np.sum(residual(start) ** 2)), float(found.cost)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_converged_is_said_only_where_nothing_is_left_to_gain(name, dtype):
+    residual_fn, x0 = PROBLEMS[name]
+    with jax.enable_x64(dtype == "float64"):
+        start = jnp.asarray(x0, dtype)
+        result = solve(lambda x: residual_fn(x).astype(dtype), start, max_steps=1500)
+        status, first = int(result.status), float(result.history.cost[0])
+    if status in CONVERGED:
+        cost, polished = polished_cost(residual_fn, result.x)
+        assert cost - polished <= 1e-2 * polished + 1e-6 * min(first, 1.0)
+    elif name.startswith("meyer"):
+        assert status in (Status.MAX_STEPS, Status.STALLED, Status.NON_FINITE)
+    else:
+        assert status == Status.STALLED, "it ends where rounding hides the way down"
+
+
+def test_meyer_is_solved_in_float64():
+    with jax.enable_x64(True):
+        start = jnp.asarray(PROBLEMS["meyer"][1], "float64")
+        result = solve(meyer, start, max_steps=500)
+        assert int(result.status) in CONVERGED
+        np.testing.assert_allclose(2.0 * float(result.cost), 87.9458, rtol=1e-5)
+
+
+def test_a_step_made_short_by_damping_is_not_convergence():
+    def status(**options):
+        result = solve(
+            lambda x: x - 1.0, jnp.array([3.0]), initial_damping=1e4, max_steps=1, **options
+        )
+        return int(result.status)
+
+    assert status(ftol=0.0, gtol=0.0, xtol=1e-3) == Status.MAX_STEPS
+    assert status(ftol=1e-3, gtol=0.0, xtol=0.0) == Status.MAX_STEPS
+
+
+def test_a_column_that_was_longer_before_does_not_make_a_gradient_small():
+    """The running maximum of the scale must not enter the cosine of gtol."""
+
+    def residual(x):
+        return jnp.stack([jnp.exp(x[0]), 0.1 + 1e-3 * x[0]])
+
+    result = solve(residual, jnp.array([12.0]), gtol=1e-3, ftol=0.0, xtol=0.0, max_steps=80)
+    slope = jax.grad(lambda x: 0.5 * jnp.sum(residual(x) ** 2))(result.x)
+    column = jnp.linalg.norm(jax.jacfwd(residual)(result.x))
+    cosine = abs(float(slope[0])) / float(column * jnp.sqrt(2.0 * result.cost))
+    assert cosine <= 1e-3 or int(result.status) != Status.CONVERGED_GTOL
+
+
+def test_a_start_that_is_not_finite_costs_infinitely_much_and_nothing_is_nan():
+    result = solve(lambda x: jnp.log(x), jnp.array([-1.0]))
+    assert np.isposinf(result.cost) and np.all(np.isposinf(result.history.cost))
+    assert not any(np.any(np.isnan(leaf)) for leaf in jax.tree.leaves(result))
+
+
 def test_a_wrong_jacobian_stalls():
     result = solve(
         lambda x: x + 1.0,

@@ -1,6 +1,7 @@
 """Light: closed forms against quadrature, and the lights that come out are those of the world."""
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import jax
@@ -231,6 +232,16 @@ def test_broken_priors_are_explained_in_one_sentence(tmp_path: Path) -> None:
     np.savez(path, mean=np.full(27, np.nan), components=np.zeros((27, 3)))
     with pytest.raises(DatasetError, match="is not finite"):
         load_light_prior(path)
+
+
+@pytest.mark.parametrize("value", [1j, "a", None, 1e300, np.inf])
+def test_priors_of_anything_but_finite_numbers_are_refused(tmp_path: Path, value) -> None:
+    path = tmp_path / "prior.npz"
+    np.savez(path, mean=np.full(27, value), components=np.zeros((27, 3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DatasetError, match="prior.npz: "):
+            load_light_prior(path)
 
 
 def test_frontal_light_shows_the_albedo_about_as_it_is() -> None:

@@ -39,9 +39,14 @@ def shapes_of(spec: nets.NetSpec, size: int = 128):
     return variables, outputs, code
 
 
-@pytest.mark.parametrize(("name", "count"), [("paper-tied", 8_034_416), ("paper", 8_620_784)])
-def test_paper_network_has_the_parameters_of_its_table(name: str, count: int) -> None:
-    variables, outputs, code = shapes_of(nets.SPECS[name])
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(("tied", "count"), [(True, 8_034_416), (False, 8_620_784)])
+def test_paper_network_has_the_parameters_of_its_table(
+    tied: bool, count: int, strict: bool
+) -> None:
+    spec = nets.SPECS["paper" + "-strict" * strict + "-tied" * tied]
+    assert (spec.tied, spec.strict) == (tied, strict)
+    variables, outputs, code = shapes_of(spec)
     assert nets.param_count(variables) == count
     assert code.shape == (1, 8, 8, 256)
     assert outputs.flow.shape == outputs.logits.shape == (3, 128, 128, 2)
@@ -68,6 +73,23 @@ def test_the_narrow_tail_learns_again_where_it_went_below_zero() -> None:
     tail["bias"] = jnp.array([10.0 * decoder.KNEE_PX, 0.0])
     gradient = jax.grad(flow)(variables)["params"]["flow_decoder"]["Conv3x3_8"]["bias"]
     assert gradient[0] == 0.0 != gradient[1]
+
+
+def test_the_strict_tail_is_the_plain_relu_of_the_paper() -> None:
+    x, tail = noise(0, 1, 4, 4, 3), (2, 2, 2)
+    kneed, strict = (decoder.PaperDecoder(8, tail, strict) for strict in (False, True))
+    shapes = jax.eval_shape(kneed.init, jax.random.key(0), x)["params"]
+    params = jax.tree.map(lambda leaf: 0.3 * noise(leaf.size, *leaf.shape), shapes)
+    first, second = params["Conv3x3_8"], params["Conv3x3_9"]
+    params["Conv3x3_9"] = {**second, "bias": jnp.full(2, 1e4)}
+    for bias, alike in ((1e3, True), (-1.0, False)):
+        # Far above zero the two are one function, below it the ReLU cuts.
+        params["Conv3x3_8"] = {**first, "bias": jnp.full(2, bias)}
+        outputs = [module.apply({"params": params}, x) for module in (kneed, strict)]
+        assert bool(jnp.allclose(*outputs)) == alike
+    params["Conv3x3_9"] = {**second, "bias": jnp.full(2, -1e4)}
+    constant = strict.apply({"params": params}, x)
+    np.testing.assert_array_equal(constant, jnp.broadcast_to(constant[0, 0, 0], constant.shape))
 
 
 @pytest.mark.parametrize("name", ["lite", "lite-tied"])
@@ -215,6 +237,40 @@ def test_a_network_extended_by_a_refinement_is_the_same_function_and_can_learn_m
         nets.extend(variables, spec, dataclasses.replace(wanted, descriptors=7))
     with pytest.raises(ValueError, match="belong together"):
         dataclasses.replace(wanted, refinements=0)
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("lite", {"depths": (100_000, 0, 0, 0)}),
+        ("lite", {"decoder_depths": (0, 0, 0, 100_000)}),
+        ("lite", {"refinements": 100_000}),
+        ("lite", {"refinements": -1}),
+        ("lite", {"widths": ()}),
+        ("lite", {"widths": (4, 4, 4, 0)}),
+        ("lite", {"widths": (4, 4, 4, 10**9)}),
+        ("lite", {"widths": (4, 4, 4, 4.0)}),
+        ("lite", {"widths": (4, 4, 4, True)}),
+        ("lite", {"widths": (4, 4, 4)}),
+        ("lite", {"widths": 4}),
+        ("lite", {"depths": ()}),
+        ("lite", {"depths": ((), 0, 0, 0)}),
+        ("lite", {"descriptors": "6"}),
+        ("lite", {"branches": 3}),
+        ("lite", {"tied": 1}),
+        ("paper", {"strict": "no"}),
+        ("paper", {"tail": ()}),
+        ("paper", {"tail": (2, 2, 3)}),
+        ("paper", {"tail": (2,) * 1000}),
+        ("paper", {"widths": (4, 4, 8, 16)}),
+        ("paper", {"widths": (4, 4, 8, 8, 8)}),
+        ("paper", {"refinements": 100_000, "details": 1}),
+    ],
+)
+def test_sizes_out_of_all_reason_are_refused_before_anything_is_built(family, change) -> None:
+    with pytest.raises(ValueError, match="|".join(change)) as error:
+        dataclasses.replace(SMALL[family], **change)
+    assert "\n" not in str(error.value)
 
 
 def test_untying_twice_is_refused() -> None:

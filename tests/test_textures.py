@@ -242,6 +242,27 @@ def test_a_bank_that_contradicts_itself_is_refused(tmp_path: Path, change) -> No
         load_texture_bank(path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quality": np.full(2, np.nan, np.float32)},
+        {"quality": np.full(2, np.inf, np.float32)},
+        {"quality": np.full(2, -1.0, np.float32)},
+        {"quality": np.array(["good", "bad"])},
+        {"textures": np.zeros((2, 0, 0, 3), np.uint8), "known": np.zeros((2, 0, 0), np.uint8)},
+        {"face_model": np.array([None])},
+    ],
+)
+def test_hostile_banks_are_refused_in_one_sentence(tmp_path: Path, change) -> None:
+    path = tmp_path / "bank.npz"
+    save_texture_bank(path, bank_of())
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    np.savez(path, **{**arrays, **change})
+    with pytest.raises(DatasetError, match="bank.npz: .*make it again"):
+        load_texture_bank(path)
+
+
 def test_files_that_are_no_bank_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="none.npz: no such texture bank"):
         load_texture_bank(tmp_path / "none.npz")

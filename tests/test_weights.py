@@ -1,5 +1,6 @@
 """Weight files: what is written is read back, and every broken file is explained."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -114,6 +115,100 @@ def test_headers_that_name_no_network_are_explained(path: Path, spec: str) -> No
     rewrite(path, spec=spec)
     with pytest.raises(weights.WeightsError, match="header does not describe"):
         weights.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"depths": [100_000] * 4},
+        {"details": 1, "refinements": 100_000},
+        {"widths": []},
+        {"widths": [0, 4, 4, 4]},
+        {"widths": [[4], 4, 4, 4]},
+        {"family": ["lite"]},
+        {"a key\nof two lines": 1},
+        {"x" * 10_000: 1},
+    ],
+)
+def test_hostile_sizes_in_a_header_are_explained_in_one_line(path: Path, change) -> None:
+    with safe_open(path, framework="numpy") as file:
+        fields = json.loads(file.metadata()["spec"])
+    rewrite(path, spec=json.dumps(fields | change))
+    assert len(message(path, "header does not describe")) < 700
+
+
+@pytest.mark.parametrize("part", ["spec", "metadata"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[]", "3", "null", "NaN", ""])
+def test_deep_json_and_json_that_is_no_object_are_explained(path: Path, part, text) -> None:
+    rewrite(path, **{part: text})
+    message(path, "header does not describe")
+
+
+def test_a_face_model_that_is_no_name_is_explained(path: Path) -> None:
+    rewrite(path, metadata='{"face_model": [1, 2]}')
+    message(path, "header does not describe")
+
+
+def message(path: Path, words: str) -> str:
+    with pytest.raises(weights.WeightsError, match=words) as error:
+        weights.load(path)
+    assert str(error.value).startswith(f"{path}: ") and str(error.value).isprintable()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "complex64", "uint64"])
+def test_tensors_that_are_no_real_numbers_are_refused(path: Path, dtype) -> None:
+    def change(tensors) -> None:
+        name = min(tensors)
+        tensors[name] = np.ones(tensors[name].shape, dtype)
+
+    rewrite(path, change)
+    message(path, "cannot be read")
+
+
+def test_float64_out_of_the_range_of_float32_is_explained(path: Path) -> None:
+    def change(tensors) -> None:
+        name = min(tensors)
+        tensors[name] = np.full(tensors[name].shape, 1e300)
+
+    rewrite(path, change)
+    message(path, "not finite")
+
+
+def test_every_mutated_file_loads_or_is_explained(path: Path) -> None:
+    """Bytes of the header exchanged, doubled and dropped, at random but always the same."""
+    good, rng = path.read_bytes(), np.random.default_rng(0)
+    header = int.from_bytes(good[:8], "little") + 8
+    refused = 0
+    for _ in range(200):
+        data = bytearray(good)
+        for _ in range(rng.integers(1, 4)):
+            at, kind = int(rng.integers(0, header)), rng.integers(0, 3)
+            if kind == 0:
+                data[at] = int(rng.integers(0, 256))
+            elif kind == 1:
+                data[at:at] = data[at : at + int(rng.integers(1, 9))]
+            else:
+                del data[at : at + int(rng.integers(1, 9))]
+        path.write_bytes(data)
+        try:
+            weights.load(path)
+        except weights.WeightsError as error:
+            assert str(error).startswith(f"{path}: ") and str(error).isprintable()
+            refused += 1
+    assert refused > 100
+
+
+def test_a_strict_network_is_named_by_its_file_and_old_files_are_not_strict(tmp_path) -> None:
+    path = tmp_path / "paper.safetensors"
+    spec = nets.NetSpec("paper", widths=(4, 4, 4, 4, 16), strict=True)
+    weights.save(path, jax.device_get(nets.init(jax.random.key(0), spec)), spec, {})
+    assert weights.load(path)[1] == spec
+    with safe_open(path, framework="numpy") as file:
+        fields = json.loads(file.metadata()["spec"])
+    assert fields.pop("strict") is True
+    rewrite(path, spec=json.dumps(fields))
+    assert weights.load(path)[1] == dataclasses.replace(spec, strict=False)
 
 
 def test_file_without_header_is_explained(path: Path) -> None:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from dfc_jax.fitting.levenberg_marquardt import LMHistory, LMResult, levenberg_marquardt
+from dfc_jax.fitting.levenberg_marquardt import LMHistory, LMResult, Status, levenberg_marquardt
 from dfc_jax.fitting.residuals import (
     N_POSE,
     FitProblem,
@@ -86,14 +86,16 @@ LANDMARKS = FitSettings(min_noise_px=0.5, outlier_scale=20.0, rounds=5, steps=2)
 
 @struct.dataclass(eq=False)
 class FitResult(ByValue):
-    """A fitted face.
+    """A fitted face; nothing in it is NaN, whatever was given.
 
     Attributes:
-      params: the estimate.
+      params: the estimate, finite; the frontal mean face where `status` is NON_FINITE.
       status: () int32, the `Status` of the last round; MAX_STEPS is usual, rounds are short.
+        NO_POINTS without a usable point.
       history: of every joint round, (rounds, steps + 1); costs of different rounds have different
         weights and cannot be compared.
-      rms_px: () root mean square distance between observed and projected inliers, pixels.
+      rms_px: () root mean square distance between observed and projected inliers, pixels;
+        infinite without inliers.
       weight: (N,) the last robust weights times the given ones.
       noise_px: () robust estimate of the noise, one component's standard deviation.
       n_inliers: () int32, points with a residual below `outlier_scale` times the noise.
@@ -122,16 +124,19 @@ def fit(
 
     Args:
       model: the face model.
-      correspondences: points in pixels and the surface points they show; weight 0 is unused.
+      correspondences: points in pixels and the surface points they show. Those with weight 0
+        are unused, whatever else they hold, and so are those where anything is not finite.
       principal_point: (2,) pixel of the optical axis, for crops and photographs alike.
       settings: weights and effort.
-      n_identity: identity directions to use, the rest stays 0; all expressions are used.
+      n_identity: identity directions to use, as far as the model has them, the rest stays 0;
+        all expressions are used.
       initial: start here (with `n_identity` coefficients) instead of from scratch.
       focal_px: the focal length, when known; estimated otherwise.
 
     A dozen well-spread points or fewer give a face near the mean, never a failure; see
     `FitResult.n_inliers` and `FitResult.rms_px`.
     """
+    n_identity = min(n_identity, model.n_identity)
     mean, basis = surface_basis(model, correspondences.surface, n_identity)
     problem = unprimed(
         mean, basis, correspondences.points_px, correspondences.weight, principal_point
@@ -149,10 +154,21 @@ def fit(
 def unprimed(
     mean_mm: Array, basis_mm: Array, points_px: Array, weight: Array, principal_point: Array
 ) -> FitProblem:
-    """A problem without priors yet; see `with_priors`."""
+    """A problem without priors yet; see `with_priors`. Points that are unused hold zeros."""
     n = N_POSE + basis_mm.shape[-1]
     centre = jnp.asarray(principal_point)
-    return FitProblem(mean_mm, basis_mm, points_px, weight, centre, jnp.zeros(n), jnp.zeros(n))
+    used = (weight > 0) & jnp.isfinite(weight) & jnp.all(jnp.isfinite(centre))
+    for values in (points_px, mean_mm, basis_mm):
+        used &= jnp.all(jnp.isfinite(values), axis=tuple(range(1, values.ndim)))
+    return FitProblem(
+        mean_mm=jnp.where(used[:, None], mean_mm, 0.0),
+        basis_mm=jnp.where(used[:, None, None], basis_mm, 0.0),
+        points_px=jnp.where(used[:, None], points_px, 0.0),
+        weight=jnp.where(used, weight, 0.0),
+        principal_point=jnp.where(jnp.isfinite(centre), centre, 0.0),
+        prior_mean=jnp.zeros(n),
+        prior_weight=jnp.zeros(n),
+    )
 
 
 def start(problem: FitProblem, settings: FitSettings, focal_px: Array | None) -> Array:
@@ -262,6 +278,7 @@ def _noise(length: Array, used: Array, settings: FitSettings) -> Array:
 def _reweight(error_px: Array, weight: Array, settings: FitSettings) -> tuple[Array, Array]:
     """Geman-McClure weights (N,) of errors (N, 2), times the given ones, and the noise."""
     length, used = jnp.linalg.norm(error_px, axis=-1), weight > 0
+    length = jnp.where(jnp.isnan(length), jnp.inf, length)
     noise = _noise(length, used, settings)
     robust = 1.0 / (1.0 + (length / (settings.outlier_scale * noise)) ** 2) ** 2
     return jnp.where(used, weight * robust, 0.0), noise
@@ -298,6 +315,11 @@ def refine(
 def fit_result(
     x: Array, problem: FitProblem, settings: FitSettings, n_identity: int, results: LMResult
 ) -> FitResult:
+    leaves = jax.tree.leaves(unflatten(x, n_identity))
+    sound = jnp.all(jnp.isfinite(jnp.concatenate([leaf.ravel() for leaf in leaves])))
+    x = jnp.where(sound, x, jnp.zeros_like(x).at[0].set(jnp.log(settings.distance_mm)))
+    status = jnp.where(sound, results.status[-1], Status.NON_FINITE)
+    status = jnp.where(jnp.any(problem.weight > 0), status, Status.NO_POINTS)
     error = reprojection(x, problem)
     weight, noise = _reweight(error, problem.weight, settings)
     squared = jnp.sum(error**2, axis=-1)
@@ -306,9 +328,9 @@ def fit_result(
     total = jnp.sum(jnp.where(inlier, squared, 0.0))
     return FitResult(
         params=unflatten(x, n_identity),
-        status=results.status[-1],
+        status=status.astype(jnp.int32),
         history=results.history,
-        rms_px=jnp.sqrt(total / jnp.maximum(n_inliers, 1)),
+        rms_px=jnp.where(n_inliers > 0, jnp.sqrt(total / jnp.maximum(n_inliers, 1)), jnp.inf),
         weight=weight,
         noise_px=noise,
         n_inliers=n_inliers.astype(jnp.int32),

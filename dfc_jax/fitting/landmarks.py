@@ -89,21 +89,24 @@ def fit_landmarks(
 
     Args:
       model: the face model.
-      landmarks_px: (68, 2) pixels, iBUG order.
+      landmarks_px: (68, 2) pixels, iBUG order; a point that is not finite is ignored.
       principal_point: (2,) pixel of the optical axis.
       settings: weights and effort.
-      n_identity: identity directions to use, the rest stays 0; all expressions are used.
-      weight: (68,) non-negative, times `settings.jaw_weight` for the jaw; 0 ignores a point.
+      n_identity: identity directions to use, as far as the model has them, the rest stays 0;
+        all expressions are used.
+      weight: (68,) non-negative, times `settings.jaw_weight` for the jaw; 0 ignores a point,
+        whatever it holds.
       initial: start here (with `n_identity` coefficients) instead of from scratch.
       focal_px: the focal length, when known; estimated otherwise.
     """
+    n_identity = min(n_identity, model.n_identity)
     is_jaw = jnp.arange(N_LANDMARKS) < N_JAW
     weight = jnp.ones(N_LANDMARKS) if weight is None else weight
     weight = weight * jnp.where(is_jaw, settings.jaw_weight, 1.0)
     contours, lines = surface_basis(model, model.contours, n_identity), _jaw_lines(model)
     mean, basis = surface_basis(model, model.landmarks, n_identity)
     problem = unprimed(mean, basis, landmarks_px, weight, principal_point)
-    inner = dataclasses.replace(problem, weight=jnp.where(is_jaw, 0.0, weight))
+    inner = dataclasses.replace(problem, weight=jnp.where(is_jaw, 0.0, problem.weight))
     x = start(inner, settings.fit, focal_px) if initial is None else flatten(initial)
     if focal_px is not None:
         x = x.at[0].set(jnp.log(focal_px))

@@ -9,6 +9,11 @@ Bounds are kept by projection with an active set (Bertsekas, "Projected Newton m
 optimization problems with simple constraints", SIAM J. Control 20, 1982): a variable at a bound
 whose gradient points outwards is held; a variable that the step takes across a bound is stopped
 there and the others are solved for again, with it in place.
+
+Damping and bounds make steps short far from any minimum, so convergence is judged by the
+Gauss-Newton step, which has neither: by what it promises (the relative offset of Bates & Watts,
+"A relative offset orthogonality convergence criterion for nonlinear least squares",
+Technometrics 23, 1981) and by its length.
 """
 
 import dataclasses
@@ -28,11 +33,12 @@ _MAX_DAMPING = 1e12
 
 
 class Status(enum.IntEnum):
-    """Why `levenberg_marquardt` stopped.
+    """Why `levenberg_marquardt`, or a fit, stopped.
 
     MAX_STEPS: all steps were used; CONVERGED_FTOL, _XTOL, _GTOL: the named tolerance was met;
-    STALLED: no damping gave a lower cost; NON_FINITE: the residual at the start, or the Jacobian
-    at an accepted point, is not finite.
+    STALLED: no damping gave a lower cost, as where rounding hides the way down; NON_FINITE: the
+    residual at the start, or the Jacobian at an accepted point, is not finite; NO_POINTS: a fit
+    was given no point that could be used.
     """
 
     MAX_STEPS = 0
@@ -41,6 +47,7 @@ class Status(enum.IntEnum):
     CONVERGED_GTOL = 3
     STALLED = 4
     NON_FINITE = 5
+    NO_POINTS = 6
 
 
 @struct.dataclass(eq=False)
@@ -65,7 +72,7 @@ class LMResult(ByValue):
 
     Attributes:
       x: (n,) the best point found.
-      cost: () ``0.5 ||r(x)||^2``.
+      cost: () ``0.5 ||r(x)||^2``, infinite where that is not finite.
       status: () int32, a `Status`.
       n_steps: () int32, trial steps taken, accepted or not.
       history: cost, damping and gain ratio of every step.
@@ -113,8 +120,10 @@ def levenberg_marquardt(
       max_steps: trial steps at most (static).
       jacobian_fn: x and `args` to the Jacobian (m, n); `jax.jacfwd` of the residual by default.
       lower, upper: bounds, broadcast to (n,); equal bounds fix a variable.
-      ftol: stop when a step changes the cost, and was predicted to, by less than this part.
-      xtol: stop when an accepted step is shorter than this part of ``||x||``.
+      ftol: stop when a step lowers the cost, and the Gauss-Newton step promises to, by no more
+        than this part.
+      xtol: stop when a step is accepted where the Gauss-Newton step is no longer than this part
+        of x, both in units of the columns of the Jacobian: ``||J_i|| x_i``.
       gtol: stop when the cosine between the residual and every column of the Jacobian that is
         free to move is at most this.
       initial_damping: mu of the first step, relative to the diagonal of H.
@@ -138,9 +147,13 @@ def levenberg_marquardt(
         residual = residual_fn(trial, *args)
         predicted = -(gradient @ step + 0.5 * step @ hessian @ step)
         new = _update(dataclasses.replace(state, scale=scale), trial, residual, predicted)
-        status = _status(state, new, predicted, step, (ftol, xtol))
-        flat = jnp.where(held, 0.0, jnp.abs(gradient)) / jnp.sqrt(jnp.where(scale > 0, scale, 1.0))
-        stationary = jnp.max(flat) <= gtol * jnp.sqrt(2.0 * state.cost)
+        columns = _columns(hessian)
+        newton = _gauss_newton(hessian, gradient, columns, held, predicted)
+        slope = jnp.where(held, 0.0, gradient / columns)
+        change = jnp.maximum(-0.5 * (slope @ newton), state.cost - new.cost)
+        short = jnp.linalg.norm(newton) <= xtol * jnp.linalg.norm(columns * state.x)
+        status = _status(state, new, predicted, change <= ftol * state.cost, short)
+        stationary = jnp.max(jnp.abs(slope)) <= gtol * jnp.sqrt(2.0 * state.cost)
         broken = ~jnp.isfinite(jnp.sum(hessian) + jnp.sum(gradient))
         status = jnp.where(stationary, Status.CONVERGED_GTOL, status)
         status = jnp.where(broken, Status.NON_FINITE, status)
@@ -173,6 +186,7 @@ def _bounds(x0: Array, lower, upper) -> tuple[Array, Array] | None:
 
 def _initial_state(x0: Array, residual: Array, damping: float, max_steps: int) -> _State:
     cost = 0.5 * jnp.sum(residual**2)
+    cost = jnp.where(jnp.isfinite(cost), cost, jnp.inf)
     empty = jnp.zeros(max_steps + 1, cost.dtype)
     mu = jnp.asarray(damping, cost.dtype)
     return _State(
@@ -206,14 +220,35 @@ def _solve(hessian: Array, gradient: Array, damping: Array, x: Array, held: Arra
         return -cho_solve(cho_factor(matrix, lower=True), gradient)
     stopped = jnp.zeros_like(x)
     for _ in range(_ACTIVE_SET_PASSES):
-        fixed = held[:, None] | held[None, :]
-        reduced = jnp.where(fixed, jnp.eye(x.size, dtype=x.dtype), matrix)
         right = jnp.where(held, stopped, -(gradient + matrix @ stopped))
-        free = x + cho_solve(cho_factor(reduced, lower=True), right)
+        free = x + cho_solve(cho_factor(_reduced(matrix, held), lower=True), right)
         inside = jnp.clip(free, *bounds)
         held = held | (free != inside)
         stopped = jnp.where(held, inside - x, 0.0)
     return inside - x
+
+
+def _reduced(matrix: Array, held: Array) -> Array:
+    eye = jnp.eye(held.size, dtype=matrix.dtype)
+    return jnp.where(held[:, None] | held[None, :], eye, matrix)
+
+
+def _gauss_newton(
+    hessian: Array, gradient: Array, columns: Array, held: Array, after: Array
+) -> Array:
+    """The step in units of the columns, damped no more than the rounding asks for."""
+    ridge = held.size * jnp.finfo(hessian.dtype).eps
+    # Waits for `after`: on the CPU, two factorizations of batches at a time can hang for ever.
+    ridge = jnp.where(jnp.isfinite(after), ridge, 2.0 * ridge)
+    matrix = hessian / jnp.outer(columns, columns) + ridge * jnp.eye(held.size)
+    right = jnp.where(held, 0.0, -gradient / columns)
+    return cho_solve(cho_factor(_reduced(matrix, held), lower=True), right)
+
+
+def _columns(hessian: Array) -> Array:
+    """Lengths of the columns of the Jacobian, 1 for a column of zeros."""
+    length = jnp.sqrt(jnp.diagonal(hessian))
+    return jnp.where(length > 0, length, 1.0)
 
 
 def _update(state: _State, trial: Array, residual: Array, predicted: Array) -> _State:
@@ -242,15 +277,11 @@ def _update(state: _State, trial: Array, residual: Array, predicted: Array) -> _
     )
 
 
-def _status(
-    old: _State, new: _State, predicted: Array, step: Array, tolerances: tuple[float, float]
-) -> Array:
-    ftol, xtol = tolerances
+def _status(old: _State, new: _State, predicted: Array, small: Array, short: Array) -> Array:
     accepted = new.cost < old.cost
-    # A step that promises nothing means convergence only where damping did not make it short.
-    honest = accepted | (old.damping <= 1.0)
-    small_cost = (predicted <= ftol * old.cost) & (old.cost - new.cost <= ftol * old.cost) & honest
-    small_step = jnp.linalg.norm(step) <= xtol * (jnp.linalg.norm(old.x) + xtol)
-    status = jnp.where(new.damping > _MAX_DAMPING, Status.STALLED, Status.MAX_STEPS)
-    status = jnp.where(accepted & small_step, Status.CONVERGED_XTOL, status)
-    return jnp.where(small_cost, Status.CONVERGED_FTOL, status)
+    # More damping would promise even less, and rounding hides that much.
+    hidden = ~accepted & (jnp.abs(predicted) <= jnp.finfo(old.cost.dtype).eps * old.cost)
+    stalled = hidden | (new.damping > _MAX_DAMPING)
+    status = jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)
+    status = jnp.where(accepted & short, Status.CONVERGED_XTOL, status)
+    return jnp.where(small, Status.CONVERGED_FTOL, status)

@@ -108,7 +108,7 @@ def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     """Write arrays to a compressed ``.npz``."""
     with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:

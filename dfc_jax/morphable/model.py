@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfc_jax.morphable.core import N_JAW, N_LANDMARKS, PARTS, FaceModel
-from dfc_jax.morphable.io import FaceModelError
+from dfc_jax.morphable.io import FaceModelError, load_arrays
 from dfc_jax.types import Array, SurfacePoints
 
 _ARRAYS = {
@@ -37,6 +37,10 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
     "contours_barycentric": (N_JAW, "L", 3),
     "version": (),
 }
+_INDICES = ("triangles", "triangle_part", *(f"{name}_triangle" for name in _POINTS))
+_NEVER_EMPTY = ("V", "T", "L")
+_MAX_VALUE = 1e6
+_BARYCENTRIC_TOLERANCE = 1e-3
 
 
 def save_face_model(path: str | Path, model: FaceModel) -> None:
@@ -49,7 +53,6 @@ def save_face_model(path: str | Path, model: FaceModel) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
-        allow_pickle=False,
         **arrays,
         expression_names=np.array(model.expression_names, str),
         version=np.array(model.version),
@@ -72,8 +75,7 @@ def load_face_model(path: str | Path | None = None) -> FaceModel:
     if path is None:
         path = Path(str(resources.files("dfc_jax") / "assets" / "face_model.npz"))
     try:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = load_arrays(path, _SHAPES)
     except FileNotFoundError as error:
         raise FaceModelError(
             f"{path}: no such face model; leave the option out for the embedded one"
@@ -93,6 +95,35 @@ def load_face_model(path: str | Path | None = None) -> FaceModel:
 
 
 def _check(arrays: dict[str, np.ndarray]) -> None:
+    lengths = _check_shapes(arrays)
+    for name in _INDICES:
+        _check_kind(arrays, name, "iu", "whole numbers")
+    limits = {"triangles": "V", **{f"{name}_triangle": "T" for name in _POINTS}}
+    for name, axis in limits.items():
+        if arrays[name].min() < 0 or arrays[name].max() >= lengths[axis]:
+            raise ValueError(f"{name} points past the end")
+    part = arrays["triangle_part"]
+    if part.min() < 0 or part.max() >= len(PARTS):
+        raise ValueError("triangle_part names an unknown part")
+    for name in ("expression_names", "version"):
+        _check_kind(arrays, name, "U", "text")
+    for name in _SHAPES.keys() - {*_INDICES, "expression_names", "version"}:
+        _check_kind(arrays, name, "f", "real numbers")
+        # Not finite, or no place on a head in millimetres even so.
+        if not float(np.abs(arrays[name]).max(initial=0.0)) <= _MAX_VALUE:
+            raise ValueError(f"{name} holds numbers that are not finite or far too large")
+    for name in _POINTS:
+        if np.abs(arrays[f"{name}_barycentric"].sum(axis=-1) - 1.0).max() > _BARYCENTRIC_TOLERANCE:
+            raise ValueError(f"{name}_barycentric does not add up to 1")
+
+
+def _check_kind(arrays: dict[str, np.ndarray], name: str, kinds: str, what: str) -> None:
+    if arrays[name].dtype.kind not in kinds:
+        raise ValueError(f"{name} must hold {what}")
+
+
+def _check_shapes(arrays: dict[str, np.ndarray]) -> dict[str | int, int]:
+    """The lengths of the axes that letters name."""
     lengths: dict[str | int, int] = {}
     for name, expected in _SHAPES.items():
         if name not in arrays:
@@ -104,12 +135,9 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
         )
         if len(found) != len(expected) or found != wanted:
             raise ValueError(f"{name} has shape {found}")
-    limits = {"triangles": "V", **{f"{name}_triangle": "T" for name in _POINTS}}
-    for name, axis in limits.items():
-        if arrays[name].max() >= lengths[axis]:
-            raise ValueError(f"{name} points past the end")
-    if arrays["triangle_part"].max() >= len(PARTS):
-        raise ValueError("triangle_part names an unknown part")
+        if any(lengths.get(axis) == 0 for axis in expected if axis in _NEVER_EMPTY):
+            raise ValueError(f"{name} is empty")
+    return lengths
 
 
 def _from_arrays(arrays: dict[str, np.ndarray]) -> FaceModel:

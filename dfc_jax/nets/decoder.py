@@ -40,11 +40,12 @@ class PaperDecoder(nn.Module):
     The first triplet has 2w, w, w channels with w = `width`; each next one half of that. ReLU
     follows the first and third layer of a triplet and all layers of the tail but the last. Where
     the tail has two channels it is max(x, `KNEE_PX`): away from the border the same functions as
-    with max(x, 0), with other biases.
+    with max(x, 0), with other biases. With `strict` it is max(x, 0) there too, as in the paper.
     """
 
     width: int
     tail: tuple[int, ...]
+    strict: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -55,7 +56,8 @@ class PaperDecoder(nn.Module):
         # bfloat16 would round a flow to a quarter of a pixel.
         x = x.astype(jnp.float32)
         for features in self.tail[:-1]:
-            x = jnp.maximum(Conv3x3(features)(x), KNEE_PX if features == 2 else 0.0)
+            knee = KNEE_PX if features == 2 and not self.strict else 0.0
+            x = jnp.maximum(Conv3x3(features)(x), knee)
         return Conv3x3(self.tail[-1])(x)
 
 

@@ -26,6 +26,8 @@ Variables = dict[str, Any]
 
 TRUNCATED_STD = 0.87962566  # of a standard normal cut off at two standard deviations
 HEADS_GAIN = 1e-4  # on the variance
+# Far beyond what is of use; a network of more takes minutes to describe, let alone to run.
+MAX_CHANNELS, MAX_LAYERS, MAX_REFINEMENTS = 4096, 8, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,7 @@ class NetSpec:
       refinements: lite only, how often it is.
       branches: 2, or 1 for a network that never looks at the target (the paper's ablation); its
         target code has no channels.
+      strict: paper only, the plain ReLU also where the flow decoder's tail has two channels.
     """
 
     family: Literal["paper", "lite"]
@@ -57,14 +60,53 @@ class NetSpec:
     details: int = 0
     refinements: int = 0
     branches: Literal[1, 2] = 2
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.family not in ("paper", "lite"):
             raise ValueError(f"the family must be 'paper' or 'lite'; got {self.family!r}")
+        _check_sizes(self)
         if self.branches == 1 and (self.tied or self.descriptors or self.details):
             raise ValueError("a network of one branch has nothing to tie or to match")
         if bool(self.details) != bool(self.refinements):
             raise ValueError("details and refinements belong together; give both or neither")
+
+
+def _check_sizes(spec: NetSpec) -> None:
+    """Raises ValueError unless every number is of use and the lists belong together."""
+    for name in ("tied", "strict"):
+        if not isinstance(getattr(spec, name), bool):
+            raise ValueError(f"{name} must be true or false")
+    ranges = {
+        "tail": (1, MAX_CHANNELS),
+        "widths": (1, MAX_CHANNELS),
+        "depths": (0, MAX_LAYERS),
+        "decoder_depths": (0, MAX_LAYERS),
+        "descriptors": (0, MAX_CHANNELS),
+        "details": (0, MAX_CHANNELS),
+        "refinements": (0, MAX_REFINEMENTS),
+        "branches": (1, 2),
+    }
+    for name, (low, high) in ranges.items():
+        value = getattr(spec, name)
+        is_list = name in ("tail", "widths", "depths", "decoder_depths")
+        if isinstance(value, tuple) != is_list:
+            raise ValueError(f"{name} must be {'a list' if is_list else 'one number'}")
+        for number in value if is_list else (value,):
+            if type(number) is not int or not low <= number <= high:
+                raise ValueError(f"{name} must hold whole numbers from {low} to {high}")
+    if len(spec.tail) not in range(1, MAX_LAYERS + 1) or spec.tail[-1] != 2:
+        raise ValueError(f"tail must hold 1 to {MAX_LAYERS} numbers, the last one 2")
+    scales = 5 if spec.family == "paper" else 4
+    lengths = {"widths": scales}
+    if spec.family == "lite":
+        lengths |= {"depths": scales, "decoder_depths": scales}
+    for name, length in lengths.items():
+        if len(getattr(spec, name)) != length:
+            raise ValueError(f"{name} must hold {length} numbers in the family {spec.family}")
+    # The decoder of matchability halves half of it three times.
+    if spec.family == "paper" and spec.widths[-1] < 16:
+        raise ValueError("the last of the widths must be 16 or more in the family paper")
 
 
 # The paper's tail passes everything through two channels; this one is wider.
@@ -82,6 +124,8 @@ _LITE = NetSpec(
 SPECS: dict[str, NetSpec] = {
     "paper": NetSpec("paper"),
     "paper-tied": NetSpec("paper", tied=True),
+    "paper-strict": NetSpec("paper", strict=True),
+    "paper-strict-tied": NetSpec("paper", tied=True, strict=True),
     "paper-wide": _WIDE,
     "paper-wide-tied": dataclasses.replace(_WIDE, tied=True),
     "lite": _LITE,
@@ -111,7 +155,7 @@ class Network(nn.Module):
         spec = self.spec
         if spec.family == "paper":
             encoder: Callable[[], nn.Module] = functools.partial(PaperEncoder, spec.widths)
-            self.flow_decoder = PaperDecoder(spec.widths[-1], spec.tail)
+            self.flow_decoder = PaperDecoder(spec.widths[-1], spec.tail, spec.strict)
             self.matchability_decoder = PaperDecoder(spec.widths[-1] // 2, (2,))
         else:
             parts = spec.descriptors, spec.details

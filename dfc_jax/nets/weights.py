@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
@@ -59,29 +60,47 @@ def load(path_or_name: str | os.PathLike[str]) -> tuple[Variables, NetSpec, dict
     """
     path = require_weights(path_or_name)
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        header, flat = _read(path)
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(
-            f"{path}: cannot be read as safetensors ({error}); copy it again, or give a name: "
-            f"{available_weights()}"
+            f"{path}: cannot be read as safetensors ({_brief(error)}); copy it again, or give a "
+            f"name: {available_weights()}"
         ) from error
     try:
         spec = _spec_from_json(header["spec"])
-        metadata = json.loads(header["metadata"])
+        metadata = _object(header["metadata"])
+        if not isinstance(metadata.get("face_model", ""), str):
+            raise ValueError("its face_model is no name")
         problem = _mismatch(flat, spec)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"{path}: its header does not describe a network of this version of dfc_jax "
-            f"({error}); write the file with dfc_jax.nets.weights.save"
+            f"({_brief(error)}); write the file with dfc_jax.nets.weights.save"
         ) from error
     if problem:
         raise WeightsError(
-            f"{path}: does not hold the network that its header names ({problem}); "
+            f"{path}: does not hold the network that its header names ({_brief(problem)}); "
             "write the file again from its checkpoint"
         )
     return unflatten_dict(flat, sep="/"), spec, metadata
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """The header's texts and all tensors, float32."""
+    flat = {}
+    with safe_open(path, framework="numpy") as file, np.errstate(over="ignore"):
+        for name in file.keys():
+            tensor = file.get_tensor(name)
+            if not jnp.issubdtype(tensor.dtype, jnp.floating):
+                raise ValueError(f"{name} has numbers of type {tensor.dtype}")
+            flat[name] = tensor.astype(np.float32)
+        return file.metadata() or {}, flat
+
+
+def _brief(reason: object) -> str:
+    """One line of a reason that may quote a hostile file."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(reason)).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _flatten(variables: Variables) -> dict[str, Any]:
@@ -91,9 +110,16 @@ def _flatten(variables: Variables) -> dict[str, Any]:
 def _spec_from_json(text: str) -> NetSpec:
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in json.loads(text).items()
+        for name, value in _object(text).items()
     }
     return NetSpec(**fields)
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("a part of it is no JSON object")
+    return value
 
 
 def _mismatch(flat: dict[str, np.ndarray], spec: NetSpec) -> str:
