@@ -86,10 +86,10 @@ def frontal_params(model: FaceModel, size: int = 128) -> FaceParams:
         focal = crop.scale
     return FaceParams(
         focal_px=jnp.float32(focal),
-        rotation=jnp.asarray(np.zeros(3, np.float32)),
+        rotation=jax.device_put(np.zeros(3, np.float32)),
         translation_mm=jnp.array([*shift, TEMPLATE_DISTANCE_MM], jnp.float32),
-        identity=jnp.asarray(np.zeros(model.n_identity, np.float32)),
-        expression=jnp.asarray(np.zeros(model.n_expression, np.float32)),
+        identity=jax.device_put(np.zeros(model.n_identity, np.float32)),
+        expression=jax.device_put(np.zeros(model.n_expression, np.float32)),
     )
 
 

@@ -182,8 +182,7 @@ def start(problem: FitProblem, settings: FitSettings, focal_px: Array | None) ->
     )
     pose = _affine_pose(rigid, settings, focal_px)
     # The focal length waits until the shape can explain what it would otherwise be bent for.
-    free = jnp.full(N_POSE, jnp.inf).at[0].set(0.0)
-    pose, _ = refine(pose, rigid, settings, pose - free, pose + free, settings.pose_rounds)
+    pose, _ = refine(pose, rigid, settings, rounds=settings.pose_rounds, fixed=1)
     return jnp.concatenate([pose, jnp.zeros(n_shape)])
 
 
@@ -199,13 +198,16 @@ def _affine_pose(problem: FitProblem, settings: FitSettings, focal_px: Array | N
         [problem.mean_mm - centre, jnp.ones_like(problem.mean_mm[:, :1])], axis=1
     )
     target = problem.points_px - problem.principal_point
-    weight = used
-    for _ in range(3):
-        gram = (points * weight[:, None]).T @ points
+
+    def solve(_: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        weighted = points * state[0][:, None]
+        gram = weighted.T @ points
         # Keeps points in a plane, or too few of them, solvable.
         ridge = 1e-6 * jnp.trace(gram) * jnp.eye(4) + 1e-12 * jnp.eye(4)
-        affine = jnp.linalg.solve(gram + ridge, (points * weight[:, None]).T @ target)
-        weight, _ = _reweight(target - points @ affine, used, settings)
+        affine = jnp.linalg.solve(gram + ridge, weighted.T @ target)
+        return _reweight(target - points @ affine, used, settings)[0], affine
+
+    _, affine = jax.lax.fori_loop(0, 3, solve, (used, jnp.zeros((4, 2))))
     left, singular, right = jnp.linalg.svd(affine[:3].T, full_matrices=False)
     scale = jnp.maximum(jnp.mean(singular), 1e-6)
     axes = left @ right
@@ -288,26 +290,36 @@ def refine(
     x: Array,
     problem: FitProblem,
     settings: FitSettings,
-    lower: Array,
-    upper: Array,
-    rounds: int,
+    lower: Array | None = None,
+    upper: Array | None = None,
+    rounds: int = 1,
     steps: int = 2,
+    fixed: int = 0,
 ) -> tuple[Array, LMResult]:
-    """`rounds` of reweighting and Levenberg-Marquardt; results stacked over the rounds."""
+    """`rounds` of reweighting and Levenberg-Marquardt; results stacked over the rounds.
+
+    The first `fixed` unknowns stay as they are, the others within the bounds, if there are any.
+    """
 
     def one_round(x: Array, _) -> tuple[Array, LMResult]:
+        def whole(free: Array) -> Array:
+            return jnp.concatenate([x[:fixed], free])
+
         weight, noise = _reweight(reprojection(x, problem), problem.weight, settings)
         prior = problem.prior_weight * (noise**2 if settings.noise_scaled else 1.0)
         result = levenberg_marquardt(
-            residuals,
-            x,
+            lambda free, problem: residuals(whole(free), problem),
+            x[fixed:],
             dataclasses.replace(problem, weight=weight, prior_weight=prior),
             max_steps=steps,
-            jacobian_fn=jacobian,
+            jacobian_fn=lambda free, problem: jacobian(whole(free), problem)[:, fixed:],
             lower=lower,
             upper=upper,
+            # Too few steps to converge in; looking for it would cost a third of their time.
+            ftol=0.0,
+            xtol=0.0,
         )
-        return result.x, result
+        return whole(result.x), result
 
     return jax.lax.scan(one_round, x, None, length=rounds)
 

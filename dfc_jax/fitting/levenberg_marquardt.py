@@ -123,7 +123,8 @@ def levenberg_marquardt(
       ftol: stop when a step lowers the cost, and the Gauss-Newton step promises to, by no more
         than this part.
       xtol: stop when a step is accepted where the Gauss-Newton step is no longer than this part
-        of x, both in units of the columns of the Jacobian: ``||J_i|| x_i``.
+        of x, both in units of the columns of the Jacobian: ``||J_i|| x_i``. Without these two
+        tests (static zeros) a step takes a factorization less.
       gtol: stop when the cosine between the residual and every column of the Jacobian that is
         free to move is at most this.
       initial_damping: mu of the first step, relative to the diagonal of H.
@@ -148,11 +149,15 @@ def levenberg_marquardt(
         predicted = -(gradient @ step + 0.5 * step @ hessian @ step)
         new = _update(dataclasses.replace(state, scale=scale), trial, residual, predicted)
         columns = _columns(hessian)
-        newton = _gauss_newton(hessian, gradient, columns, held, predicted)
         slope = jnp.where(held, 0.0, gradient / columns)
-        change = jnp.maximum(-0.5 * (slope @ newton), state.cost - new.cost)
-        short = jnp.linalg.norm(newton) <= xtol * jnp.linalg.norm(columns * state.x)
-        status = _status(state, new, predicted, change <= ftol * state.cost, short)
+        status = _stalled(state, new, predicted)
+        if ftol > 0.0 or xtol > 0.0:
+            newton = _gauss_newton(hessian, gradient, columns, held, predicted)
+            change = jnp.maximum(-0.5 * (slope @ newton), state.cost - new.cost)
+            short = jnp.linalg.norm(newton) <= xtol * jnp.linalg.norm(columns * state.x)
+            short &= new.cost < state.cost
+            status = jnp.where(short, Status.CONVERGED_XTOL, status)
+            status = jnp.where(change <= ftol * state.cost, Status.CONVERGED_FTOL, status)
         stationary = jnp.max(jnp.abs(slope)) <= gtol * jnp.sqrt(2.0 * state.cost)
         broken = ~jnp.isfinite(jnp.sum(hessian) + jnp.sum(gradient))
         status = jnp.where(stationary, Status.CONVERGED_GTOL, status)
@@ -218,14 +223,18 @@ def _solve(hessian: Array, gradient: Array, damping: Array, x: Array, held: Arra
     matrix = hessian + jnp.diag(jnp.where(damping > 0, damping, 1.0))
     if bounds is None:
         return -cho_solve(cho_factor(matrix, lower=True), gradient)
-    stopped = jnp.zeros_like(x)
-    for _ in range(_ACTIVE_SET_PASSES):
+
+    def one_pass(_: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        held, stopped, _ = state
         right = jnp.where(held, stopped, -(gradient + matrix @ stopped))
         free = x + cho_solve(cho_factor(_reduced(matrix, held), lower=True), right)
         inside = jnp.clip(free, *bounds)
         held = held | (free != inside)
-        stopped = jnp.where(held, inside - x, 0.0)
-    return inside - x
+        return held, jnp.where(held, inside - x, 0.0), inside - x
+
+    # A loop compiles in a third of the time of three passes written out.
+    nothing = jnp.zeros_like(x)
+    return jax.lax.fori_loop(0, _ACTIVE_SET_PASSES, one_pass, (held, nothing, nothing))[2]
 
 
 def _reduced(matrix: Array, held: Array) -> Array:
@@ -277,11 +286,9 @@ def _update(state: _State, trial: Array, residual: Array, predicted: Array) -> _
     )
 
 
-def _status(old: _State, new: _State, predicted: Array, small: Array, short: Array) -> Array:
-    accepted = new.cost < old.cost
+def _stalled(old: _State, new: _State, predicted: Array) -> Array:
+    """STALLED where no damping would help, else MAX_STEPS."""
     # More damping would promise even less, and rounding hides that much.
-    hidden = ~accepted & (jnp.abs(predicted) <= jnp.finfo(old.cost.dtype).eps * old.cost)
-    stalled = hidden | (new.damping > _MAX_DAMPING)
-    status = jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)
-    status = jnp.where(accepted & short, Status.CONVERGED_XTOL, status)
-    return jnp.where(small, Status.CONVERGED_FTOL, status)
+    hidden = jnp.abs(predicted) <= jnp.finfo(old.cost.dtype).eps * old.cost
+    stalled = ((new.cost >= old.cost) & hidden) | (new.damping > _MAX_DAMPING)
+    return jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)

@@ -162,7 +162,7 @@ def make_solver(
 
 def _compile_fit(model: FaceModel) -> None:
     def zeros(*shape: int, dtype: type = np.float32) -> Array:
-        return jnp.asarray(np.zeros(shape, dtype))
+        return jax.device_put(np.zeros(shape, dtype))
 
     surface = SurfacePoints(zeros(N_POINTS, dtype=np.int32), zeros(N_POINTS, 3))
     nothing = Correspondences(zeros(N_POINTS, 2), surface, zeros(N_POINTS))

@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from dfc_jax.morphable.core import N_JAW, N_LANDMARKS, PARTS, FaceModel
@@ -143,12 +143,12 @@ def _check_shapes(arrays: dict[str, np.ndarray]) -> dict[str | int, int]:
 def _from_arrays(arrays: dict[str, np.ndarray]) -> FaceModel:
     _check(arrays)
 
-    # Converted by NumPy: JAX would compile a program for each shape.
+    # Converted by NumPy, and put as they are: JAX would compile a program for each shape.
     def floats(name: str) -> Array:
-        return jnp.asarray(arrays[name].astype(np.float32))
+        return jax.device_put(arrays[name].astype(np.float32))
 
     def integers(name: str) -> Array:
-        return jnp.asarray(arrays[name].astype(np.int32))
+        return jax.device_put(arrays[name].astype(np.int32))
 
     def points(name: str) -> SurfacePoints:
         return SurfacePoints(integers(f"{name}_triangle"), floats(f"{name}_barycentric"))
