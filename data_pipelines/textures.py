@@ -54,6 +54,7 @@ FEATHER = 0.012
 DARKEST = 0.02
 # Mean albedo over RGB of skin to which deviations on darker skin are scaled.
 FAIR_SKIN = 0.5
+MAX_BANK_BYTES = 2**33
 ROUNDS = 4
 
 
@@ -366,7 +367,8 @@ def load_texture_bank(path: str | Path) -> TextureBank:
     """
     remedy = "make it again with experiments/build_texture_bank.py"
     try:
-        arrays = load_arrays(path, ("textures", "known", "quality", "face_model"))
+        names = ("textures", "known", "quality", "face_model")
+        arrays = load_arrays(path, names, MAX_BANK_BYTES)
         textures, bits, quality = arrays["textures"], arrays["known"], arrays["quality"]
         face_model = str(arrays["face_model"])
     except FileNotFoundError as error:

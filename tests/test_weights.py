@@ -261,3 +261,12 @@ def test_weights_of_the_package_are_complete(name: str) -> None:
     root = weights.WEIGHTS_DIR.parents[2]
     assert f"weights/{name}.safetensors" in (root / "dfc_jax/assets/MODEL_CARD.md").read_text()
     assert f"| `{name}` |" in (root / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in weights.WEIGHTS_DIR.glob("*")))
+def test_the_packages_own_weights_are_copied_and_read_like_any_others(name, tmp_path) -> None:
+    copy = tmp_path / f"{name}.safetensors"
+    copy.write_bytes((weights.WEIGHTS_DIR / copy.name).read_bytes())
+    own, copied = weights.load(name), weights.load(copy)
+    assert own[1:] == copied[1:]
+    jax.tree.map(np.testing.assert_array_equal, own[0], copied[0])

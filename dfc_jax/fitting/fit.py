@@ -89,7 +89,7 @@ class FitResult(ByValue):
     """A fitted face; nothing in it is NaN, whatever was given.
 
     Attributes:
-      params: the estimate, finite; the frontal mean face where `status` is NON_FINITE.
+      params: the estimate; the frontal mean face where that would not be finite.
       status: () int32, the `Status` of the last round; MAX_STEPS is usual, rounds are short.
         NO_POINTS without a usable point.
       history: of every joint round, (rounds, steps + 1); costs of different rounds have different

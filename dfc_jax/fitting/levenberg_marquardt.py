@@ -246,10 +246,10 @@ def _gauss_newton(
     hessian: Array, gradient: Array, columns: Array, held: Array, after: Array
 ) -> Array:
     """The step in units of the columns, damped no more than the rounding asks for."""
-    ridge = held.size * jnp.finfo(hessian.dtype).eps
+    rounding = held.size * jnp.finfo(hessian.dtype).eps
     # Waits for `after`: on the CPU, two factorizations of batches at a time can hang for ever.
-    ridge = jnp.where(jnp.isfinite(after), ridge, 2.0 * ridge)
-    matrix = hessian / jnp.outer(columns, columns) + ridge * jnp.eye(held.size)
+    ridge = jnp.where(jnp.isfinite(after), rounding, 2.0 * rounding)
+    matrix = hessian / jnp.outer(columns, columns) + ridge * jnp.eye(held.size, dtype=hessian.dtype)
     right = jnp.where(held, 0.0, -gradient / columns)
     return cho_solve(cho_factor(_reduced(matrix, held), lower=True), right)
 

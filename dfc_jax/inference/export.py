@@ -107,8 +107,9 @@ def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
 
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     """Write arrays to a compressed ``.npz``."""
+    named: dict[str, Any] = {**arrays}
     with written_aside(path) as aside, aside.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **named)
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:

@@ -49,7 +49,7 @@ class Solution(ByValue):
       focal_px: () crop pixels.
       identity: (K,) standard deviations.
       expression: (E,) weights in [0, 1].
-      residual_px: () root mean square of the fit's inliers, crop pixels.
+      residual_px: () root mean square of the fit's inliers, crop pixels; infinite without any.
     """
 
     flow: Array

@@ -16,19 +16,21 @@ class FaceModelError(ValueError):
     """A face-model file that is missing, broken or of another layout."""
 
 
-def load_arrays(path: str | Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+def load_arrays(
+    path: str | Path, names: Iterable[str], max_bytes: int = MAX_NPZ_BYTES
+) -> dict[str, np.ndarray]:
     """Those of the named arrays that an ``.npz`` file holds; the rest of it is not unpacked.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: unpacked, the arrays take more than `MAX_NPZ_BYTES`.
+      ValueError: unpacked, the arrays take more than `max_bytes`.
       Exception: NumPy and zipfile raise many kinds for a broken file.
     """
     with zipfile.ZipFile(path) as archive:
         sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in archive.filelist}
     held = [name for name in names if name in sizes]
-    if sum(sizes[name] for name in held) > MAX_NPZ_BYTES:
-        raise ValueError(f"holds more than {MAX_NPZ_BYTES >> 20} MiB")
+    if sum(sizes[name] for name in held) > max_bytes:
+        raise ValueError(f"holds more than {max_bytes >> 20} MiB")
     with np.load(path) as file:
         return {name: file[name] for name in held}
 

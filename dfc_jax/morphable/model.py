@@ -5,6 +5,7 @@ import os
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,7 +46,9 @@ _BARYCENTRIC_TOLERANCE = 1e-3
 
 def save_face_model(path: str | Path, model: FaceModel) -> None:
     """Write `model` to a compressed ``.npz``; displacements are kept as float16 millimetres."""
-    arrays = {name: np.asarray(getattr(model, name), dtype) for name, dtype in _ARRAYS.items()}
+    arrays: dict[str, Any] = {
+        name: np.asarray(getattr(model, name), dtype) for name, dtype in _ARRAYS.items()
+    }
     for name in _POINTS:
         points = getattr(model, name)
         arrays[f"{name}_triangle"] = np.asarray(points.triangle, np.uint32)
