@@ -1,8 +1,9 @@
 """Checkpoints: which stay, what is refused, and what happens to damaged ones."""
 
+import gc
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -16,6 +17,14 @@ from dfc_jax import training
 
 # When one of Orbax's reads fails, the others report that their event loop is gone.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """They report here, not from the middle of another test (or of Python's parser, which takes it
+    ill)."""
+    yield
+    gc.collect()
 
 
 def a_state(step: int = 0) -> training.TrainState:

@@ -1,6 +1,7 @@
 """Checkpoints of a run: the last states and the best one."""
 
 import datetime
+import gc
 import json
 import logging
 import math
@@ -187,6 +188,10 @@ class Checkpoints:
                 state, problem = self.restore(target, step), None
             except DamagedCheckpointError as error:
                 state, problem = target, str(error)
+            if problem:
+                # Orbax leaves coroutines of a failed read, which complain when they go: better here
+                # than in the middle of something else.
+                gc.collect()
             if _in_all_processes(problem is None):
                 for later, why in damaged.items():
                     self._move_damaged_step(later, why, step)
@@ -206,11 +211,11 @@ class Checkpoints:
         self._check(target, step, _table(metadata.item_metadata))
         state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
         checksum, broken = _look_over(state)
-        if broken:
-            raise ValueError(f"{broken} is not finite")
         # Checkpoints from before the checksum have none.
         if metadata.custom_metadata.get("checksum", checksum) != checksum:
             raise ValueError("its values do not have their checksum")
+        if broken:
+            raise ValueError(f"{broken} is not finite")
         return state
 
     def _check(
