@@ -1,6 +1,7 @@
 """The `dfc` command: every photograph is answered, every mistake is one sentence, never a trace."""
 
 import argparse
+import dataclasses
 import io
 import json
 import os
@@ -55,6 +56,17 @@ def run(capsys, *arguments):
 def photo(path, size=(200, 160)):
     Image.new("RGB", size, "grey").save(path)
     return path
+
+
+def test_align_says_how_many_faces_are_uncertain(tmp_path, monkeypatch, capsys):
+    solution = mean_aligner().solver(None)
+    doubtful = dataclasses.replace(solution, mask=0.6 * solution.mask)
+    aligner = mean_aligner(solver=lambda crop: doubtful)
+    monkeypatch.setattr(dfc_jax, "load", lambda **_: aligner)
+    picture = photo(tmp_path / "one.png")
+    code, out, _ = run(capsys, "align", picture, "--out", tmp_path / "out", "--outputs", "json")
+    assert code == 0
+    assert "1 face (1 uncertain) in 1 of 1 photograph: " in out
 
 
 def test_align_writes_everything_about_a_photograph(tmp_path, fake, capsys):

@@ -71,6 +71,19 @@ def test_of_two_fits_the_surer_is_kept_the_turned_one_only_if_it_is_much_surer()
     assert {id(each) for each in kept} == {id(faces[2]), id(aside)}
 
 
+def test_two_fits_to_one_head_are_one_face_and_two_heads_side_by_side_are_two():
+    (face,) = mean_aligner()(np.zeros((100, 100, 3), np.uint8))
+    width = np.ptp(face.landmarks[:, 0])
+    for shift, count in ((0.7, 1), (0.9, 2)):
+        moved = face.landmarks + [shift * width, 0.0]
+        less = GOOD._replace(certainty=0.95)
+        other = dataclasses.replace(face, landmarks=moved, evidence=less)
+        sure = dataclasses.replace(face, evidence=GOOD._replace(certainty=0.97))
+        for faces in ([sure, other], [other, sure]):
+            kept = judge.distinct(faces, [])
+            assert len(kept) == count and any(each is sure for each in kept)
+
+
 def test_boxes_without_a_face_are_uncertain_and_say_why(aligner):
     portrait = read_photo(ASTRONAUT)
     rng = np.random.default_rng(0)

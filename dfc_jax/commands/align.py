@@ -26,6 +26,7 @@ from dfc_jax.files import escaped
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
+    from dfc_jax.inference.face import Face
     from dfc_jax.inference.results import Results
 
 OUTPUTS = ("json", "overlay", "flow", "mask", "npz", "obj")
@@ -122,7 +123,7 @@ def _align_all(
     """Align photographs, each under its name; `n_failed` have failed already."""
     from tqdm import tqdm
 
-    n_faces, n_empty, n_photos = 0, 0, len(names) + n_failed
+    n_faces, n_uncertain, n_empty, n_photos = 0, 0, 0, len(names) + n_failed
     with tqdm(total=len(names), unit="photo", disable=None) as bar:
         for photo, name in names.items():
             try:
@@ -131,14 +132,16 @@ def _align_all(
                 n_failed += 1
                 complain(sentence(photo, error), bar.write)
             else:
-                n_faces += found
+                n_faces += len(found)
+                n_uncertain += sum(face.status != "ok" for face in found)
                 if not found:
                     n_empty += 1
                     words = "no face was found; give its box with --box x,y,w,h"
                     complain(f"{photo}: {words}", bar.write)
             bar.update()
     n_ok = n_photos - n_failed - n_empty
-    counts = f"{plural(n_faces, 'face')} in {n_ok} of {plural(n_photos, 'photograph')}"
+    doubtful = f" ({n_uncertain} uncertain)" if n_uncertain else ""
+    counts = f"{plural(n_faces, 'face')}{doubtful} in {n_ok} of {plural(n_photos, 'photograph')}"
     print(escaped(f"{counts}: {results.folder}"))
     if n_failed:
         return EXIT_FAILED
@@ -147,11 +150,11 @@ def _align_all(
 
 def _align_one(
     photo: Path, name: str, aligner: "Aligner", results: "Results", boxes: Sequence[Any] | None
-) -> int:
-    """Write all results of one photograph; returns the number of faces."""
+) -> "list[Face]":
+    """Write all results of one photograph; returns its faces."""
     from dfc_jax.inference.photo import read_photo
 
     image = read_photo(photo)
     faces = aligner(image, boxes=boxes)
     results.write(name, photo, image, faces)
-    return len(faces)
+    return faces

@@ -166,7 +166,7 @@ class Aligner:
 
     def _search(self, image: np.ndarray) -> list[Face]:
         """The faces that the detector finds, also in the turned photograph if need be."""
-        faces = self._align_all(image, self.detector(image))
+        faces = distinct(self._align_all(image, self.detector(image)), [])
         if not self.recrop or isinstance(self.detector, WholeImage):
             return faces
         if not any(is_clear(face.evidence) for face in faces):

@@ -52,6 +52,9 @@ RESIDUAL_WEIGHT = 0.1
 TURNED_CONFIDENCE = 0.83
 # By how much a fit to the turned picture has to be surer, so that a right one stays as it is.
 TURN_GAIN = 0.01
+# Fits whose landmarks share more than this part of the smaller box are to one head: one of them may
+# lie on the forehead, upside down. Two people cheek to cheek share less.
+SAME_HEAD = 0.2
 
 
 def weigh(solution: Solution, crop: Crop, photo_shape: Sequence[int]) -> Evidence:
@@ -116,7 +119,7 @@ def distinct(upright: Sequence["Face"], turned: Sequence["Face"]) -> list["Face"
     """Of fits to the same face the surest, as in `surest`; largest first."""
     ranked = list(_ranked(upright, turned))
     boxes = [Detection(box_of_points(face.landmarks), rank, "given") for face, rank in ranked]
-    kept = merge_overlaps(boxes)
+    kept = merge_overlaps(boxes, SAME_HEAD)
     return [
         face for box in kept for (face, _), own in zip(ranked, boxes, strict=True) if own is box
     ]
