@@ -271,19 +271,13 @@ def test_state_counts_steps_and_averages_variables(line) -> None:
     assert (average > 1.0).all() and (average < slope).all()
 
 
-def test_diverged_loss_names_the_step_and_the_last_checkpoint(line, tmp_path: Path) -> None:
-    mesh, optimizer, step = line
-
-    def batches():
-        for number, batch in enumerate(line_batches(), start=1):
-            yield {"x": np.full_like(batch["x"], np.nan)} if number == 6 else batch
-
-    state = training.create_state(line_variables(), optimizer, mesh)
-    with training.Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(training.TrainingDiverged, match="step 6 is nan.*step 4 in"):
+def assert_diverges(state, batches, step, mesh, folder: Path, message: str) -> None:
+    """Saving every 4 of 20 steps; only that of step 4 is there in the end, though one is kept."""
+    with training.Checkpoints(folder, keep_last=1) as checkpoints:
+        with pytest.raises(training.TrainingDiverged, match=message):
             training.fit(
                 state,
-                batches(),
+                batches,
                 step,
                 steps=20,
                 key=jax.random.key(0),
@@ -295,6 +289,17 @@ def test_diverged_loss_names_the_step_and_the_last_checkpoint(line, tmp_path: Pa
             )
         checkpoints.wait()
         assert checkpoints.steps() == [4]
+
+
+def test_diverged_loss_names_the_step_and_the_last_checkpoint(line, tmp_path: Path) -> None:
+    mesh, optimizer, step = line
+
+    def batches():
+        for number, batch in enumerate(line_batches(), start=1):
+            yield {"x": np.full_like(batch["x"], np.nan)} if number == 6 else batch
+
+    state = training.create_state(line_variables(), optimizer, mesh)
+    assert_diverges(state, batches(), step, mesh, tmp_path, "step 6 is nan.*step 4 in")
 
 
 def length_loss(variables, batch, key):
@@ -313,24 +318,8 @@ def test_finite_loss_with_a_gradient_that_is_not_stops_before_the_save(clip_norm
             yield {"x": batch["x"] * (number != 8)}
 
     state = training.create_state({"params": line_variables()["params"]}, optimizer, mesh)
-    with training.Checkpoints(tmp_path, keep_last=1) as checkpoints:
-        with pytest.raises(
-            training.TrainingDiverged, match="gradient's norm of step 8 is nan.*step 4 in"
-        ):
-            training.fit(
-                state,
-                batches(),
-                step,
-                steps=20,
-                key=jax.random.key(0),
-                mesh=mesh,
-                log=lambda step, values: None,
-                log_every=100,
-                checkpoints=checkpoints,
-                save_every=4,
-            )
-        checkpoints.wait()
-        assert checkpoints.steps() == [4]
+    message = "gradient's norm of step 8 is nan.*step 4 in"
+    assert_diverges(state, batches(), step, mesh, tmp_path, message)
 
 
 def test_data_that_ends_early_is_reported(line) -> None:
