@@ -12,15 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner, load
     from dfc_jax.inference.face import Face
-    from dfc_jax.inference.photo import read_photo
+    from dfc_jax.photo import read_photo
 
 __version__ = "0.1.0"
 __all__ = ["Aligner", "Face", "__version__", "load", "read_photo"]
 
-_HOMES = {"Aligner": "align", "Face": "face", "load": "align", "read_photo": "photo"}
+_HOMES = {
+    "Aligner": "dfc_jax.inference.align",
+    "Face": "dfc_jax.inference.face",
+    "load": "dfc_jax.inference.align",
+    "read_photo": "dfc_jax.photo",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f"dfc_jax.inference.{_HOMES[name]}"), name)
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,14 +1,15 @@
-"""The `dfc` command: finds out which of `dfc_jax.commands` is asked for, and answers mistakes."""
+"""The `dfc` command: finds out which sub-command is asked for, and answers mistakes."""
 
 import argparse
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from importlib.metadata import entry_points
+from typing import Any, NoReturn
 
 import dfc_jax
-from dfc_jax.commands import align, evaluate, model, synth
+from dfc_jax.commands import align, evaluate, model
 from dfc_jax.commands.arguments import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE, complain
 from dfc_jax.files import escaped
 
@@ -43,11 +44,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="dfc", description="Dense 3D face alignment.", epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"dfc {dfc_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (align, evaluate, model, synth):
+    for module in (align, evaluate, model, *_from_above()):
         module.add(commands)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
     return parser
+
+
+def _from_above() -> list[Any]:
+    """Commands of packages that stand on this one, which name them when they are installed."""
+    found = entry_points(group="dfc_jax.commands")
+    return [entry.load() for entry in sorted(found, key=lambda entry: entry.name)]
 
 
 def _version(_: argparse.Namespace) -> int:

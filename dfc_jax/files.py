@@ -1,12 +1,47 @@
-"""File names, which may hold any bytes, as text; and where weight files are.
+"""Files: names of any bytes as text, writing aside and renaming, where weights are.
 
-Nothing here imports JAX: commands look at what they were given before they load anything.
+Nothing here imports JAX, nor NumPy before it is needed: commands look at what they were given before they load anything.
 """
 
 import hashlib
+import json
 import os
 import unicodedata
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dfc_jax.errors import ExportError, WeightsError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# A few kilobytes of zeros unpack to more than a machine holds.
+MAX_NPZ_BYTES = 2**30
+
+
+def load_arrays(
+    path: str | Path, names: Iterable[str], max_bytes: int = MAX_NPZ_BYTES
+) -> "dict[str, np.ndarray]":
+    """Those of the named arrays that an ``.npz`` file holds; the rest of it is not unpacked.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: unpacked, the arrays take more than `max_bytes`.
+      Exception: NumPy and zipfile raise many kinds for a broken file.
+    """
+    import numpy as np
+
+    with zipfile.ZipFile(path) as archive:
+        sizes = {entry.filename.removesuffix(".npy"): entry.file_size for entry in archive.filelist}
+    held = [name for name in names if name in sizes]
+    if sum(sizes[name] for name in held) > max_bytes:
+        raise ValueError(f"holds more than {max_bytes >> 20} MiB")
+    with np.load(path) as file:
+        return {name: file[name] for name in held}
+
 
 WEIGHTS_DIR = Path(__file__).parent / "assets" / "weights"
 WEIGHTS_SUFFIX = ".safetensors"
@@ -17,10 +52,6 @@ MAX_STEM_BYTES = 220
 _UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
 # Those that turn the direction of what follows.
 _TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-
-
-class WeightsError(ValueError):
-    """A weight file is missing, damaged or of another network; the message says which and how."""
 
 
 def escaped(text: object) -> str:
@@ -84,3 +115,38 @@ def _escape(character: str) -> str:
     if 0x80 <= byte <= 0xFF:
         return f"\\x{byte:02x}"
     return character.encode("unicode_escape").decode()
+
+
+@contextmanager
+def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path beside `path` to write to; renamed to `path` on success, removed on failure.
+
+    Raises:
+      ExportError: the folder cannot be written to.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        try:
+            yield aside
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
+    """Write a record as strict JSON (no NaN)."""
+    text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
+    with written_aside(path) as aside:
+        aside.write_text(text + "\n", encoding="utf-8")
+
+
+def write_npz(path: str | os.PathLike[str], **arrays: "np.ndarray") -> None:
+    """Write arrays to a compressed ``.npz``."""
+    import numpy as np
+
+    named: dict[str, Any] = {**arrays}
+    with written_aside(path) as aside, aside.open("wb") as file:
+        np.savez_compressed(file, **named)

@@ -1,6 +1,6 @@
 """Stage 2: refine on photographs, the template as target, encoders no longer shared.
 
-    python -m experiments.finetune --config experiments/configs/finetune_lite.py \
+    python -m experiments.finetune --config experiments/configs/dfc/finetune_lite.py \
         --workdir runs/finetune_lite --photos 300w/helen/trainset --photos 300w/afw \
         --backgrounds FOLDER --init runs/pretrain_lite/weights.safetensors
 """
@@ -18,20 +18,25 @@ import numpy as np
 from absl import flags, logging
 from jax.tree_util import Partial
 
-from data_pipelines.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
-from data_pipelines.photos import CROP_PX, STORED_PX, PhotoSet, as_example
-from data_pipelines.profiling import turned_photos
-from data_pipelines.readers import LAYOUTS, label_fitted, label_given, read_lp_model, read_sets
-from data_pipelines.synthetic import Pair, SyntheticSettings, load_assets, sample_to_template
-from dfc_jax.correspondence import flow_landmarks, make_template, template_landmarks
-from dfc_jax.metrics import flow_metrics, mask_iou
-from dfc_jax.morphable.core import N_JAW
-from dfc_jax.morphable.model import load_face_model
-from dfc_jax.nets.variants import apply, matchability
+from data_pipelines.faces.synthetic import SyntheticSettings, load_assets, sample_to_template
+from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
+from data_pipelines.photos.labels import PhotoSet, as_example
+from data_pipelines.photos.parameters import label_given, read_lp_model
+from data_pipelines.photos.sets import label_fitted, read_sets
+from data_pipelines.photos.squares import CROP_PX, STORED_PX
+from data_pipelines.photos.turned import turned_photos
+from data_pipelines.sources.layouts import LAYOUTS
+from dfc_jax.evaluation.metrics import flow_metrics, mask_iou
+from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.morphable.file import load_face_model
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
+from dfc_jax.systems.dfc.lift import flow_landmarks
+from dfc_jax.systems.dfc.networks import apply, matchability
+from dfc_jax.systems.dfc.pairs import Pair
+from dfc_jax.systems.dfc.panels import panels
+from dfc_jax.systems.dfc.template import make_template, template_landmarks
 from dfc_jax.training import TrainState, own_part
 from experiments import launch, stages
-from experiments.panels import panels
 from experiments.workdir import open_workdir
 
 # Held-out photographs that are shown, and the most that a share holds out.
@@ -131,13 +136,15 @@ def batches(photos: PhotoSet, config) -> Callable[[int], Iterator[dict]]:
     return iterate
 
 
-def make_loss(config, template, importance, assets, looks, faces, spec):
+def make_loss(config, template, importance, assets, augmentation, faces, spec):
     """Loss over augmented photographs and `synthetic_batch` rendered faces; the flow's error
     counts by the `importance` (S, S) of the template's pixels."""
 
     def loss_fn(assets, template, importance, variables, batch, key):
         keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(batch["number"])
-        crops = jax.vmap(partial(augment, crop_px=CROP_PX, settings=looks))(keys, batch["photo"])
+        crops = jax.vmap(partial(augment, crop_px=CROP_PX, settings=augmentation))(
+            keys, batch["photo"]
+        )
         if config.synthetic_batch:
             keys = jax.random.split(jax.random.fold_in(key, config.batch), config.synthetic_batch)
             pairs = jax.vmap(lambda k: sample_to_template(k, assets, template, faces))(keys)
@@ -222,18 +229,18 @@ def train(
         )
     lp = read_lp_model(basel) if basel else None
     model, spec = lp.model if lp else load_face_model(), stages.spec_of(config)
-    looks = stages.settings_from(AugmentSettings, config.augment)
+    augmentation = stages.settings_from(AugmentSettings, config.augment)
     faces = stages.settings_from(SyntheticSettings, config.synthetic)
-    if config.synthetic_batch and faces.size != looks.size:
+    if config.synthetic_batch and faces.size != augmentation.size:
         raise stages.ConfigError(
-            f"config.augment.size is {looks.size} and config.synthetic.size {faces.size}; "
+            f"config.augment.size is {augmentation.size} and config.synthetic.size {faces.size}; "
             "photographs and rendered faces share a batch, so they need one size"
         )
     variables = stages.initial_variables(config, spec, init_from)
     metadata = {"stage": "refine", "network": config.network, "face_model": model.version}
     open_workdir(workdir, config, metadata)
     assets = load_assets(model, **sources or {}) if config.synthetic_batch else None
-    template = make_template(model, looks.size)
+    template = make_template(model, augmentation.size)
     landmarks = template_landmarks(model, template)
     importance = feature_importance(landmarks, template.size, config.feature_gain)
     photos = load_photos(workdir, folders, model, template, layout, lp)
@@ -248,7 +255,7 @@ def train(
         spec,
         variables,
         batches(training, config),
-        make_loss(config, template, importance, assets, looks, faces, spec),
+        make_loss(config, template, importance, assets, augmentation, faces, spec),
         make_evaluate(held_out, model, template, spec) if len(held_out) else None,
         make_draw(held_out, template, spec) if len(held_out) else None,
         metadata,

@@ -19,11 +19,8 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from dfc_jax.errors import DatasetError, ExportError, FaceModelError, PhotoError, UserError
 from dfc_jax.files import escaped
-from dfc_jax.inference.evaluate import DatasetError
-from dfc_jax.inference.export import ExportError
-from dfc_jax.inference.photo import PhotoError
-from dfc_jax.morphable.io import FaceModelError
 from dfc_jax.nets.weights import WeightsError
 from dfc_jax.training import BatchError, CheckpointError, TrainingDiverged
 
@@ -31,7 +28,7 @@ from dfc_jax.training import BatchError, CheckpointError, TrainingDiverged
 flags.disclaim_key_flags()
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A config or a flag asks for something that does not exist; the message says what does."""
 
 
@@ -51,7 +48,7 @@ EXPECTED = (
 
 # Of flags that have to be given.
 EXAMPLES = {
-    "config": "experiments/configs/tiny.py",
+    "config": "experiments/configs/dfc/tiny.py",
     "workdir": "runs/first",
     "photos": "300w/helen/trainset",
 }
@@ -66,7 +63,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("init", None, "weight file to start from")
     flags.DEFINE_string("backgrounds", None, "folder of background pictures for rendered faces")
-    flags.DEFINE_string("textures", None, "texture bank of experiments.build_texture_bank")
+    flags.DEFINE_string("textures", None, "texture bank of experiments.tools.build_texture_bank")
     flags.DEFINE_string("light", None, "prior of lights, from the same program")
     flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes")
     flags.DEFINE_integer("num_processes", None, "how many processes train together")

@@ -1,6 +1,6 @@
 """Stage 1: learn correspondence on pairs of synthetic faces, rendered inside the training step.
 
-    python -m experiments.pretrain --config experiments/configs/pretrain_lite.py \
+    python -m experiments.pretrain --config experiments/configs/dfc/pretrain_lite.py \
         --workdir runs/pretrain_lite
 """
 
@@ -16,20 +16,20 @@ import numpy as np
 from absl import logging
 from jax.tree_util import Partial
 
-from data_pipelines.synthetic import (
-    Pair,
+from data_pipelines.faces.synthetic import (
     SyntheticSettings,
     load_assets,
     sample_pair,
     sample_to_template,
 )
-from dfc_jax.correspondence import make_template
-from dfc_jax.metrics import flow_metrics, mask_iou
-from dfc_jax.morphable.model import load_face_model
-from dfc_jax.nets.variants import apply, matchability
+from dfc_jax.evaluation.metrics import flow_metrics, mask_iou
+from dfc_jax.morphable.file import load_face_model
+from dfc_jax.systems.dfc.networks import apply, matchability
+from dfc_jax.systems.dfc.pairs import Pair
+from dfc_jax.systems.dfc.panels import panels
+from dfc_jax.systems.dfc.template import make_template
 from dfc_jax.training import TrainState, own_part
 from experiments import launch, stages
-from experiments.panels import panels
 from experiments.workdir import open_workdir
 
 # Held out by their keys: training draws its keys from another stream.

@@ -27,23 +27,26 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import dfc_jax
-from data_pipelines.chart import make_chart
-from data_pipelines.photos import STORED_SCALE, fit_points
-from data_pipelines.profiling import CHART_PX, SETTINGS, turn
-from data_pipelines.readers import LAYOUTS, open_faces, read_square
-from data_pipelines.synthetic import SyntheticSettings, load_assets, sample_picture
-from dfc_jax.camera import CROP_SCALE, apply_affine, box_of_points, crop_of_box
-from dfc_jax.correspondence import make_template, unhidden
-from dfc_jax.files import escaped
+from data_pipelines.faces.synthetic import SyntheticSettings, load_assets, sample_picture
+from data_pipelines.photos.labels import fit_points
+from data_pipelines.photos.squares import STORED_SCALE, read_square
+from data_pipelines.photos.turned import ATLAS_PX, SETTINGS, turn
+from data_pipelines.sources.layouts import LAYOUTS, open_faces
+from dfc_jax.crops import CROP_SCALE, apply_affine, box_of_points, crop_of_box, crop_photo
+from dfc_jax.data.ibug import Example
+from dfc_jax.errors import DatasetError, ExportError, PhotoError
+from dfc_jax.files import escaped, write_json, written_aside
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.draw import overlay
-from dfc_jax.inference.evaluate import N_POINTS, DatasetError, Example
-from dfc_jax.inference.export import ExportError, write_json, write_png, written_aside
 from dfc_jax.inference.face import Face
-from dfc_jax.inference.photo import PhotoError, crop_photo
-from dfc_jax.morphable.core import N_JAW, landmarks3d
+from dfc_jax.landmarks68 import N_JAW, N_LANDMARKS
+from dfc_jax.morphable.linear import landmarks3d
 from dfc_jax.nets.weights import WeightsError
 from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
+from dfc_jax.photo import write_png
+from dfc_jax.raster.flow import is_visible
+from dfc_jax.systems.dfc.template import make_template
+from dfc_jax.texture.atlas import make_atlas
 from dfc_jax.types import ByValue
 from experiments.pretrain import VALIDATION_SEED
 
@@ -75,7 +78,7 @@ class View(ByValue):
 
 def view_of(image: np.ndarray, points: np.ndarray, counts: np.ndarray | None = None) -> View:
     """With the tight box of the points; by default the inner points count."""
-    inner = np.arange(N_POINTS) >= N_JAW
+    inner = np.arange(N_LANDMARKS) >= N_JAW
     counts = inner if counts is None else inner & counts
     return View(image, points, counts, box_of_points(points))
 
@@ -108,7 +111,7 @@ def rotated(view: View, angle_deg: float) -> View:
 def turned(examples: Sequence[Example], aligner: Aligner) -> dict[int, list[View]]:
     """Every photograph turned to each of `YAWS_DEG`, every other one to the other side."""
     model = aligner.model
-    template, chart = make_template(model), make_chart(model, CHART_PX)
+    template, atlas = make_template(model), make_atlas(model, ATLAS_PX)
     squares = [read_square(example) for example in examples]
     params = fit_points(model, np.stack([s.points for s in squares]), SETTINGS).params
     views: dict[int, list[View]] = {}
@@ -118,7 +121,7 @@ def turned(examples: Sequence[Example], aligner: Aligner) -> dict[int, list[View
             image, side = jnp.asarray(square.image, jnp.float32) / 255.0, (-1.0) ** n
             own = jax.tree.map(lambda leaf, n=n: leaf[n], params)
             given = image, jnp.asarray(square.points), own, side * yaw
-            face = turn(model, chart, template, *given, STORED_SCALE)
+            face = turn(model, atlas, template, *given, STORED_SCALE)
             picture = np.round(255.0 * np.asarray(face.image)).astype(np.uint8)
             seen = np.asarray(face.visible)
             views[yaw].append(view_of(picture, np.asarray(face.points, np.float64), seen))
@@ -137,7 +140,7 @@ def rendered(aligner: Aligner, count: int) -> dict[int, list[View]]:
         seen = sample_picture(key, assets, settings)
         scene = seen.scene
         depth = landmarks3d(assets.model, scene.vertices_mm)[:, 2]
-        visible = unhidden(seen.fragments.zbuf, scene.landmarks_px, depth)
+        visible = is_visible(seen.fragments.zbuf, scene.landmarks_px, depth)
         x, y = jnp.clip(jnp.round(scene.landmarks_px), 0, settings.size - 1).astype(int).T
         yaw = matrix_to_angles(head_rotation(scene.params.rotation))[0]
         return seen.image, scene.landmarks_px, visible & (seen.occluded[y, x] < 0.5), yaw

@@ -10,9 +10,9 @@ import ml_collections
 import numpy as np
 from absl import logging
 
-from dfc_jax.losses import Norm, Reduction, correspondence_loss
 from dfc_jax.nets import weights
-from dfc_jax.nets.variants import (
+from dfc_jax.systems.dfc.loss import Norm, Reduction, correspondence_loss
+from dfc_jax.systems.dfc.networks import (
     SPECS,
     NetSpec,
     Outputs,

@@ -15,7 +15,8 @@ import numpy as np
 from absl import logging
 from tensorboardX import SummaryWriter
 
-from dfc_jax.inference.export import write_json, write_png
+from dfc_jax.files import write_json
+from dfc_jax.photo import write_png
 from experiments.launch import ConfigError
 
 CHECKPOINTS = "checkpoints"

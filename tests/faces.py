@@ -1,18 +1,15 @@
 """Results to write and draw in tests: the mean face, looking into the camera."""
 
-from pathlib import Path
-
 import jax.numpy as jnp
 import numpy as np
 
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.detect import WholeImage
 from dfc_jax.inference.solve import Solution
-from dfc_jax.morphable.core import FaceModel, landmarks3d
-from dfc_jax.morphable.model import load_face_model
+from dfc_jax.morphable.file import load_face_model
+from dfc_jax.morphable.linear import FaceModel, landmarks3d
 from dfc_jax.ops.rotations import FRONTAL
 
-ASTRONAUT = Path(__file__).parent.parent / "examples" / "astronaut.jpg"
 DISTANCE_MM = 1000.0
 FOCAL_PX = 300.0
 SIZE = 128

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tensorboardX.proto.event_pb2 import Event
 
-from data_pipelines import synthetic
-from dfc_jax import correspondence
-from dfc_jax.nets import variants
+from data_pipelines.faces import synthetic
+from dfc_jax.systems.dfc import networks as variants
+from dfc_jax.systems.dfc import template
 from experiments import stages
 
 SIZE, STEPS = 32, 4
@@ -115,5 +115,5 @@ if __name__ == "__main__":
     original_run, stages.run = stages.run, run
     variants.SPECS.update(SPECS)
     synthetic.sample_pair = synthetic.sample_to_template = noise_pair
-    synthetic.load_assets = correspondence.make_template = lambda *_, **__: None
+    synthetic.load_assets = template.make_template = lambda *_, **__: None
     runpy.run_module("experiments.pretrain", run_name="__main__")

@@ -25,9 +25,9 @@ from dfc_jax.commands.arguments import (
 from dfc_jax.files import escaped
 
 if TYPE_CHECKING:
+    from dfc_jax.export.results import Results
     from dfc_jax.inference.align import Aligner
     from dfc_jax.inference.face import Face
-    from dfc_jax.inference.results import Results
 
 OUTPUTS = ("json", "overlay", "flow", "mask", "npz", "obj")
 
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(absent) == len(photos):
         return EXIT_USAGE
 
-    from dfc_jax.inference.results import Results, output_names, overwritten
+    from dfc_jax.export.results import Results, output_names, overwritten
 
     # Named with all photographs, so that a name does not depend on which of them can be read.
     names = dict(zip(photos, output_names(photos), strict=True))
@@ -152,7 +152,7 @@ def _align_one(
     photo: Path, name: str, aligner: "Aligner", results: "Results", boxes: Sequence[Any] | None
 ) -> "list[Face]":
     """Write all results of one photograph; returns its faces."""
-    from dfc_jax.inference.photo import read_photo
+    from dfc_jax.photo import read_photo
 
     image = read_photo(photo)
     faces = aligner(image, boxes=boxes)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dfc_jax
+from dfc_jax.errors import UserError
 from dfc_jax.files import escaped, require_weights
 from dfc_jax.inference import MAX_RECROPS
 
@@ -30,7 +31,7 @@ EXIT_CODES = (
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-class UsageError(ValueError):
+class UsageError(UserError):
     """The command cannot start; the message is one sentence."""
 
 

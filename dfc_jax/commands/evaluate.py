@@ -22,8 +22,8 @@ from dfc_jax.files import path_text
 if TYPE_CHECKING:
     import numpy as np
 
+    from dfc_jax.data.ibug import Example
     from dfc_jax.inference.align import Aligner
-    from dfc_jax.inference.evaluate import Example
 
 
 def add(commands: Any) -> None:
@@ -68,9 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from dfc_jax.cache import compiled_programs
-    from dfc_jax.inference import evaluate, export
+    from dfc_jax.data.ibug import read_usable
+    from dfc_jax.files import write_json, write_npz
 
-    examples, problems = evaluate.read_usable(arguments.data)
+    examples, problems = read_usable(arguments.data)
     for problem in problems.values():
         complain(problem)
     with compiled_programs():
@@ -84,11 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
     scores["boxes"] = arguments.boxes
     if arguments.predictions_out is not None:
         names = np.array([path_text(example.photo.name) for example in scored])
-        export.write_npz(arguments.predictions_out, names=names, points=predictions["mesh"])
+        write_npz(arguments.predictions_out, names=names, points=predictions["mesh"])
     if arguments.json == "-":
         print(json.dumps(scores))
     else:
-        export.write_json(arguments.json, scores)
+        write_json(arguments.json, scores)
     return EXIT_FAILED if scores["unusable"] else EXIT_OK
 
 
@@ -100,7 +101,7 @@ def _predict(
     import numpy as np
     from tqdm import tqdm
 
-    from dfc_jax.inference.evaluate import predict
+    from dfc_jax.evaluation.protocols import predict
 
     readings = {
         "mesh": lambda face: face.landmarks,
@@ -126,7 +127,7 @@ def _scores(examples: "list[Example]", predictions: "dict[str, np.ndarray]") -> 
     """The mesh's scores, and what differs of the others' below their names."""
     import numpy as np
 
-    from dfc_jax.inference.evaluate import summarise
+    from dfc_jax.evaluation.protocols import summarise
 
     true = np.stack([example.points for example in examples])
     found = {name: summarise(points, true) for name, points in predictions.items()}

@@ -74,8 +74,8 @@ def run_info(arguments: argparse.Namespace) -> int:
     check_face_model(arguments.file)
     import numpy as np
 
-    from dfc_jax.morphable.core import PARTS
-    from dfc_jax.morphable.model import load_face_model
+    from dfc_jax.morphable.file import load_face_model
+    from dfc_jax.morphable.linear import PARTS
 
     model = load_face_model(arguments.file)
     counts = np.bincount(np.asarray(model.triangle_part), minlength=len(PARTS))
@@ -102,9 +102,10 @@ def run_render(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from dfc_jax.cache import compiled_programs
-    from dfc_jax.inference import draw, export
-    from dfc_jax.morphable.core import shape
-    from dfc_jax.morphable.model import load_face_model
+    from dfc_jax.inference import draw
+    from dfc_jax.morphable.file import load_face_model
+    from dfc_jax.morphable.linear import shape
+    from dfc_jax.photo import write_picture
 
     model = load_face_model(arguments.file)
     indices = [str(i) for i in range(model.n_identity)]
@@ -114,7 +115,7 @@ def run_render(arguments: argparse.Namespace) -> int:
     with compiled_programs():
         vertices = np.asarray(shape(model, jnp.asarray(identity), jnp.asarray(expression)))
         rendered = draw.model_picture(model, vertices, angles, arguments.size)
-    export.write_picture(arguments.out, rendered)
+    write_picture(arguments.out, rendered)
     return EXIT_OK
 
 

@@ -25,7 +25,7 @@ from dfc_jax.fitting.residuals import (
     residuals,
     unflatten,
 )
-from dfc_jax.morphable.core import FaceModel, surface_basis
+from dfc_jax.morphable.linear import FaceModel, surface_basis
 from dfc_jax.ops.rotations import FRONTAL, matrix_to_rotvec
 from dfc_jax.types import Array, ByValue, Correspondences, FaceParams
 

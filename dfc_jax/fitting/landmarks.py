@@ -21,15 +21,8 @@ from dfc_jax.fitting.fit import (
 )
 from dfc_jax.fitting.levenberg_marquardt import LMResult
 from dfc_jax.fitting.residuals import N_POSE, FitProblem, flatten, unflatten
-from dfc_jax.morphable.core import (
-    N_JAW,
-    N_LANDMARKS,
-    FaceModel,
-    landmarks3d,
-    shape,
-    surface_basis,
-    surface_positions,
-)
+from dfc_jax.landmarks68 import N_JAW, N_LANDMARKS
+from dfc_jax.morphable.linear import FaceModel, landmarks3d, shape, surface_basis, surface_positions
 from dfc_jax.ops.rotations import head_rotation
 from dfc_jax.types import Array, Camera, FaceParams, SurfacePoints
 

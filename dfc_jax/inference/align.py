@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike
 
 import dfc_jax
 from dfc_jax.cache import compiled_programs
-from dfc_jax.camera import Crop, apply_affine, box_of_points, crop_of_box
-from dfc_jax.correspondence import flow_landmarks, make_template, template_landmarks
+from dfc_jax.crops import Crop, apply_affine, box_of_points, crop_of_box, crop_photo
+from dfc_jax.errors import UserError
 from dfc_jax.inference import MAX_RECROPS
 from dfc_jax.inference.boxes import checked_boxes, has_possible_size
 from dfc_jax.inference.detect import (
@@ -41,12 +41,15 @@ from dfc_jax.inference.judge import (
     surest,
     weigh,
 )
-from dfc_jax.inference.photo import as_photo, crop_photo
 from dfc_jax.inference.solve import Solver, make_solver
-from dfc_jax.morphable.core import N_JAW, FaceModel
-from dfc_jax.morphable.model import load_face_model
+from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.morphable.file import load_face_model
+from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.nets.weights import WeightsError, resolve
 from dfc_jax.nets.weights import load as load_weights
+from dfc_jax.photo import as_photo
+from dfc_jax.systems.dfc.lift import flow_landmarks
+from dfc_jax.systems.dfc.template import make_template, template_landmarks
 from dfc_jax.types import Array
 
 DEFAULT_WEIGHTS = "lite"
@@ -62,7 +65,7 @@ ALIKE_SHIFT, ALIKE_ROLL_DEG, ALIKE_ZOOM = 0.08, 10.0, 1.15
 MIN_SUPPORT, MESH_SUPPORT = 1.0, 40.0
 
 
-class OptionError(ValueError):
+class OptionError(UserError):
     """An option of `load` has no such value; the message is one sentence with those it has."""
 
 
@@ -142,7 +145,7 @@ class Aligner:
         """Landmarks (68, 2) in photo pixels straight from the flow, and their support (68,).
 
         Where the flow lands on an inner landmark's place in the template
-        (`correspondence.flow_landmarks`), on average over as many pixels as its support says.
+        (`systems.dfc.lift.flow_landmarks`), on average over as many pixels as its support says.
         Those that the flow does not show, and the jaw, which has no fixed place there, are the
         mesh's, with support 0.
         """

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dfc_jax.camera import CROP_SCALE, Crop
-from dfc_jax.inference.photo import PhotoError
+from dfc_jax.crops import CROP_SCALE, Crop
+from dfc_jax.errors import PhotoError
 
 # The longer edge of a box, of which the crop is made: in photo pixels (faces of 8 are still found
 # well), and relative to that of the photograph (which would show a small part of a larger face).

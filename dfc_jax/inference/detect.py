@@ -16,14 +16,15 @@ from typing import Any, NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from dfc_jax.camera import CROP_LIFT, CROP_SCALE, Crop, crop_of_box
+from dfc_jax.crops import CROP_LIFT, CROP_SCALE, Crop, crop_of_box
+from dfc_jax.errors import UserError
 from dfc_jax.types import ByValue
 
 # Longest edge of the copy on which the detectors work.
 WORKING_EDGE = 640
 
 
-class DetectorError(ValueError):
+class DetectorError(UserError):
     """A detector cannot be made; the message is one sentence with the remedy."""
 
 
@@ -77,7 +78,7 @@ class Calibration(NamedTuple):
 
 
 # Medians over every third training photograph of HELEN and AFW (403 faces; nothing of a test set),
-# from experiments/calibrate_detectors.py; frontal dx and the two profiles made symmetric. The
+# from experiments/tools/calibrate_detectors.py; frontal dx and the two profiles made symmetric. The
 # standard deviations of (scale, dx, dy) are 0.08, 0.09, 0.04 (frontal Haar), 0.16, 0.09, 0.06
 # (profile) and 0.05, 0.03, 0.03 (YuNet).
 CALIBRATIONS: dict[str, Calibration] = {

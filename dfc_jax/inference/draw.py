@@ -1,8 +1,4 @@
-"""Pictures of results: the face over the photograph, the flow, the mask.
-
-The mesh is drawn at one fixed size and then laid over the photograph, so that photographs of any
-size share one compiled program.
-"""
+"""Drawing faces: the overlay on a photograph, and meshes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfc_jax.morphable.core import FaceModel, vertex_normals
+from dfc_jax.morphable.linear import FaceModel, vertex_normals
 from dfc_jax.ops.rotations import angles_to_matrix
 from dfc_jax.raster.interpolate import interpolate
 from dfc_jax.raster.rasterize import rasterize
@@ -20,6 +16,7 @@ from dfc_jax.types import Array, Fragments
 
 if TYPE_CHECKING:
     from dfc_jax.inference.face import Face
+
 
 # The overlay's longer edge in pixels: small photographs are enlarged, large ones shrunk.
 OVERLAY_EDGE = (900, 1600)
@@ -57,29 +54,6 @@ def overlay(image: np.ndarray, faces: Sequence["Face"], triangles: np.ndarray) -
         _draw_landmarks(canvas, face, scale)
         _draw_axes(canvas, face, scale)
     return canvas
-
-
-def flow_picture(
-    flow: np.ndarray, mask: np.ndarray, edge: int = 512, longest: float | None = None
-) -> np.ndarray:
-    """Flow (S, S, 2) as hue (direction) and saturation (length), black where not matchable.
-
-    A flow of `longest` pixels, by default the longest matchable one, is fully saturated. `mask`
-    (S, S) is the matchability in [0, 1].
-    """
-    length = np.linalg.norm(flow, axis=-1)
-    if longest is None:
-        longest = float(length[mask > 0.5].max(initial=0.0))
-    hue = np.degrees(np.arctan2(flow[..., 1], flow[..., 0])) % 360.0
-    saturation = np.clip(length / max(longest, 1e-6), 0.0, 1.0)
-    hsv = np.stack([hue, saturation, np.clip(mask, 0.0, 1.0)], axis=-1).astype(np.float32)
-    rgb = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    return _enlarged((rgb * 255.0 + 0.5).astype(np.uint8), edge)
-
-
-def mask_picture(mask: np.ndarray, edge: int = 512) -> np.ndarray:
-    """Matchability (S, S) in [0, 1] as a grey picture, uint8."""
-    return _enlarged((np.clip(mask, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8), edge)
 
 
 @jax.jit
@@ -208,7 +182,3 @@ def _resized(image: np.ndarray, scale: float) -> np.ndarray:
         return image.copy()
     size = tuple(max(1, round(edge * scale)) for edge in image.shape[1::-1])
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-
-
-def _enlarged(picture: np.ndarray, edge: int) -> np.ndarray:
-    return cv2.resize(picture, (edge, edge), interpolation=cv2.INTER_NEAREST)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dfc_jax.camera import Crop, apply_affine
+from dfc_jax.crops import Crop, apply_affine
 from dfc_jax.inference.detect import Detection
 from dfc_jax.inference.judge import Evidence, doubts
 from dfc_jax.ops.rotations import matrix_to_angles

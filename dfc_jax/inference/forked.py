@@ -3,8 +3,10 @@
 import os
 import sys
 
+from dfc_jax.errors import UserError
 
-class ForkError(ValueError):
+
+class ForkError(UserError):
     """JAX cannot be used in this process; the message is one sentence with the remedy."""
 
 

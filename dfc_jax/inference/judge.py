@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dfc_jax.camera import Crop, apply_affine, box_of_points
+from dfc_jax.crops import Crop, apply_affine, box_of_points
 from dfc_jax.inference.detect import Detection, merge_overlaps
 from dfc_jax.inference.solve import Solution
 
@@ -34,8 +34,8 @@ class Evidence(NamedTuple):
     residual_crop_px: float
 
 
-# Bounds for a fit without doubts, from experiments/calibrate_judgement.py; but for the share, which
-# it would set to 0.284: a face of which the photograph shows only a part has less.
+# Bounds for a fit without doubts, from experiments/tools/calibrate_judgement.py; but for the share,
+# which it would set to 0.284: a face of which the photograph shows only a part has less.
 MIN_MATCHABLE_SHARE = 0.08
 MIN_CERTAINTY = 0.897
 MIN_AGREEMENT = 0.826

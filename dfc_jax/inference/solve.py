@@ -11,24 +11,19 @@ import numpy as np
 from flax import struct
 
 from dfc_jax.camera import crop_camera, project, to_camera
-from dfc_jax.correspondence import (
-    N_POINTS,
-    Template,
-    fragments_of,
-    lift,
-    make_template,
-    recover,
-)
 from dfc_jax.fitting import N_IDENTITY, fit, visible_landmarks
-from dfc_jax.morphable.core import FaceModel, shape, surface_positions
-from dfc_jax.nets.variants import (
+from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
+from dfc_jax.ops.rotations import head_rotation
+from dfc_jax.raster.flow import fragments_of
+from dfc_jax.systems.dfc.lift import N_POINTS, lift, recover
+from dfc_jax.systems.dfc.networks import (
     NetSpec,
     Variables,
     apply_with_code,
     encode_target,
     matchability,
 )
-from dfc_jax.ops.rotations import head_rotation
+from dfc_jax.systems.dfc.template import Template, make_template
 from dfc_jax.types import Array, ByValue, Correspondences, FaceParams, SurfacePoints
 
 
@@ -76,9 +71,9 @@ def correspond(
 ) -> tuple[Array, Array]:
     """Flow (S, S, 2) in crop pixels and probability (S, S) of being matchable, of a crop (S, S, 3).
 
-    `code` is the template's, from `nets.variants.encode_target`. With `flip_test`, the mean of what
-    the network says about the crop and about its mirror image. The template is its own mirror
-    image, so a pixel's flow in the one is that of its mirror image in the other, with x negated.
+    `code` is the template's, from `encode_target`. With `flip_test`, the mean of what the network
+    says about the crop and about its mirror image. The template is its own mirror image, so a
+    pixel's flow in the one is that of its mirror image in the other, with x negated.
     """
     views = jnp.stack([crop, crop[:, ::-1]]) if flip_test else crop[None]
     outputs = apply_with_code(variables, views, code, spec)

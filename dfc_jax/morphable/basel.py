@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from dfc_jax.morphable.core import N_JAW, N_LANDMARKS, FaceModel
-from dfc_jax.morphable.io import FaceModelError
+from dfc_jax.errors import FaceModelError
+from dfc_jax.landmarks68 import N_JAW, N_LANDMARKS
+from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.types import SurfacePoints
 
 SHAPE_FILES = ("01_MorphableModel.mat", "Model_Shape.mat")

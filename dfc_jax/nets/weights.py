@@ -13,9 +13,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from dfc_jax.files import WEIGHTS_DIR, WeightsError, available_weights, require_weights
+from dfc_jax.errors import WeightsError
+from dfc_jax.files import WEIGHTS_DIR, available_weights, require_weights
 from dfc_jax.files import resolve_weights as resolve
-from dfc_jax.nets.variants import NetSpec, Variables, init
+from dfc_jax.systems.dfc.networks import NetSpec, Variables, init
 
 __all__ = ["WEIGHTS_DIR", "WeightsError", "load", "resolve", "save"]
 

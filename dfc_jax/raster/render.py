@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from dfc_jax.camera import project
-from dfc_jax.morphable.core import vertex_normals
+from dfc_jax.morphable.linear import vertex_normals
 from dfc_jax.raster.interpolate import barycentrics, interpolate
 from dfc_jax.raster.rasterize import rasterize
 from dfc_jax.raster.shade import sample_texture, shade

@@ -20,13 +20,14 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from dfc_jax.errors import UserError
 from dfc_jax.training.sharding import own_copy
 from dfc_jax.training.state import TrainState
 
 _log = logging.getLogger(__name__)
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint is missing or does not fit; the message names the folder and what is wrong."""
 
 

@@ -11,10 +11,12 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from dfc_jax.errors import UserError
+
 Tree = TypeVar("Tree")
 
 
-class BatchError(ValueError):
+class BatchError(UserError):
     """A batch does not split evenly; the message names the array and over what."""
 
 

@@ -2,7 +2,7 @@
 # Training on several nodes under SLURM, one process per GPU, which find each other by themselves:
 #
 #     sbatch experiments/cluster/slurm.sh pretrain \
-#         --config=experiments/configs/pretrain_lite.py --workdir=/shared/runs/pretrain_lite
+#         --config=experiments/configs/dfc/pretrain_lite.py --workdir=/shared/runs/pretrain_lite
 #
 # (with --workdir=..., not --workdir ...).
 #

@@ -1,0 +1,64 @@
+"""Squares cut out of photographs around annotated faces, as training keeps them."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from dfc_jax.crops import CROP_SCALE, Crop, apply_affine, box_of_points, crop_of_box, crop_photo
+from dfc_jax.data.faces import AnnotatedFace
+from dfc_jax.errors import DatasetError
+from dfc_jax.types import ByValue
+
+# A stored square shows this many times the longer edge of the landmark box.
+STORED_SCALE = 2.0
+STORED_PX = 192
+# Pixels of the stored square that a crop without augmentation covers.
+CROP_PX = CROP_SCALE / STORED_SCALE * STORED_PX
+
+
+def stored_square(points: np.ndarray) -> Crop:
+    """The square around 68 points (68, 2) that is kept for training.
+
+    Raises:
+      ValueError: the points lie on a line along an axis.
+    """
+    crop = crop_of_box(box_of_points(points), STORED_PX)
+    return dataclasses.replace(crop, side_px=STORED_SCALE / CROP_SCALE * crop.side_px)
+
+
+@dataclass(frozen=True, eq=False)
+class Square(ByValue):
+    """A face cut out as `data_pipelines.photos` stores it.
+
+    Attributes:
+      face: what it was cut from.
+      image: (S, S, 3) uint8, S = `STORED_PX`.
+      points: (68, 2) float32 in its pixels.
+      to_square: (2, 3) affine matrix, photo pixels to its pixels.
+    """
+
+    face: AnnotatedFace
+    image: np.ndarray
+    points: np.ndarray
+    to_square: np.ndarray
+
+
+def read_square(face: AnnotatedFace) -> Square:
+    """Cut out the square that is kept for training.
+
+    Raises:
+      DatasetError: the points span no face.
+      PhotoError: the photograph cannot be read.
+    """
+    try:
+        crop = stored_square(face.points)
+    except ValueError as error:
+        raise DatasetError(f"{face.photo}: its 68 points span no face ({error})") from error
+    image = crop_photo(face.image(), crop)
+    return Square(
+        face,
+        np.round(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8),
+        apply_affine(crop.to_crop, face.points).astype(np.float32),
+        crop.to_crop,
+    )

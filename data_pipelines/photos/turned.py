@@ -1,0 +1,256 @@
+"""Face profiling: photographs turned to other yaws through the mesh that was fitted to them.
+
+After Zhu et al., "Face Alignment Across Large Poses: A 3D Solution" (2016), section 4, who made
+300W-LP so. The head is the fitted mesh with the photograph as its texture; what surrounds it is
+an elastic sheet over the whole picture, at the depth of the nearest part of the head and sinking
+behind it, that turns with the head near it and not at all at the border.
+"""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from data_pipelines.photos.labels import PhotoSet, fit_points, index_batches
+from data_pipelines.photos.squares import STORED_SCALE
+from dfc_jax.camera import project, to_camera
+from dfc_jax.crops import CROP_LIFT, CROP_SCALE
+from dfc_jax.fitting import LandmarkSettings, visible_landmarks
+from dfc_jax.morphable.linear import PARTS, FaceModel, landmarks3d, shape, surface_positions
+from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation, matrix_to_angles
+from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
+from dfc_jax.raster import interpolate, rasterize
+from dfc_jax.raster.flow import is_visible
+from dfc_jax.raster.shade import sample_texture
+from dfc_jax.systems.dfc.labels import flow_to_template
+from dfc_jax.systems.dfc.template import Template
+from dfc_jax.texture.atlas import Atlas, fill, make_atlas, mirrored
+from dfc_jax.texture.observe import Observation, observe
+from dfc_jax.types import Array, ByValue, Camera, FaceParams, Fragments
+
+# Cells along an edge of the sheet, and every how many vertices the head gives it a depth.
+_CELLS, _EVERY = 40, 16
+# How fast the sheet sinks behind the head's outline (millimetres per millimetre beside it), how
+# far it always lies below the skin, and how much farther the rasterizer takes it to be: it never
+# covers the head.
+_SLOPE, _BELOW_MM, _BEHIND_MM = 1.0, 25.0, 2000.0
+# Landmarks lie on rims of lips and lids: this much below what hides them they are still seen.
+_LIP_MM = 4.0
+# So far below the chin the model's neck ends.
+_THROAT_MM = 15.0
+# Of the distance from the head's middle to the border: within, the sheet turns as the head does.
+_RIGID = 0.55
+
+
+# Depth is what 68 points tell least of, and what a turned face shows: shapes closer to the mean
+# than the best fit of the points.
+SETTINGS = LandmarkSettings(fit=dataclasses.replace(LandmarkSettings().fit, identity_weight=8.0))
+# Texels along an edge of the atlas that carries a photograph's skin.
+ATLAS_PX = 256
+
+
+@struct.dataclass(eq=False)
+class Turned(ByValue):
+    """A turned photograph: a square around its new landmarks, as `photos.stored_square` cuts one.
+
+    Attributes:
+      image: (S, S, 3) RGB in [0, 1].
+      template_xy: (S, S, 2) template pixel of each pixel's surface point.
+      matchable: (S, S) bool.
+      points: (68, 2) landmarks, pixels.
+      visible: (68,) bool, whether the turned head shows the landmark's place on its surface.
+      params: the turned face; its focal length and `principal_point` are those of the square.
+      principal_point: (2,) pixels.
+    """
+
+    image: Array
+    template_xy: Array
+    matchable: Array
+    points: Array
+    visible: Array
+    params: FaceParams
+    principal_point: Array
+
+
+@partial(jax.jit, static_argnames="scale")
+def turn(
+    model: FaceModel,
+    atlas: Atlas,
+    template: Template,
+    image: Array,
+    points: Array,
+    params: FaceParams,
+    yaw_deg: Array,
+    scale: float = CROP_SCALE,
+) -> Turned:
+    """Turn the face of a photograph to a yaw; its pitch and roll stay. Batches through vmap.
+
+    Args:
+      model: the face model.
+      atlas: of the model.
+      template: of the model.
+      image: (S, S, 3) RGB in [0, 1], a square with the face in its middle.
+      points: (68, 2) annotated points, pixels; the texture lies where they say.
+      params: fitted to them, the principal point at the middle of the square.
+      yaw_deg: the new yaw, as in `dfc_jax.types`.
+      scale: edge of the new square, in longer edges of the new landmark box.
+    """
+    size = image.shape[0]
+    camera = Camera(params.focal_px, jnp.full(2, (size - 1) / 2.0))
+    angles = matrix_to_angles(head_rotation(params.rotation))
+    turned = dataclasses.replace(params, rotation=_rotvec(angles, yaw_deg))
+    surface = shape(model, params.identity, params.expression)
+    before, after = to_camera(params, surface), to_camera(turned, surface)
+    sheet, sheet_xy = _sheet(camera, before, params, angles, yaw_deg, size)
+
+    # The camera shifts and zooms until the square is that of `crop_of_box` for the new landmarks.
+    landmarks = visible_landmarks(model, turned)
+    places = surface_positions(after, model.triangles, landmarks)
+    found = project(camera, places)
+    low, high = found.min(axis=0), found.max(axis=0)
+    edge = jnp.max(high - low)
+    centre = 0.5 * (low + high) - jnp.array([0.0, CROP_LIFT]) * edge
+    zoom, middle = size / (scale * edge), (size - 1) / 2.0
+    camera = Camera(zoom * camera.focal_px, zoom * (camera.principal_point - centre) + middle)
+
+    kept = jnp.where(_is_throat(model)[:, None], 0, model.triangles)
+    triangles = jnp.concatenate([kept, len(surface) + _SHEET_TRIANGLES])
+    corners = jnp.concatenate([after, sheet])
+    depth = jnp.concatenate([after[:, 2], sheet[:, 2] + _BEHIND_MM])
+    seen = rasterize(project(camera, corners), depth, triangles, size, cull_backfaces=True)
+    is_head = seen.pix_to_face < len(model.triangles)
+    head = Fragments(
+        pix_to_face=jnp.where(is_head, seen.pix_to_face, -1),
+        zbuf=jnp.where(is_head, seen.zbuf, jnp.inf),
+        bary_coords=seen.bary_coords,
+    )
+    texture = _texture(observe(model, atlas, params, image, points), atlas)
+    behind = interpolate(seen, triangles, jnp.pad(sheet_xy, ((len(surface), 0), (0, 0))))
+    skin = sample_texture(texture, interpolate(head, model.triangles, model.uv))
+
+    flow, matchable = flow_to_template(head, template)
+    points = project(camera, places)
+    color = jnp.where(is_head[..., None], skin, bilinear_sample(image, behind))
+    return Turned(
+        image=jnp.clip(color, 0.0, 1.0),
+        template_xy=flow + pixel_grid(size, size),
+        matchable=matchable,
+        points=points,
+        visible=is_visible(head.zbuf, points, places[:, 2] - _LIP_MM),
+        params=dataclasses.replace(turned, focal_px=camera.focal_px),
+        principal_point=camera.principal_point,
+    )
+
+
+def turned_photos(
+    model: FaceModel, template: Template, photos: PhotoSet, yaw_deg: np.ndarray, batch: int = 8
+) -> PhotoSet:
+    """Every photograph of a set turned to the yaw (N,) given for it, with its labels.
+
+    Raises:
+      DatasetError: the model is not left-right symmetric.
+    """
+    atlas = make_atlas(model, ATLAS_PX)
+    fits = fit_points(model, photos.points, SETTINGS, photos.contour).params
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(None, None, None, 0, 0, 0, 0))
+    def some(model, atlas, template, image, points, params, yaw):
+        image = image.astype(jnp.float32) / 255.0
+        turned = turn(model, atlas, template, image, points, params, yaw, STORED_SCALE)
+        colors = jnp.round(255.0 * turned.image).astype(jnp.uint8)
+        return colors, turned.points, turned.template_xy, turned.matchable
+
+    parts = []
+    for index in index_batches(len(photos), batch):
+        params = jax.tree.map(lambda leaf, index=index: leaf[index], fits)
+        given = photos.images[index], photos.points[index], params, jnp.asarray(yaw_deg[index])
+        parts.append(jax.device_get(some(model, atlas, template, *given)))
+    images, points, template_xy, matchable = (
+        np.concatenate(arrays)[: len(photos)] for arrays in zip(*parts, strict=True)
+    )
+    template_xy = np.where(matchable[..., None], template_xy, 0.0).astype(np.float16)
+    labels = points, template_xy, matchable, photos.error, np.ones(len(photos), bool)
+    return PhotoSet(photos.names, images, *labels)
+
+
+def _is_throat(model: FaceModel) -> Array:
+    """(T,) bool: the neck below the chin, rarely where that of a photograph is; the sheet shows
+    it instead."""
+    height = model.mean_mm[model.triangles, 1].mean(axis=1)
+    chin = landmarks3d(model, model.mean_mm)[8, 1]
+    return (model.triangle_part == PARTS.index("neck")) & (height < chin - _THROAT_MM)
+
+
+def _rotvec(angles: Array, yaw_deg: Array) -> Array:
+    return angles_to_rotvec(angles.at[0].set(yaw_deg))
+
+
+def _texture(seen: Observation, atlas: Atlas) -> Array:
+    """What the photograph shows of the skin, then of its other side, then what continues that."""
+    other, borrowed = mirrored(atlas, seen.color), mirrored(atlas, seen.weight[..., None])
+    own = seen.weight[..., None]
+    borrowed = (1.0 - own) * borrowed
+    weight = own + borrowed
+    color = (own * seen.color + borrowed * other) / jnp.maximum(weight, 1e-6)
+    mean = jnp.sum(weight * color, axis=(0, 1)) / jnp.maximum(jnp.sum(weight), 1e-6)
+    smooth = mean + fill(color - mean, jnp.where(weight > 0.5, weight, 0.0)[..., 0])
+    share = jnp.clip(2.0 * weight, 0.0, 1.0)
+    return share * color + (1.0 - share) * smooth
+
+
+def _sheet_triangles() -> np.ndarray:
+    """Two triangles a cell, counter-clockwise as the camera sees them with y up."""
+    corner = np.arange((_CELLS + 1) ** 2).reshape(_CELLS + 1, _CELLS + 1)
+    a, b, c, d = corner[:-1, :-1], corner[:-1, 1:], corner[1:, :-1], corner[1:, 1:]
+    return np.concatenate(
+        [np.stack([a, c, b], -1).reshape(-1, 3), np.stack([b, c, d], -1).reshape(-1, 3)]
+    ).astype(np.int32)
+
+
+_SHEET_TRIANGLES = _sheet_triangles()
+
+
+def _sheet(
+    camera: Camera,
+    head_mm: Array,
+    params: FaceParams,
+    angles: Array,
+    yaw_deg: Array,
+    size: int,
+) -> tuple[Array, Array]:
+    """The surroundings: turned vertices (N, 3) in camera space, and where each takes its colour
+    (N, 2). The outermost ring lies far outside, so that the picture's border is continued."""
+    step = jnp.arange(_CELLS + 1.0) / _CELLS
+    x, y = jnp.meshgrid(step * (size - 1), step * (size - 1), indexing="xy")
+    xy = jnp.stack([x, y], axis=-1).reshape(-1, 2)
+    some = head_mm[::_EVERY]
+    some_xy = project(camera, some)
+    squared = jnp.sum((xy[:, None] - some_xy) ** 2, axis=-1)
+    # Inverse distances to the fourth power: the depth of what is nearest.
+    weight = 1.0 / (squared + (0.02 * size) ** 2) ** 2
+    depth = weight @ some[:, 2] / jnp.sum(weight, axis=-1)
+    spacing = jnp.sqrt(jnp.min(squared, axis=-1)) * depth / camera.focal_px
+    depth = depth + _BELOW_MM + _SLOPE * jnp.maximum(spacing - _BELOW_MM, 0.0)
+    ray = (xy - camera.principal_point) / camera.focal_px
+    position = jnp.concatenate([ray, jnp.ones_like(ray[:, :1])], axis=-1) * depth[:, None]
+
+    # Where the sheet follows the head: 1 around its middle, 0 at the border.
+    middle = 0.5 * (some_xy.min(axis=0) + some_xy.max(axis=0))
+    reach = jnp.where(xy < middle, middle, size - 1.0 - middle)
+    away = jnp.linalg.norm((xy - middle) / jnp.maximum(reach, 1.0), axis=-1)
+    share = jnp.clip((1.0 - away) / (1.0 - _RIGID), 0.0, 1.0)
+    share = share * share * (3.0 - 2.0 * share)
+
+    def moved(place: Array, share: Array) -> Array:
+        part = _rotvec(angles, angles[0] + share * (yaw_deg - angles[0]))
+        model_mm = (place - params.translation_mm) @ head_rotation(params.rotation)
+        return head_rotation(part) @ model_mm + params.translation_mm
+
+    position = jax.vmap(moved)(position, share)
+    at_border = jnp.any((xy <= 0.0) | (xy >= size - 1.0), axis=-1)[:, None]
+    far = jnp.concatenate([3.0 * size * (xy - middle), jnp.zeros_like(xy[:, :1])], axis=-1)
+    return position + jnp.where(at_border, far, 0.0), xy

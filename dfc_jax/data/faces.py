@@ -1,0 +1,121 @@
+"""The record that every reader of annotated faces returns, and passing over bad files of a set."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar, overload
+
+import cv2
+import numpy as np
+
+from dfc_jax.data.ibug import Example
+from dfc_jax.errors import DatasetError, PhotoError
+from dfc_jax.types import ByValue
+
+# What one bad file of a set may raise.
+UNUSABLE = (DatasetError, PhotoError)
+# Whether the 17 jaw points follow the contour that the photograph shows, as annotators draw it,
+# or are fixed points of the surface, which the turned head may hide.
+Jaw = Literal["contour", "surface"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters(ByValue):
+    """The fitted Basel model that 300W-LP and AFLW2000-3D give with a photograph, as stored.
+
+    Attributes:
+      pose: (7,) `Pose_Para`: pitch, yaw, roll (radians, as in `dfc_jax.types`), translation x, y,
+        z (pixels from 1, y *up* from the photograph's lower edge, z to the viewer), scale (pixels
+        per micrometre).
+      shape: (199,) `Shape_Para`, micrometres along unit components.
+      expression: (29,) `Exp_Para`.
+    """
+
+    pose: np.ndarray
+    shape: np.ndarray
+    expression: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class AnnotatedFace(Example):
+    """One annotated face; what it has beyond an `Example`:
+
+    Attributes:
+      name: unique in its set, with the folder where there are several (``AFW/AFW_1_0``).
+      jaw: what the 17 jaw points are.
+      parameters: of 300W-LP and AFLW2000-3D.
+      depth_px: (68,) of AFLW2000-3D: `pt3d_68`'s third row, pixels, growing to the viewer.
+      encoded: the photograph's file, where it is not one on disk (then `photo` only names it).
+    """
+
+    name: str
+    jaw: Jaw = "contour"
+    parameters: Parameters | None = None
+    depth_px: np.ndarray | None = None
+    encoded: bytes | None = field(default=None, repr=False)
+
+    def image(self) -> np.ndarray:
+        if self.encoded is None:
+            return super().image()
+        decoded = None
+        if self.encoded:
+            decoded = cv2.imdecode(np.frombuffer(self.encoded, np.uint8), cv2.IMREAD_COLOR)
+        if decoded is None:
+            raise PhotoError(f"{self.photo}: the image is damaged; prepare the data set again")
+        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+class FaceSet(Sequence[AnnotatedFace], Generic[T]):
+    """Faces that are read when asked for; slices are sets again.
+
+    Indexing raises `DatasetError` (or `PhotoError`) for a face that cannot be used.
+    """
+
+    def __init__(self, name: str, keys: Sequence[T], read: Callable[[T], AnnotatedFace]):
+        """
+        Args:
+          name: of the set, for messages and reports.
+          keys: one for each face, in order.
+          read: the face of a key.
+        """
+        self.name, self._keys, self._read = name, keys, read
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @overload
+    def __getitem__(self, index: int) -> AnnotatedFace: ...
+    @overload
+    def __getitem__(self, index: slice) -> "FaceSet[T]": ...
+    def __getitem__(self, index: int | slice) -> "AnnotatedFace | FaceSet[T]":
+        if isinstance(index, slice):
+            return FaceSet(self.name, self._keys[index], self._read)
+        return self._read(self._keys[index])
+
+
+def itself(face: AnnotatedFace) -> AnnotatedFace:
+    return face
+
+
+def collect(
+    faces: Sequence[AnnotatedFace],
+    prepare: Callable[[AnnotatedFace], Any] = itself,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> tuple[list[Any], list[str]]:
+    """Everything in a set that can be used, in its order.
+
+    Args:
+      faces: the set.
+      prepare: made of each face, e.g. `read_square`; may raise what `UNUSABLE` names.
+      progress: wraps the iteration, e.g. in a progress bar.
+
+    Returns:
+      what `prepare` made, and one sentence for each face that cannot be used.
+    """
+    prepared, problems = [], []
+    for index in progress(range(len(faces))):
+        try:
+            prepared.append(prepare(faces[index]))
+        except UNUSABLE as error:
+            problems.append(str(error))
+    return prepared, problems

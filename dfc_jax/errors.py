@@ -1,0 +1,25 @@
+"""Errors that a user can cause, each of one sentence that names the file and the remedy."""
+
+
+class UserError(ValueError):
+    """The base of all errors that a user can cause; `dfc` and the programs print its sentence."""
+
+
+class FaceModelError(UserError):
+    """A face-model file that is missing, broken or of another layout."""
+
+
+class WeightsError(UserError):
+    """A weight file is missing, damaged or of another network; the message says which and how."""
+
+
+class ExportError(UserError):
+    """A result cannot be written; the message is one sentence that names the place."""
+
+
+class PhotoError(UserError):
+    """A photograph cannot be used; the message is one sentence that names the file."""
+
+
+class DatasetError(UserError):
+    """A dataset cannot be read; the message is one sentence that names the file."""

@@ -1,0 +1,63 @@
+"""What was found as JSON (docs/ALIGN_SCHEMA.md)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dfc_jax.inference.face import Face
+from dfc_jax.errors import ExportError
+
+SCHEMA_VERSION = "1.2"
+
+
+def face_record(face: "Face", files: dict[str, str] | None = None) -> dict[str, Any]:
+    """One face as the JSON-ready dict of docs/ALIGN_SCHEMA.md."""
+    return {
+        "status": face.status,
+        "reasons": list(face.reasons),
+        "box": _rounded(face.box, 2),
+        "detector": {"kind": face.detector, "score": _rounded(face.score, 4)},
+        "crop": {
+            "centre": _rounded(face.crop.centre, 3),
+            "side_px": _rounded(face.crop.side_px, 3),
+            "roll_deg": _rounded(face.crop.roll_deg, 3),
+        },
+        "landmarks_px": _rounded(face.landmarks, 2),
+        "landmarks3d_mm": _rounded(face.landmarks3d_mm, 2),
+        "angles_deg": {name: _rounded(v, 3) for name, v in face.angles_deg.items()},
+        "rotation": _rounded(face.rotation, 6),
+        "translation_mm": _rounded(face.translation_mm, 3),
+        "focal_px": _rounded(face.focal_px, 3),
+        "principal_point_px": _rounded(face.principal_point, 3),
+        "identity": _rounded(face.identity, 4),
+        "expression": {name: _rounded(w, 4) for name, w in face.expression.items()},
+        "residual_px": _rounded(face.residual_px, 3),
+        "residual_crop_px": _rounded(face.residual_crop_px, 3),
+        "matchable_share": _rounded(face.matchable_share, 4),
+        "files": files or {},
+    }
+
+
+def photo_record(
+    file: str, size: tuple[int, int], faces: Sequence[dict[str, Any]], versions: dict[str, str]
+) -> dict[str, Any]:
+    """One photograph of `size` (width, height) as the JSON-ready dict of docs/ALIGN_SCHEMA.md."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "photo": {"file": file, "width": size[0], "height": size[1]},
+        "status": "ok" if faces else "no_face",
+        "versions": versions,
+        "faces": list(faces),
+    }
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    """Floats and arrays as rounded Python numbers; raises on what JSON cannot hold."""
+    array = np.asarray(value, np.float64)
+    if not np.isfinite(array).all():
+        raise ExportError(
+            "a result is not finite and was not written; please report the photograph"
+        )
+    return np.round(array, digits).tolist()

@@ -1,0 +1,217 @@
+"""The results of photographs in a folder: their names, and replacing those of an earlier run.
+
+The results of a photograph are replaced as a whole. Its JSON goes first and comes last, so that
+while it is there, the rest is, at whatever moment a run is killed.
+"""
+
+import json
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dfc_jax.errors import ExportError
+from dfc_jax.export.obj import ObjSpace, write_mtl, write_obj
+from dfc_jax.export.records import face_record, photo_record
+from dfc_jax.files import path_text, safe_stem, write_json, write_npz
+from dfc_jax.photo import write_picture, write_png
+
+if TYPE_CHECKING:
+    from dfc_jax.inference.align import Aligner
+    from dfc_jax.inference.face import Face
+
+# What follows the name of a photograph in the names of the files of one of its faces.
+_FACE_FILES = {
+    "npz": ".npz",
+    "obj": ".obj",
+    "mtl": ".mtl",
+    "texture": "_texture.jpg",
+    "flow": "_flow.png",
+    "mask": "_mask.png",
+}
+# Files that are there for another's sake.
+_ASKED_BY = {"mtl": "obj", "texture": "obj"}
+_FACE_ENDINGS = "|".join(map(re.escape, _FACE_FILES.values()))
+_RESULT = re.compile(rf"(.+)(?:_overlay\.png|_face[1-9]\d*(?:{_FACE_ENDINGS}))", re.DOTALL)
+
+
+def output_names(photos: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """A name for each photograph's results: its stem, made different where stems repeat.
+
+    Photographs that share a stem get their folder's name in front, and a number if that is
+    still not enough. Names are compared as on file systems that ignore case. See
+    `dfc_jax.files.safe_stem` for those that a file system or a terminal would not take.
+    """
+    paths = [Path(photo) for photo in photos]
+    stems = [safe_stem(path.stem) for path in paths]
+    counts = Counter(stem.casefold() for stem in stems)
+    taken = {stem for stem, count in counts.items() if count == 1}
+    names = []
+    for path, stem in zip(paths, stems, strict=True):
+        name, number = stem, 2
+        if counts[stem.casefold()] > 1:
+            parent = path.resolve().parent.name
+            base = name = safe_stem(f"{parent}_{path.stem}") if parent else stem
+            while name.casefold() in taken:
+                name, number = safe_stem(f"{base}-{number}"), number + 1
+            taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def overwritten(
+    folder: Path, photos: Iterable[str | os.PathLike[str]], names: Collection[str]
+) -> list[str | os.PathLike[str]]:
+    """The photographs that lie where results of photographs of these names go."""
+    folder, names = folder.resolve(), set(names)
+    found = []
+    for photo in photos:
+        path = Path(photo).resolve()
+        result = _RESULT.fullmatch(path.name)
+        if path.parent == folder and result and result[1] in names:
+            found.append(photo)
+    return found
+
+
+class Results:
+    """Writes into a folder what was found in photographs.
+
+    Args:
+      folder: exists.
+      aligner: what found the faces.
+      outputs: which to write of "json", "overlay", "flow", "mask", "npz" and "obj".
+      obj_space: the space of the meshes, see `docs/ALIGN_SCHEMA.md`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        aligner: "Aligner",
+        outputs: Collection[str],
+        obj_space: ObjSpace = "model",
+    ) -> None:
+        import jax
+
+        from dfc_jax.export.texture import TextureMaker
+        from dfc_jax.morphable.linear import PARTS, vertex_normals
+
+        self.folder, self.outputs, self.obj_space = folder, outputs, obj_space
+        self.versions = aligner.versions
+        self.triangles, self.uv = np.asarray(aligner.model.triangles), np.asarray(aligner.model.uv)
+        is_neck = np.asarray(aligner.model.triangle_part) == PARTS.index("neck")
+        # The neck is there for renders; over a photograph it would hide collars and hair. It is
+        # shrunk to nothing, not left out, so that pictures and textures share a compiled program.
+        self._shown = np.where(is_neck[:, None], 0, self.triangles)
+        self._normals = jax.jit(vertex_normals)
+        self._texture = TextureMaker(aligner.model) if "obj" in outputs else None
+        self._earlier: dict[str, list[Path]] = defaultdict(list)
+        for path in folder.iterdir():
+            result = _RESULT.fullmatch(path.name)
+            if result:
+                self._earlier[result[1]].append(path)
+
+    def write(
+        self,
+        name: str,
+        photo: str | os.PathLike[str],
+        image: np.ndarray,
+        faces: Sequence["Face"],
+    ) -> None:
+        """Write the results of a photograph (H, W, 3) uint8 RGB in place of its earlier ones.
+
+        Args:
+          name: of its files, see `output_names`.
+          photo: its file, for the record.
+          image: its pixels.
+          faces: that were found in it.
+
+        Raises:
+          ExportError: something cannot be written or replaced.
+        """
+        from dfc_jax.inference import draw
+
+        self._clear(name)
+        records = []
+        for number, face in enumerate(faces, start=1):
+            files = self._write_face(f"{name}_face{number}", image, face)
+            records.append(face_record(face, files))
+        if faces and "overlay" in self.outputs:
+            picture = draw.overlay(image, faces, self._shown)
+            write_png(self.folder / f"{name}_overlay.png", picture)
+        if "json" in self.outputs:
+            size = (image.shape[1], image.shape[0])
+            record = photo_record(path_text(photo), size, records, self.versions)
+            write_json(self.folder / f"{name}.json", record)
+
+    def _clear(self, name: str) -> None:
+        """Remove the results of an earlier run."""
+        record = self.folder / f"{name}.json"
+        try:
+            if _is_record(record):
+                record.unlink()
+            for path in self._earlier.pop(name, ()):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ExportError(
+                f"{error.filename}: earlier results cannot be removed ({error.strerror})"
+            ) from error
+
+    def _write_face(self, name: str, image: np.ndarray, face: "Face") -> dict[str, str]:
+        """Write what was asked for of a face; returns kind -> file name.
+
+        The ``.npz`` holds what the JSON leaves out: ``flow`` (S, S, 2) and ``mask`` (S, S) of the
+        crop, both completed from the fitted mesh (``refined_flow``, ``refined_mask``),
+        ``crop_to_photo`` (2, 3), and ``vertices_mm`` (V, 3) in camera space.
+        """
+        from dfc_jax.systems.dfc.draw import flow_picture, mask_picture
+
+        wanted = [kind for kind in _FACE_FILES if _ASKED_BY.get(kind, kind) in self.outputs]
+        files = {kind: f"{name}{_FACE_FILES[kind]}" for kind in wanted}
+        places = {kind: self.folder / file for kind, file in files.items()}
+        if "npz" in places:
+            write_npz(
+                places["npz"],
+                flow=face.flow,
+                mask=face.mask,
+                refined_flow=face.refined_flow,
+                refined_mask=face.refined_mask,
+                crop_to_photo=face.crop.to_photo,
+                vertices_mm=face.vertices_mm,
+                landmarks_px=face.landmarks,
+            )
+        if self._texture is not None:
+            self._write_mesh(places, face)
+            write_mtl(places["mtl"], files["texture"])
+            write_picture(places["texture"], self._texture(image, face))
+        if "flow" in places:
+            write_png(places["flow"], flow_picture(face.flow, face.mask))
+        if "mask" in places:
+            write_png(places["mask"], mask_picture(face.mask))
+        return files
+
+    def _write_mesh(self, places: dict[str, Path], face: "Face") -> None:
+        vertices = np.asarray(face.vertices_mm, np.float32)
+        if self.obj_space == "model":
+            vertices = (vertices - face.translation_mm) @ face.rotation
+        write_obj(
+            places["obj"],
+            vertices,
+            self.triangles,
+            self.uv,
+            np.asarray(self._normals(vertices, self.triangles)),
+            places["mtl"].name,
+            self.obj_space,
+        )
+
+
+def _is_record(path: Path) -> bool:
+    """Whether a file is a JSON of ours; others of this name are none of our business."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and "schema_version" in record

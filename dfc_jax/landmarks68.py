@@ -1,0 +1,19 @@
+"""The 68 landmarks of the iBUG annotation (300W): how many, which part of the face, and mirrors."""
+
+import numpy as np
+
+N_LANDMARKS = 68
+N_JAW = 17
+JAW, INNER = slice(0, N_JAW), slice(N_JAW, N_LANDMARKS)
+# The landmark that each one becomes in a mirror image, (68,).
+MIRROR = np.concatenate(
+    [
+        np.arange(16, -1, -1),  # jaw
+        np.arange(26, 16, -1),  # brows
+        np.arange(27, 31),  # bridge of the nose
+        np.arange(35, 30, -1),
+        [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40],  # eyes
+        [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55],  # outer lips
+        [64, 63, 62, 61, 60, 67, 66, 65],  # inner lips
+    ]
+)

@@ -1,0 +1,141 @@
+"""From a flow to surface points and landmarks, and back from a fitted mesh to the flow."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dfc_jax.camera import project
+from dfc_jax.ops.sampling import pixel_grid
+from dfc_jax.raster.flow import cross2d
+from dfc_jax.systems.dfc.labels import flow_to_template
+from dfc_jax.systems.dfc.template import Template, on_template
+from dfc_jax.types import (
+    Array,
+    Correspondences,
+    Fragments,
+    SurfacePoints,
+)
+
+# Correspondences that are taken from a flow.
+N_POINTS = 1024
+
+
+def surface_at(template: Template, q: Array) -> tuple[SurfacePoints, Array]:
+    """The surface points (...) that the template shows at sub-pixel positions q (..., 2), and
+    whether there are any.
+
+    The nearest pixel tells the triangle; the barycentric coordinates are those of q itself in
+    that triangle (slightly outside of it, at times, where q belongs to a neighbour).
+    """
+    pixel = jnp.clip(jnp.round(q), 0, template.size - 1).astype(jnp.int32)
+    column, row = pixel[..., 0], pixel[..., 1]
+    triangle = jnp.maximum(template.fragments.pix_to_face[row, column], 0)
+    corners = template.vertices_mm[template.triangles[triangle]]
+    xy = project(template.camera, corners)
+    edge1, edge2, offset = (
+        xy[..., 1, :] - xy[..., 0, :],
+        xy[..., 2, :] - xy[..., 0, :],
+        q - xy[..., 0, :],
+    )
+    area = cross2d(edge1, edge2)
+    safe = jnp.where(jnp.abs(area) < 1e-6, 1.0, area)
+    b1, b2 = cross2d(offset, edge2) / safe, cross2d(edge1, offset) / safe
+    affine = jnp.stack([1.0 - b1 - b2, b1, b2], axis=-1)
+    weighted = affine / corners[..., 2]
+    exact = weighted / jnp.sum(weighted, axis=-1, keepdims=True)
+    # A sliver seen edge-on would send q far outside; there the pixel's own point is better.
+    usable = (jnp.abs(area) >= 1e-6) & (jnp.max(jnp.abs(exact), axis=-1) < 2.0)
+    at_pixel = template.fragments.bary_coords[row, column]
+    barycentric = jnp.where(usable[..., None], exact, at_pixel)
+    points = SurfacePoints(triangle=triangle, barycentric=barycentric)
+    return points, on_template(template, q)
+
+
+@partial(jax.jit, static_argnames="n_points")
+def lift(
+    template: Template,
+    flow: Array,
+    matchability: Array,
+    n_points: int = N_POINTS,
+    threshold: float = 0.5,
+) -> Correspondences:
+    """Filter a flow (H, W, 2) by matchability (H, W) and lift it to 2D-3D correspondences.
+
+    Pixels with matchability over `threshold` whose flow ends on the template are candidates;
+    `n_points` of them are taken, spread over the crop in a fixed pseudo-random order. Weights
+    are the matchabilities, 0 for padding when there are fewer candidates.
+    """
+    size = flow.shape[0]
+    order = np.random.default_rng(0).permutation(size * size)
+    p = pixel_grid(size, size).reshape(-1, 2)[order]
+    q = p + flow.reshape(-1, 2)[order]
+    probability = matchability.reshape(-1)[order]
+    candidate = (probability > threshold) & on_template(template, q)
+    chosen = jnp.nonzero(candidate, size=n_points, fill_value=size * size)[0]
+    used = chosen < size * size
+    chosen = jnp.minimum(chosen, size * size - 1)
+    surface, seen = surface_at(template, q[chosen])
+    return Correspondences(
+        points_px=p[chosen],
+        surface=surface,
+        weight=jnp.where(used & seen, probability[chosen], 0.0),
+    )
+
+
+def flow_landmarks(
+    flow: Array,
+    matchability: Array,
+    template_xy: Array,
+    bandwidth_px: float = 2.5,
+    stride: int = 2,
+) -> tuple[Array, Array]:
+    """Landmarks read from a flow alone: where does it land on each landmark's template position?
+
+    Around each landmark a local affine map from template to crop, ``p = a + B (q - q_k)``, is
+    fitted by least squares to the pixels, weighted by matchability and a Gaussian in q; its
+    intercept is the landmark, to a fraction of a pixel.
+
+    Args:
+      flow: (H, W, 2) pixels.
+      matchability: (H, W) in [0, 1].
+      template_xy: (M, 2) positions in the template.
+      bandwidth_px: standard deviation of the Gaussian, template pixels.
+      stride: one pixel in `stride` is used, in both directions.
+
+    Returns:
+      points (M, 2) in crop pixels and support (M,), the sum of the weights: below about 1 the
+      landmark is not seen and the point means nothing.
+    """
+    grid = pixel_grid(*flow.shape[:2])[::stride, ::stride].reshape(-1, 2)
+    q = grid + flow[::stride, ::stride].reshape(-1, 2)
+    offset = (q[None] - template_xy[:, None]) / bandwidth_px
+    weight = matchability[::stride, ::stride].reshape(-1) * jnp.exp(
+        -0.5 * jnp.sum(offset**2, axis=-1)
+    )
+    design = jnp.concatenate([jnp.ones_like(offset[..., :1]), offset], axis=-1)
+    weighted = design * weight[..., None]
+    gram = jnp.einsum("mni,mnj->mij", weighted, design)
+    # A ridge on the slopes only: with little support the estimate is the weighted mean.
+    ridge = 1e-2 * jnp.diag(jnp.array([0.0, 1.0, 1.0])) + 1e-6 * jnp.eye(3)
+    solved = jnp.linalg.solve(gram + ridge, jnp.einsum("mni,nj->mij", weighted, grid))
+    return solved[:, 0], jnp.sum(weight, axis=1)
+
+
+def recover(
+    flow: Array, matchable: Array, fitted: Fragments, template: Template
+) -> tuple[Array, Array]:
+    """Fill what the network missed from the fitted mesh.
+
+    Args:
+      flow, matchable: (H, W, 2) and bool (H, W) from the network.
+      fitted: what each pixel of the crop sees of the fitted mesh.
+      template: the template.
+
+    Returns:
+      flow and mask, the network's where it is matchable and on the fitted mesh, else the fit's.
+    """
+    fitted_flow, fitted_mask = flow_to_template(fitted, template)
+    keep = matchable & fitted_mask
+    return jnp.where(keep[..., None], flow, fitted_flow), fitted_mask

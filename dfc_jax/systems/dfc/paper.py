@@ -1,0 +1,58 @@
+"""The paper's network."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from dfc_jax.nets.blocks import (
+    Conv3x3,
+    Deconv3x3,
+)
+from dfc_jax.types import Array
+
+# Where the ReLU of the paper's tail starts. With 0, one of its two channels was 0 in 99 % of the
+# pixels after a short training, and hardly had a gradient left to bring it back.
+KNEE_PX = -16.0
+
+
+class PaperDecoder(nn.Module):
+    """Four triplets (convolution, convolution, deconvolution of stride 2) and a tail.
+
+    The first triplet has 2w, w, w channels with w = `width`; each next one half of that. ReLU
+    follows the first and third layer of a triplet and all layers of the tail but the last. Where
+    the tail has two channels it is max(x, `KNEE_PX`): away from the border the same functions as
+    with max(x, 0), with other biases. With `strict` it is max(x, 0) there too, as in the paper.
+    """
+
+    width: int
+    tail: tuple[int, ...]
+    strict: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for width in (self.width, self.width // 2, self.width // 4, self.width // 8):
+            x = nn.relu(Conv3x3(2 * width)(x))
+            x = Conv3x3(width)(x)
+            x = nn.relu(Deconv3x3(width)(x))
+        # bfloat16 would round a flow to a quarter of a pixel.
+        x = x.astype(jnp.float32)
+        for features in self.tail[:-1]:
+            knee = KNEE_PX if features == 2 and not self.strict else 0.0
+            x = jnp.maximum(Conv3x3(features)(x), knee)
+        return Conv3x3(self.tail[-1])(x)
+
+
+class PaperEncoder(nn.Module):
+    """Eight 3x3 convolutions with ReLU, every second one of stride 2 (the table in the paper).
+
+    `widths` are the channels at full, 1/2, 1/4, 1/8 and 1/16 size; the last layer of each size is
+    the one that halves it, so the code has the last width. There are no skips.
+    """
+
+    widths: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> tuple[Array, tuple[Array, ...]]:
+        for features, smaller in zip(self.widths[:-1], self.widths[1:], strict=True):
+            x = nn.relu(Conv3x3(features)(x))
+            x = nn.relu(Conv3x3(smaller, stride=2)(x))
+        return x, ()

@@ -1,0 +1,87 @@
+"""What a photograph shows of a fitted face, at every texel of the atlas."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dfc_jax.camera import to_camera
+from dfc_jax.fitting import project_landmarks
+from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.morphable.linear import FaceModel, shape, vertex_normals
+from dfc_jax.ops.fields import residual_field
+from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
+from dfc_jax.raster import interpolate
+from dfc_jax.raster.flow import fragments_of, ground_truth_flow
+from dfc_jax.texture.atlas import Atlas, smooth
+from dfc_jax.types import Array, Camera, FaceParams
+
+# Depth may change by this much within `MARGIN_PX` of a texel's pixel: beyond, it lies too close
+# to a silhouette for a fit to be trusted.
+MARGIN_PX, DEPTH_RANGE_MM = 3, 14.0
+# Facing (cosine between normal and line of sight) at which a texel begins to count, and counts
+# in full.
+FACING = (0.15, 0.5)
+# Texels fade towards hidden ones over this part of the atlas's edge.
+FEATHER = 0.012
+
+
+class Observation(NamedTuple):
+    """A photograph over the atlas: color (S, S, 3), weight (S, S) in [0, 1] (0 is not seen),
+    normals (S, S, 3) in camera space."""
+
+    color: Array
+    weight: Array
+    normals: Array
+
+
+def observe(
+    model: FaceModel, atlas: Atlas, params: FaceParams, image: Array, points: Array
+) -> Observation:
+    """Sample an image (H, H, 3), in [0, 1], at the texels of a fitted face.
+
+    `params` and the 68 annotated points (68, 2) are in pixels of the image, whose centre is the
+    principal point. A smooth field takes up what the fit left at the inner points.
+    """
+    size = image.shape[0]
+    camera = Camera(params.focal_px, jnp.full(2, (size - 1) / 2.0))
+    vertices = to_camera(params, shape(model, params.identity, params.expression))
+    target = fragments_of(vertices, model.triangles, camera, size)
+    flow, visible = ground_truth_flow(atlas.fragments, target, vertices, camera, model.triangles)
+    xy = flow + pixel_grid(atlas.size, atlas.size)
+
+    residual = (points - project_landmarks(model, params, camera.principal_point))[N_JAW:]
+    edge = jnp.max(points.max(axis=0) - points.min(axis=0))
+    coarse = 4.0
+    places = coarse * pixel_grid(int(size / coarse), int(size / coarse))
+    field = residual_field(points[N_JAW:], residual, places, 0.08 * edge, noise=0.3)
+    moved = xy + bilinear_sample(field, xy / coarse)
+
+    normals = vertex_normals(vertices, model.triangles)
+    normals = interpolate(atlas.fragments, model.triangles, normals)
+    normals /= jnp.maximum(jnp.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
+    position = interpolate(atlas.fragments, model.triangles, vertices)
+    sight = position / jnp.maximum(jnp.linalg.norm(position, axis=-1, keepdims=True), 1e-6)
+    facing = -jnp.sum(normals * sight, axis=-1)
+    weight = jnp.clip((facing - FACING[0]) / (FACING[1] - FACING[0]), 0.0, 1.0)
+    inside = jnp.all((moved >= 0.0) & (moved <= size - 1.0), axis=-1)
+    clear = bilinear_sample(_clear(target.zbuf)[..., None], xy)[..., 0]
+    weight = jnp.where(visible & inside, weight * clear, 0.0)
+    return Observation(bilinear_sample(image, moved), _feathered(atlas, weight), normals)
+
+
+def _feathered(atlas: Atlas, weight: Array) -> Array:
+    """Weights (S, S) that fade towards texels of weight 0, but not towards the atlas's borders."""
+    covered = (atlas.fragments.pix_to_face >= 0).astype(jnp.float32)
+    share = smooth((weight > 0).astype(jnp.float32)[..., None], covered, FEATHER * atlas.size)
+    return weight * jnp.clip(2.0 * share[..., 0] - 1.0, 0.0, 1.0)
+
+
+def _clear(zbuf: Array) -> Array:
+    """1 where the depth (H, W) changes little within `MARGIN_PX`, else 0."""
+    edge = 2 * MARGIN_PX + 1
+    window, strides = (edge, edge), (1, 1)
+    far = jnp.where(jnp.isfinite(zbuf), zbuf, 1e6)
+    high = jax.lax.reduce_window(far, -jnp.inf, jax.lax.max, window, strides, "SAME")
+    low = jax.lax.reduce_window(far, jnp.inf, jax.lax.min, window, strides, "SAME")
+    return (high - low < DEPTH_RANGE_MM).astype(jnp.float32)

@@ -1,0 +1,184 @@
+"""How long things take, as JSON: medians in milliseconds after warm-up.
+
+    python -m experiments.bench --suite cpu --json -
+
+`cpu` is one face per call, as `dfc align` works, on whatever device JAX uses, and how long a new
+process takes to its first face (seconds); with `--batch N` also the network's throughput.
+`synthetic` is the generator of training pairs, its stages and its floor: see
+`experiments.bench_synthetic`. Close other programs.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from data_pipelines.faces.synthetic import SyntheticSettings, sample_params
+from dfc_jax.camera import crop_camera, to_camera
+from dfc_jax.crops import crop_of_box, crop_photo
+from dfc_jax.errors import ExportError
+from dfc_jax.files import write_json
+from dfc_jax.fitting import fit
+from dfc_jax.inference.align import DEFAULT_WEIGHTS
+from dfc_jax.inference.detect import make_detector
+from dfc_jax.inference.solve import make_solver
+from dfc_jax.morphable.file import load_face_model
+from dfc_jax.morphable.linear import FaceModel, shape
+from dfc_jax.nets import weights
+from dfc_jax.photo import read_photo
+from dfc_jax.raster.flow import fragments_of
+from dfc_jax.raster.render import render
+from dfc_jax.systems.dfc.labels import flow_to_template
+from dfc_jax.systems.dfc.lift import lift
+from dfc_jax.systems.dfc.networks import (
+    SPECS,
+    NetSpec,
+    Variables,
+    apply_with_code,
+    encode_target,
+    init,
+)
+from dfc_jax.systems.dfc.template import Template, make_template
+from dfc_jax.texture.appearance import part_vertex_colors
+from dfc_jax.types import Array, Correspondences
+from experiments.bench.start import start_figures
+from experiments.bench.stopwatch import Stopwatch
+from experiments.bench.synthetic import PAIRS, Figures, synthetic_suite
+
+PHOTO = Path(__file__).parent.parent / "examples" / "astronaut.jpg"
+
+
+def cpu_suite(watch: Stopwatch, batch: int | None = None) -> Figures:
+    """The parts of aligning one face; with `batch`, crops per second of the lite network too."""
+    model = load_face_model()
+    template = make_template(model)
+    variables, spec = lite_network()
+    figures = {
+        "network_lite_ms": network_ms(watch, variables, spec, template),
+        "network_paper_ms": network_ms(
+            watch, init(jax.random.key(0), SPECS["paper"]), SPECS["paper"], template
+        ),
+        "fit_ms": fit_ms(watch, model, template),
+        "render_128_ms": render_ms(watch, model, template),
+        **photo_figures(watch, make_solver(variables, spec, model)),
+        **start_figures(PHOTO),
+    }
+    if batch is not None:
+        milliseconds = network_ms(watch, variables, spec, template, batch)
+        figures |= {
+            "batch": batch,
+            "network_lite_crops_per_s": round(1e3 * batch / milliseconds, 1),
+        }
+    return figures
+
+
+def lite_network() -> tuple[Variables, NetSpec]:
+    """The default weights; untrained ones, which take as long, where there are none."""
+    if weights.resolve(DEFAULT_WEIGHTS).is_file():
+        variables, spec, _ = weights.load(DEFAULT_WEIGHTS)
+        return variables, spec
+    return init(jax.random.key(0), SPECS["lite"]), SPECS["lite"]
+
+
+def network_ms(
+    watch: Stopwatch, variables: Variables, spec: NetSpec, template: Template, batch: int = 1
+) -> float:
+    """The network alone on crops (batch, S, S, 3), the template's code kept."""
+    variables = jax.device_put(variables)
+    code = encode_target(variables, template.image[None], spec)
+    crops = jnp.repeat(template.image[None], batch, axis=0)
+    return watch.median_ms(apply_with_code, variables, crops, code, spec)
+
+
+def fit_ms(watch: Stopwatch, model: FaceModel, template: Template) -> float:
+    """The fit of 50 identity and all expression coefficients to 1,024 correspondences."""
+    points = exact_correspondences(jax.random.key(0), model, template)
+    return watch.median_ms(fit, model, points, template.camera.principal_point)
+
+
+@jax.jit
+def exact_correspondences(key: Array, model: FaceModel, template: Template) -> Correspondences:
+    """1,024 correspondences without noise, of a random face in a random pose."""
+    params = sample_params(key, model, SyntheticSettings(size=template.size))
+    vertices = to_camera(params, shape(model, params.identity, params.expression))
+    camera = crop_camera(params, template.size)
+    seen = fragments_of(vertices, model.triangles, camera, template.size)
+    flow, matchable = flow_to_template(seen, template)
+    return lift(template, flow, matchable.astype(jnp.float32))
+
+
+def render_ms(watch: Stopwatch, model: FaceModel, template: Template) -> float:
+    """Rasterizing and shading the mean face, at the template's size."""
+    light = jnp.zeros((9, 3)).at[0].set(2.0).at[2].set(-1.0)
+    colors = part_vertex_colors(model)
+
+    def draw() -> Any:
+        return render(
+            template.vertices_mm,
+            model.triangles,
+            template.camera,
+            template.size,
+            vertex_colors=colors,
+            sh=light,
+        )
+
+    return watch.median_ms(draw)
+
+
+def photo_figures(watch: Stopwatch, solver: Callable[[np.ndarray], Any]) -> Figures:
+    """Detection, crop and everything after it, on the example photograph."""
+    image, detector = read_photo(PHOTO), make_detector("haar", None)
+    crop = crop_of_box(detector(image)[0].landmark_box)
+    return {
+        "detect_ms": watch.median_ms(detector, image),
+        "crop_ms": watch.median_ms(crop_photo, image, crop),
+        "align_total_ms": watch.median_ms(solver, crop_photo(image, crop)),
+    }
+
+
+SUITES: dict[str, Callable[[Stopwatch, int | None], Figures]] = {
+    "cpu": cpu_suite,
+    "synthetic": synthetic_suite,
+}
+
+
+def measure(suite: str, batch: int | None = None, watch: Stopwatch | None = None) -> Figures:
+    """The figures of a suite, and where and how they were measured."""
+    watch = watch or Stopwatch()
+    figures = SUITES[suite](watch, batch)
+    return {
+        "suite": suite,
+        **figures,
+        "samples": watch.samples,
+        "jax": jax.__version__,
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+    }
+
+
+def main(_) -> None:
+    values = flags.FLAGS
+    figures = measure(values.suite, values.batch)
+    if values.json == "-":
+        print(json.dumps(figures, indent=1))
+        return
+    try:
+        write_json(values.json, figures)
+    except ExportError as error:
+        sys.exit(f"bench: {error}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_enum("suite", "cpu", sorted(SUITES), "what to measure")
+    flags.DEFINE_string("json", "-", "file for the figures; - prints them")
+    flags.DEFINE_integer(
+        "batch", None, f"crops for the network's throughput; pairs at once ({PAIRS})", lower_bound=1
+    )
+    app.run(main)

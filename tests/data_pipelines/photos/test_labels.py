@@ -1,0 +1,248 @@
+"""Labels of photographs: exact for faces we drew ourselves, close for real ones, clear errors."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from paths import SHARED_DATA
+from PIL import Image
+from quick import quick_compilation  # noqa: F401
+
+from data_pipelines.photos.labels import PhotoSet, as_example, label
+from data_pipelines.photos.sets import label_fitted, read_sets
+from data_pipelines.photos.squares import CROP_PX, STORED_PX, stored_square
+from dfc_jax.camera import project, to_camera
+from dfc_jax.crops import apply_affine, box_of_points, crop_of_box
+from dfc_jax.errors import DatasetError
+from dfc_jax.fitting import LandmarkSettings, project_landmarks
+from dfc_jax.morphable.file import load_face_model
+from dfc_jax.morphable.linear import shape
+from dfc_jax.ops.fields import residual_field
+from dfc_jax.ops.rotations import angles_to_rotvec
+from dfc_jax.ops.sampling import pixel_grid
+from dfc_jax.raster import interpolate
+from dfc_jax.raster.flow import fragments_of
+from dfc_jax.systems.dfc.labels import flow_to_template
+from dfc_jax.systems.dfc.template import make_template
+from dfc_jax.types import Camera, FaceParams
+
+HELEN = SHARED_DATA / "300w" / "helen" / "trainset"
+POSES_DEG = ((0.0, 0.0, 0.0), (20.0, 5.0, -10.0), (-35.0, 0.0, 15.0))
+CENTRE = jnp.full(2, (STORED_PX - 1) / 2.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_face_model()
+
+
+@pytest.fixture(scope="module")
+def template(model):
+    return make_template(model)
+
+
+def random_face(model, number: int) -> FaceParams:
+    rng = np.random.default_rng(number)
+    expression = np.zeros(model.n_expression)
+    expression[rng.choice(model.n_expression, 4, replace=False)] = rng.uniform(0.0, 0.7, 4)
+    return FaceParams(
+        focal_px=jnp.float32(700.0),
+        rotation=angles_to_rotvec(jnp.array(POSES_DEG[number])),
+        # The 68 points are then about half as wide as a stored square, as they should be.
+        translation_mm=jnp.array([3.0, 22.0, 1000.0]),
+        identity=jnp.asarray(0.8 * rng.standard_normal(50), jnp.float32),
+        expression=jnp.asarray(expression, jnp.float32),
+    )
+
+
+@pytest.fixture(scope="module")
+def faces(model, template):
+    """Three drawn faces: their 68 points, the exact labels, and a picture of each that is
+    painted with the template pixel of every surface point."""
+    paint = project(template.camera, template.vertices_mm) / template.size
+
+    @jax.jit
+    def draw(params):
+        vertices = to_camera(params, shape(model, params.identity, params.expression))
+        camera = Camera(params.focal_px, CENTRE)
+        fragments = fragments_of(vertices, model.triangles, camera, STORED_PX)
+        flow, matchable = flow_to_template(fragments, template)
+        colour = interpolate(fragments, model.triangles, jnp.pad(paint, ((0, 0), (0, 1))))
+        points = project_landmarks(model, params, CENTRE)
+        return points, flow + pixel_grid(STORED_PX, STORED_PX), matchable, colour
+
+    drawn = [jax.device_get(draw(random_face(model, n))) for n in range(len(POSES_DEG))]
+    return [np.stack(parts) for parts in zip(*drawn, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def labelled(model, template, faces) -> PhotoSet:
+    points, _, _, colour = faces
+    images = np.round(255.0 * np.clip(colour, 0.0, 1.0)).astype(np.uint8)
+    names = [f"{n}.jpg" for n in range(len(images))]
+    return label(model, template, images, points, names, LandmarkSettings())
+
+
+def test_labels_of_drawn_faces_are_nearly_exact(labelled, faces) -> None:
+    _, exact, matchable, _ = faces
+    assert (labelled.error < 0.5).all(), "the fit does not reach the points"
+    for n in range(len(labelled)):
+        both = labelled.matchable[n] & matchable[n]
+        union = labelled.matchable[n] | matchable[n]
+        assert both.sum() > 3000 and both.sum() / union.sum() > 0.93
+        error = np.linalg.norm(labelled.template_xy[n].astype(np.float32) - exact[n], axis=-1)
+        assert error[both].mean() < 0.7
+
+
+def test_label_takes_up_what_the_fit_leaves(model, template, faces, labelled) -> None:
+    """Annotations that no face of the model has: the labels at the points move along."""
+    points, exact, *_ = faces
+    moved = points[:1].copy()
+    moved[0, 27:36] += [3.0, 0.0]
+    warped = label(model, template, labelled.images[:1], moved, ["x"], LandmarkSettings())
+    assert warped.error[0] > 2 * labelled.error[0] and warped.error[0] < 5.0
+    tip, column = int(round(moved[0, 30, 1])), int(round(moved[0, 30, 0]))
+    there = warped.template_xy[0, tip, column].astype(np.float32)
+    before = exact[0, tip, column - 3]
+    assert np.linalg.norm(there - before) < 1.0 < np.linalg.norm(there - exact[0, tip, column])
+
+
+def test_residual_field_interpolates_and_fades() -> None:
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(np.arange(8, 40, 8), np.arange(8, 40, 8)), -1).reshape(-1, 2)
+    points = jnp.asarray(grid, jnp.float32)
+    residual = jnp.asarray(rng.normal(size=points.shape), jnp.float32)
+    field = np.asarray(residual_field(points, residual, pixel_grid(96, 96), 5.0, noise=1e-4))
+    np.testing.assert_allclose(field[grid[:, 1], grid[:, 0]], residual, atol=5e-3)
+    assert np.abs(field[70:, 70:]).max() < 1e-4
+    assert np.abs(np.diff(field, axis=0)).max() < 1.5, "the field is not smooth"
+    shrunk = residual_field(points[:1], residual[:1], points[:1], 5.0, noise=0.3)
+    np.testing.assert_allclose(shrunk, residual[:1] / 1.3, rtol=1e-4)
+
+
+def test_stored_square_is_a_wider_crop() -> None:
+    points = np.random.default_rng(1).uniform(40.0, 240.0, (68, 2))
+    crop, square = crop_of_box(box_of_points(points), 128), stored_square(points)
+    np.testing.assert_allclose(square.centre, crop.centre)
+    # Its middle CROP_PX pixels are the crop.
+    corners = np.array([[-0.5, -0.5], [127.5, 127.5]])
+    photo = apply_affine(crop.to_photo, corners)
+    expected = (STORED_PX - 1) / 2.0 + CROP_PX * np.array([[-0.5, -0.5], [0.5, 0.5]])
+    np.testing.assert_allclose(apply_affine(square.to_crop, photo), expected)
+
+
+def test_sets_survive_saving_and_select(labelled, tmp_path: Path) -> None:
+    path = tmp_path / "photos.npz"
+    labelled.save(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["photos.npz"]
+    loaded = PhotoSet.load(path)
+    chosen = loaded.select(np.array([2, 0]))
+    assert len(loaded) == 3 and len(chosen) == 2 and list(chosen.names) == ["2.jpg", "0.jpg"]
+    for name in ("images", "points", "template_xy", "matchable", "error", "names", "contour"):
+        before, after = getattr(labelled, name), getattr(loaded, name)
+        assert before.dtype == after.dtype
+        np.testing.assert_array_equal(before, after)
+        np.testing.assert_array_equal(before[[2, 0]], getattr(chosen, name))
+    example = as_example(chosen, np.array([1]))
+    np.testing.assert_array_equal(example.image[0], labelled.images[0])
+    np.testing.assert_array_equal(example.template_xy[0], labelled.template_xy[0])
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DatasetError, match=f"{path}: holds no labelled photographs"):
+        PhotoSet.load(path)
+    np.savez(path, images=labelled.images)
+    with pytest.raises(DatasetError, match="holds no labelled"):
+        PhotoSet.load(path)
+
+
+def write_pts(path: Path, points: np.ndarray) -> None:
+    """iBUG's files count pixels from 1."""
+    lines = "\n".join(f"{x:.4f} {y:.4f}" for x, y in points + 1.0)
+    path.write_text(f"version: 1\nn_points: {len(points)}\n{{\n{lines}\n}}\n")
+
+
+def write_example(folder: Path, name: str, image: np.ndarray, points: np.ndarray) -> None:
+    Image.fromarray(image).save(folder / f"{name}.jpg", quality=98, subsampling=0)
+    write_pts(folder / f"{name}.pts", points)
+
+
+def test_folder_of_photographs_becomes_squares_that_match_their_labels(
+    model, template, labelled, tmp_path: Path
+) -> None:
+    """Photographs painted with the template pixel: image and label must name the same one, so
+    an annotation that is read one pixel off, or a shifted square, shows."""
+    wide = np.pad(labelled.images, ((0, 0), (25, 10), (40, 5), (0, 0)))
+    for n in (0, 1):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        write_example(folder, f"face{n}", wide[n], labelled.points[n] + [40.0, 25.0])
+    _, squares, problems = read_sets([tmp_path / "0", tmp_path / "1"], "ibug")
+    assert not problems
+    photos = label_fitted(model, template, squares)
+    assert list(photos.names) == ["face0", "face1"] and photos.contour.all()
+    assert photos.images.shape == (2, STORED_PX, STORED_PX, 3) and photos.images.dtype == np.uint8
+    assert (photos.error < 0.5).all()
+    middle = photos.points.min(axis=1) + np.ptp(photos.points, axis=1) / 2.0
+    np.testing.assert_allclose(middle[:, 0], (STORED_PX - 1) / 2.0, atol=0.01)
+    np.testing.assert_allclose(np.ptp(photos.points, axis=1).max(axis=1), STORED_PX / 2, rtol=1e-4)
+    for n in range(2):
+        painted = photos.images[n, ..., :2] / 255.0 * template.size
+        offset = photos.template_xy[n].astype(np.float32) - painted
+        offset = offset[photos.matchable[n]]
+        assert np.abs(np.median(offset, axis=0)).max() < 0.3
+        assert np.median(np.linalg.norm(offset, axis=-1)) < 0.8
+
+
+def test_broken_photographs_and_annotations_are_named(labelled, tmp_path: Path) -> None:
+    def problem() -> str:
+        _, squares, (problem,) = read_sets([tmp_path], "ibug")
+        assert [square.face.name for square in squares] == ["good"]
+        return problem
+
+    with pytest.raises(DatasetError, match="no .pts files"):
+        read_sets([tmp_path], "ibug")
+    write_example(tmp_path, "good", labelled.images[0], labelled.points[0])
+    write_example(tmp_path, "odd", labelled.images[1], labelled.points[1])
+    picture = (tmp_path / "odd.jpg").read_bytes()
+    (tmp_path / "odd.jpg").write_bytes(picture[: len(picture) // 2])
+    assert "odd.jpg: the image is truncated" in problem()
+    (tmp_path / "odd.jpg").write_bytes(picture)
+    write_pts(tmp_path / "odd.pts", labelled.points[1][:67])
+    assert "odd.pts: a .pts file needs 68 points" in problem()
+    write_pts(tmp_path / "odd.pts", np.ones((68, 2)))
+    assert "odd.jpg: its 68 points span no face" in problem()
+    (tmp_path / "good.jpg").unlink()
+    with pytest.raises(DatasetError, match="nothing can be used; first of 2: .*good"):
+        read_sets([tmp_path], "ibug")
+
+
+def test_jaw_points_that_follow_no_contour_leave_the_labels_alone(
+    model, template, faces, labelled
+) -> None:
+    points = faces[0][2:].copy()
+    given = model, template, labelled.images[2:]
+    fine = label(*given, points, ["x"], LandmarkSettings(), np.array([False]))
+    points[0, :17] += [9.0, -5.0]
+    moved = label(*given, points, ["x"], LandmarkSettings(), np.array([False]))
+    np.testing.assert_array_equal(moved.template_xy, fine.template_xy)
+    assert not moved.contour.any()
+    slid = label(*given, points, ["x"], LandmarkSettings(), np.array([True]))
+    both = slid.matchable & fine.matchable
+    apart = np.linalg.norm((slid.template_xy - fine.template_xy)[both].astype(np.float32), axis=-1)
+    assert apart.mean() > 1.0
+
+
+@pytest.mark.skipif(not HELEN.is_dir(), reason="the photographs of 300W are not here")
+def test_real_photographs_are_labelled(model, template, tmp_path: Path) -> None:
+    for annotation in sorted(HELEN.glob("*.pts"))[:4]:
+        shutil.copy(annotation, tmp_path)
+        shutil.copy(annotation.with_suffix(".jpg"), tmp_path)
+    photos = label_fitted(model, template, read_sets([tmp_path], "ibug")[1])
+    assert len(photos) == 4
+    assert photos.error.mean() < 2.5 and photos.error.max() < 5.0
+    share = photos.matchable.mean(axis=(1, 2))
+    assert (share > 0.1).all() and (share < 0.5).all()
+    end = photos.template_xy[photos.matchable]
+    assert np.isfinite(photos.template_xy).all() and end.min() > -1.0 and end.max() < 128.0

@@ -1,0 +1,156 @@
+"""Turned photographs: the picture, its labels and its landmarks turn together."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data_pipelines.photos.labels import PhotoSet
+from data_pipelines.photos.squares import STORED_PX, stored_square
+from data_pipelines.photos.turned import ATLAS_PX, turn, turned_photos
+from dfc_jax.camera import project, to_camera
+from dfc_jax.crops import apply_affine
+from dfc_jax.fitting import project_landmarks
+from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.morphable.file import load_face_model
+from dfc_jax.morphable.linear import shape
+from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation, matrix_to_angles
+from dfc_jax.raster import interpolate
+from dfc_jax.raster.flow import fragments_of
+from dfc_jax.systems.dfc.template import make_template
+from dfc_jax.texture.atlas import make_atlas
+from dfc_jax.types import Camera, FaceParams
+
+YAW_DEG, PITCH_DEG, ROLL_DEG = 10.0, 4.0, -6.0
+CENTRE = jnp.full(2, (STORED_PX - 1) / 2.0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_face_model()
+
+
+@pytest.fixture(scope="module")
+def template(model):
+    return make_template(model)
+
+
+@pytest.fixture(scope="module")
+def params(model) -> FaceParams:
+    rng = np.random.default_rng(1)
+    return FaceParams(
+        focal_px=jnp.float32(700.0),
+        rotation=angles_to_rotvec(jnp.array([YAW_DEG, PITCH_DEG, ROLL_DEG])),
+        translation_mm=jnp.array([3.0, 22.0, 1000.0]),
+        identity=jnp.asarray(0.5 * rng.standard_normal(50), jnp.float32),
+        expression=jnp.zeros(model.n_expression),
+    )
+
+
+@pytest.fixture(scope="module")
+def painted(model, template, params):
+    """A picture whose red and green tell the template pixel of every surface point, left and
+    right alike, blue 0 on the head and 1 around it; and its 68 points."""
+    paint = symmetric(project(template.camera, template.vertices_mm), template.size) / 128.0
+
+    @jax.jit
+    def draw(params):
+        vertices = to_camera(params, shape(model, params.identity, params.expression))
+        seen = fragments_of(vertices, model.triangles, Camera(params.focal_px, CENTRE), STORED_PX)
+        color = interpolate(seen, model.triangles, jnp.pad(paint, ((0, 0), (0, 1))))
+        around = jnp.array([0.0, 0.0, 1.0])
+        color = jnp.where(seen.pix_to_face[..., None] >= 0, color, around)
+        return jnp.clip(color, 0.0, 1.0), project_landmarks(model, params, CENTRE)
+
+    return draw(params)
+
+
+@pytest.fixture(scope="module")
+def turned(model, template, params, painted):
+    """To the same yaw, and to both sides."""
+    image, points = painted
+    atlas = make_atlas(model, ATLAS_PX)
+    yaws = (YAW_DEG, 50.0, -50.0)
+    return {
+        yaw: jax.device_get(turn(model, atlas, template, image, points, params, yaw, 2.0))
+        for yaw in yaws
+    }
+
+
+def symmetric(template_xy, size: int):
+    """Distance from the line of symmetry, and height."""
+    x, y = template_xy[..., 0], template_xy[..., 1]
+    return jnp.stack([2.0 * jnp.abs(x - (size - 1) / 2.0), y], axis=-1)
+
+
+def agreement(face, size: int) -> np.ndarray:
+    """Distance between what the picture shows and what the labels say, template pixels."""
+    said = symmetric(face.template_xy, size)
+    return np.linalg.norm(128.0 * face.image[..., :2] - said, axis=-1)[face.matchable]
+
+
+def test_the_same_yaw_gives_the_picture_back(turned, painted, template) -> None:
+    image, points = painted
+    face = turned[YAW_DEG]
+    square = stored_square(np.asarray(points))
+    np.testing.assert_allclose(face.points, apply_affine(square.to_crop, points), atol=0.1)
+    error = agreement(face, template.size)
+    assert np.median(error) < 0.3
+
+
+@pytest.mark.parametrize("yaw", [50.0, -50.0])
+def test_picture_and_labels_turn_together(turned, template, yaw: float) -> None:
+    face = turned[yaw]
+    error = agreement(face, template.size)
+    assert len(error) > 2500
+    # Exact where the skin was seen on one of the sides; the rest only continues that.
+    assert np.median(error) < 0.2 and np.mean(error < 3.0) > 0.6
+    assert np.isfinite(face.image).all() and 0.0 <= face.image.min() <= face.image.max() <= 1.0
+    # Blue is what was around the head.
+    head = face.image[..., 2] < 0.5
+    assert np.mean(head[face.matchable]) > 0.98 and not head[:8].any()
+
+
+@pytest.mark.parametrize("yaw", [YAW_DEG, 50.0, -50.0])
+def test_only_the_yaw_changes(turned, yaw: float) -> None:
+    angles = matrix_to_angles(head_rotation(jnp.asarray(turned[yaw].params.rotation)))
+    np.testing.assert_allclose(angles, [yaw, PITCH_DEG, ROLL_DEG], atol=0.05)
+
+
+@pytest.mark.parametrize("yaw", [50.0, -50.0])
+def test_landmarks_lie_on_the_face_and_know_the_far_side(turned, model, yaw: float) -> None:
+    face = turned[yaw]
+    square = stored_square(face.points)
+    np.testing.assert_allclose(square.centre, (STORED_PX - 1) / 2.0, atol=1e-2)
+    np.testing.assert_allclose(square.side_px, STORED_PX, atol=1e-2)
+    found = project_landmarks(model, face.params, face.principal_point)
+    np.testing.assert_allclose(face.points, found, atol=1e-2)
+    # A positive yaw turns the face to the image's left: the subject's right side goes away.
+    far, near = ((36, 17), (45, 26)) if yaw > 0 else ((45, 26), (36, 17))
+    assert face.visible[near[0]] and face.visible[near[1]] and face.visible[30]
+    assert face.visible[N_JAW:].mean() < 0.95
+    assert not face.visible[far[0]]
+
+
+def test_a_set_keeps_its_order(model, template, painted) -> None:
+    image, points = painted
+    stored = np.round(255.0 * np.asarray(image)).astype(np.uint8)
+    empty = np.zeros((3, STORED_PX, STORED_PX))
+    photos = PhotoSet(
+        names=np.array(["a", "b", "c"]),
+        images=np.stack([stored] * 3),
+        points=np.stack([points] * 3),
+        template_xy=np.stack([empty] * 2, axis=-1).astype(np.float16),
+        matchable=empty.astype(bool),
+        error=np.arange(3.0),
+        contour=np.ones(3, bool),
+    )
+    found = turned_photos(model, template, photos, np.array([40.0, -40.0, 40.0]), batch=2)
+    np.testing.assert_array_equal(found.names, photos.names)
+    np.testing.assert_array_equal(found.images[0], found.images[2])
+    assert found.images.dtype == np.uint8 and found.template_xy.dtype == np.float16
+    # To one side the tip of the nose lies left of the middle between the eyes' corners.
+    nose = found.points[:, 30, 0] - found.points[:, [36, 45], 0].mean(axis=1)
+    assert nose[0] < 0 < nose[1]
+    both = photos.joined([found])
+    assert len(both) == 6 and both.matchable[3:].any() and not both.matchable[:3].any()

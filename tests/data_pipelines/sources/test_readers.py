@@ -1,0 +1,353 @@
+"""Readers return what the files of each data set mean, in our pixels, and name what is broken."""
+
+import sys
+import types
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dataset_layouts import (
+    Sample,
+    picture,
+    sample,
+    tfds_record,
+    write_300w_lp,
+    write_aflw2000,
+    write_ibug,
+    write_jpeg,
+    write_tfds,
+)
+from paths import SHARED_DATA
+from scipy.io import savemat
+
+from data_pipelines.photos.sets import read_sets
+from data_pipelines.photos.squares import read_square
+from data_pipelines.photos.stream import stream
+from data_pipelines.sources.layouts import open_faces
+from data_pipelines.sources.tfds import tfds_faces
+from dfc_jax.data.faces import AnnotatedFace, FaceSet, collect
+from dfc_jax.data.folders import LP_EDGE_PX, aflw2000, ibug, w300lp
+from dfc_jax.data.ibug import read_ibug
+from dfc_jax.errors import DatasetError, PhotoError
+from dfc_jax.ops.rotations import angles_to_matrix
+
+AFLW2000 = SHARED_DATA / "aflw2000"
+RIGHT_EYE, LEFT_EYE, NOSE_TIP, RIGHT_EAR, LEFT_EAR = 36, 45, 30, 0, 16
+LP_FACES = {
+    "HELEN/HELEN_2_1": sample(2),
+    "AFW/AFW_1_0": sample(0),
+    "AFW/AFW_1_10": sample(1),
+}
+AFLW_FACES = {"image00050": sample(3), "image00002": sample(4)}
+
+
+@pytest.fixture(scope="module")
+def w300lp_folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("300W_LP")
+    write_300w_lp(root, LP_FACES, flipped=["AFW/AFW_1_0"])
+    return root
+
+
+@pytest.fixture(scope="module")
+def aflw_folder(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("AFLW2000")
+    write_aflw2000(root, AFLW_FACES)
+    return root
+
+
+def check_parameters(face: AnnotatedFace, truth: Sample) -> None:
+    assert face.parameters is not None
+    # Pose_Para is stored in single precision.
+    np.testing.assert_allclose(face.parameters.pose, truth.pose, rtol=1e-6)
+    np.testing.assert_allclose(face.parameters.shape, truth.shape, rtol=1e-6)
+    np.testing.assert_allclose(face.parameters.expression, truth.expression, rtol=1e-6)
+
+
+def test_ibug_faces_are_those_of_read_ibug(tmp_path):
+    rows = "\n".join("10 20" for _ in range(67))
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.pts").write_text(f"{{\n{rows}\n31 42\n}}")
+        write_jpeg(tmp_path / f"{name}.jpg", picture(0, 60))
+    faces, examples = list(ibug(tmp_path)), read_ibug(tmp_path)
+    assert [face.name for face in faces] == ["a", "b"]
+    assert [face.photo for face in faces] == [example.photo for example in examples]
+    np.testing.assert_array_equal(faces[0].points, examples[0].points)
+    np.testing.assert_array_equal(faces[0].points[-1], [30.0, 41.0])
+
+
+def test_300w_lp_is_read_set_by_set_in_order_with_points_from_zero(w300lp_folder):
+    faces = w300lp(w300lp_folder)
+    assert [face.name for face in faces] == sorted(LP_FACES)
+    for face in faces:
+        np.testing.assert_allclose(face.points, LP_FACES[face.name].pt2d - 1.0)
+        check_parameters(face, LP_FACES[face.name])
+        assert face.jaw == "contour"
+        assert face.image().shape == (LP_EDGE_PX, LP_EDGE_PX, 3)
+
+
+def test_300w_lp_has_three_annotations_and_flipped_copies(w300lp_folder):
+    flipped = [face.name for face in w300lp(w300lp_folder, flipped=True)]
+    assert flipped == sorted([*LP_FACES, "AFW_Flip/AFW_1_0"])
+    truth = LP_FACES["AFW/AFW_1_0"]
+    for points, jaw in (("pts_2d", "contour"), ("pts_3d", "surface")):
+        face = w300lp(w300lp_folder, points)[0]
+        np.testing.assert_allclose(face.points, getattr(truth, points) - 1.0)
+        assert face.jaw == jaw
+    with pytest.raises(ValueError, match="no points 'pt3d'"):
+        w300lp(w300lp_folder, "pt3d")
+
+
+def test_aflw2000_has_points_and_depth_of_pt3d_68(aflw_folder):
+    faces = aflw2000(aflw_folder)
+    assert [face.name for face in faces] == sorted(AFLW_FACES)
+    for face in faces:
+        truth = AFLW_FACES[face.name]
+        np.testing.assert_allclose(face.points, truth.pts_3d - 1.0, atol=1e-4)
+        np.testing.assert_allclose(face.depth_px, truth.depth, atol=1e-4)
+        check_parameters(face, truth)
+        assert face.jaw == "surface"
+
+
+def test_one_bad_file_does_not_stop_the_rest(tmp_path):
+    names = [f"AFW/AFW_{n}_0" for n in range(6)]
+    write_300w_lp(tmp_path, {name: sample(n) for n, name in enumerate(names)})
+    good = sample(0)
+    (tmp_path / f"{names[0]}.mat").write_bytes(b"MATLAB 5.0")
+    savemat(tmp_path / f"{names[1]}.mat", {"pt2d": good.pt2d})
+    savemat(tmp_path / f"{names[2]}.mat", {"pt2d": np.full((2, 68), np.nan)})
+    (tmp_path / f"{names[3]}.jpg").unlink()
+    (tmp_path / f"{names[4]}.jpg").write_bytes(b"\xff\xd8\xff")
+    squares, problems = collect(w300lp(tmp_path), read_square)
+    assert [square.face.name for square in squares] == [names[5]]
+    expected = ("readable MATLAB", r"pt2d is \(68, 2\)", "not finite", "no photograph", "not an im")
+    for problem, name, words in zip(problems, names, expected, strict=False):
+        with pytest.raises(DatasetError, match=words):
+            raise DatasetError(problem)
+        assert name in problem and "\n" not in problem
+    assert len(problems) == 5
+
+
+@pytest.mark.parametrize("layout", ["ibug", "300w-lp", "aflw2000"])
+def test_an_empty_or_missing_folder_is_named(layout, tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DatasetError, match=f"{folder}: .*"):
+            open_faces(layout, folder)
+
+
+def test_an_unknown_layout_lists_those_there_are(tmp_path):
+    with pytest.raises(DatasetError, match="choose from ibug, 300w-lp, aflw2000, tfds:the300w_lp"):
+        open_faces("tfds:mnist", tmp_path)
+
+
+def test_sets_are_read_one_after_the_other_and_faces_taken_evenly(tmp_path):
+    points = np.random.default_rng(0).uniform(50, 200, (68, 2))
+    for folder in ("a", "b"):
+        for n in range(7):
+            write_ibug(tmp_path / folder, str(n), points)
+    (tmp_path / "b" / "2.jpg").unlink()
+    names, squares, problems = read_sets([tmp_path / "a", tmp_path / "b"], "ibug", 3)
+    assert [square.face.name for square in squares] == ["0", "2", "4", "0", "4"]
+    assert names == [str(tmp_path / "a")] * 3 + [str(tmp_path / "b")] * 2
+    (problem,) = problems
+    assert "2.pts: there is no photograph" in problem
+
+
+# --- TFDS ---
+
+
+def stub_tfds(monkeypatch, records: list[dict]) -> list[dict]:
+    """A `tensorflow_datasets` with one prepared set; returns what it is asked for."""
+    asked: list[dict] = []
+
+    def data_source(name, **keywords):
+        asked.append({"name": name, **keywords})
+        return records
+
+    decode = types.SimpleNamespace(SkipDecoding=lambda: "skip")
+    stub = types.SimpleNamespace(data_source=data_source, decode=decode)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", stub)
+    monkeypatch.setitem(sys.modules, "array_record", types.SimpleNamespace())
+    return asked
+
+
+def check_the300w_lp(faces: FaceSet, folder: Path, order: list[str]) -> None:
+    """TFDS' faces are those of the original folder; `order` says which is which."""
+    originals = {face.name: face for face in w300lp(folder)}
+    assert len(faces) == len(originals)
+    for number, (face, name) in enumerate(zip(faces, order, strict=True)):
+        assert face.name == f"the300w_lp/train/{number:06d}"
+        np.testing.assert_allclose(face.points, originals[name].points, atol=1e-4)
+        check_parameters(face, LP_FACES[name])
+        difference = face.image().astype(float) - originals[name].image()
+        assert np.abs(difference).mean() < 1.0  # two JPEG decoders
+
+
+def test_tfds_faces_are_those_of_the_original_folder(monkeypatch, w300lp_folder):
+    order = sorted(LP_FACES, reverse=True)
+    records = [tfds_record(LP_FACES[name], "the300w_lp") for name in order]
+    asked = stub_tfds(monkeypatch, records)
+    check_the300w_lp(tfds_faces("the300w_lp", "data"), w300lp_folder, order)
+    assert asked[0]["name"] == "the300w_lp" and asked[0]["split"] == "train"
+    assert asked[0]["data_dir"] == "data" and asked[0]["download"] is False
+    assert asked[0]["decoders"] == {"image": "skip"}
+    for points in ("pts_2d", "pts_3d"):
+        face, original = (
+            tfds_faces("the300w_lp", points=points)[2],
+            w300lp(w300lp_folder, points)[0],
+        )
+        np.testing.assert_allclose(face.points, original.points, atol=1e-4)
+        assert face.jaw == original.jaw
+
+
+def test_aflw2k3d_of_tfds_is_aflw2000(monkeypatch, aflw_folder):
+    records = [tfds_record(AFLW_FACES[name], "aflw2k3d") for name in sorted(AFLW_FACES)]
+    stub_tfds(monkeypatch, records)
+    for face, original in zip(open_faces("tfds:aflw2k3d", "x"), aflw2000(aflw_folder), strict=True):
+        np.testing.assert_allclose(face.points, original.points, atol=1e-4)
+        np.testing.assert_allclose(face.depth_px, original.depth_px, atol=1e-4)
+        assert face.jaw == "surface" and face.parameters is None
+
+
+def test_bad_tfds_records_are_named(monkeypatch):
+    good = tfds_record(sample(0), "the300w_lp")
+    nan = {**good, "pose_params": np.full(7, np.nan)}
+    records = [{**good, "image": b""}, {"image": good["image"]}, nan, {**good, "image": None}, good]
+    stub_tfds(monkeypatch, records)
+    squares, problems = collect(tfds_faces("the300w_lp"), read_square)
+    assert [square.face.name for square in squares] == ["the300w_lp/train/000004"]
+    words = ("image is damaged", "landmarks_origin is", "pose_params holds", "no encoded image")
+    for number, (problem, word) in enumerate(zip(problems, words, strict=True)):
+        assert problem.startswith(f"the300w_lp/train/{number:06d}: ") and word in problem
+
+
+@pytest.mark.parametrize("module", ["tensorflow_datasets", "array_record", "grain"])
+def test_a_missing_module_is_named_with_the_extra(monkeypatch, module):
+    stub_tfds(monkeypatch, [])
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DatasetError, match=rf"{module} is needed.*pip install 'dfc_jax\[tfds\]'"):
+        if module == "grain":
+            stream([sample(0)], seed=0)
+        else:
+            tfds_faces("the300w_lp")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """Both data sets, prepared by TFDS itself."""
+    # importlib_resources is what TFDS' writer (not its reader) forgets to require.
+    for module in ("tensorflow_datasets", "array_record", "importlib_resources"):
+        pytest.importorskip(module, reason=f"{module} writes and reads TFDS' files; extra tfds")
+    root = tmp_path_factory.mktemp("tensorflow_datasets")
+    write_tfds(root, "the300w_lp", LP_FACES)
+    write_tfds(root, "aflw2k3d", AFLW_FACES)
+    return root
+
+
+def test_files_that_tfds_wrote_are_read_without_tensorflow(prepared, w300lp_folder):
+    faces = tfds_faces("the300w_lp", prepared)
+    originals = list(w300lp(w300lp_folder))
+
+    def same(face: AnnotatedFace) -> str:
+        return min(originals, key=lambda o: np.abs(o.points - face.points).max()).name
+
+    check_the300w_lp(faces, w300lp_folder, [same(face) for face in faces])
+    first = aflw2000_by_depth(tfds_faces("aflw2k3d", prepared)[0])
+    np.testing.assert_allclose(first[0].points, first[1].pts_3d - 1.0, atol=1e-4)
+    assert "tensorflow" not in sys.modules
+
+
+def aflw2000_by_depth(face: AnnotatedFace) -> tuple[AnnotatedFace, Sample]:
+    return face, min(AFLW_FACES.values(), key=lambda s: np.abs(s.depth - face.depth_px).max())
+
+
+def test_a_set_that_is_not_prepared_says_how_to(prepared, tmp_path):
+    with pytest.raises(DatasetError, match="tfds build the300w_lp --file_format array_record"):
+        tfds_faces("the300w_lp", tmp_path)
+    with pytest.raises(DatasetError, match="Unknown split 'test'"):
+        tfds_faces("the300w_lp", prepared, split="test")
+
+
+# --- grain ---
+
+
+def numbered(n: int, bad: tuple[int, ...] = ()) -> FaceSet[int]:
+    def read(key: int) -> AnnotatedFace:
+        if key in bad:
+            raise PhotoError(f"face {key} is broken")
+        return AnnotatedFace(Path(str(key)), np.zeros((68, 2)), str(key))
+
+    return FaceSet("numbered", range(n), read)
+
+
+def names(dataset, n: int) -> list[str]:
+    iterator = iter(dataset.to_iter_dataset())
+    return [next(iterator).name for _ in range(n)]
+
+
+def test_a_stream_shuffles_every_epoch_anew_and_repeats_itself():
+    pytest.importorskip("grain", reason="grain shuffles and resumes; install the extra tfds")
+    once, again = names(stream(numbered(20), seed=3), 60), names(stream(numbered(20), seed=3), 60)
+    assert once == again
+    epochs = [once[0:20], once[20:40], once[40:60]]
+    assert all(sorted(epoch, key=int) == [str(n) for n in range(20)] for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert once != names(stream(numbered(20), seed=4), 60)
+
+
+def test_a_stream_goes_on_from_a_step_and_from_a_state():
+    pytest.importorskip("grain", reason="grain shuffles and resumes; install the extra tfds")
+    whole = names(stream(numbered(20), seed=3), 60)
+    assert names(stream(numbered(20), seed=3)[33:], 27) == whole[33:]
+    reported: list[str] = []
+    dataset = stream(numbered(20, bad=(4, 5)), seed=3, report=reported.append).to_iter_dataset()
+    iterator = iter(dataset)
+    for _ in range(30):
+        next(iterator)
+    state = iterator.get_state()
+    rest = [next(iterator).name for _ in range(30)]
+    resumed = iter(dataset)
+    resumed.set_state(state)
+    assert [next(resumed).name for _ in range(30)] == rest
+    assert not {"4", "5"} & set(rest)
+    assert sorted(reported) == ["face 4 is broken", "face 5 is broken"]
+
+
+def test_a_stream_of_bad_files_alone_ends():
+    pytest.importorskip("grain", reason="grain shuffles and resumes; install the extra tfds")
+    with pytest.raises(DatasetError, match="none of 3 faces"):
+        names(stream(numbered(3, bad=(0, 1, 2)), seed=0, report=lambda _: None), 1)
+    with pytest.raises(DatasetError, match="without faces"):
+        stream(numbered(0), seed=0)
+
+
+# --- real files ---
+
+
+@pytest.mark.skipif(not AFLW2000.is_dir(), reason=f"{AFLW2000} with AFLW2000-3D is not there")
+def test_poses_of_real_files_take_their_points_back_to_one_face():
+    """`Pose_Para`'s angles, scale and translation undone: three people, one set of eye corners.
+
+    Wrong signs, orders or directions put them tens of millimetres apart.
+    """
+    heads = []
+    for face in aflw2000(AFLW2000):
+        pitch, yaw, roll, x, y, z, scale = face.parameters.pose
+        rotation = np.asarray(angles_to_matrix(jnp.rad2deg(jnp.array([yaw, pitch, roll]))))
+        camera_px = np.stack(
+            [
+                face.points[:, 0] - (x - 1.0),
+                face.points[:, 1] - (LP_EDGE_PX - y),
+                z - face.depth_px,
+            ],
+            axis=-1,
+        )
+        heads.append(camera_px @ rotation / (1000.0 * scale))
+    heads_mm = np.stack(heads)
+    eyes, ears = heads_mm[:, [RIGHT_EYE, LEFT_EYE]], heads_mm[:, [RIGHT_EAR, LEFT_EAR]]
+    np.testing.assert_allclose(eyes, eyes.mean(axis=0) + 0 * eyes, atol=2.0)
+    np.testing.assert_allclose(eyes[:, 0], eyes[:, 1] * [-1, 1, 1], atol=2.0)
+    np.testing.assert_allclose(ears, ears.mean(axis=0) + 0 * ears, atol=2.5)
+    # The subject's left is +x, and the nose is in front.
+    assert (eyes[:, 1, 0] > 40.0).all()
+    assert (heads_mm[:, NOSE_TIP, 2] > eyes[..., 2].max() + 35.0).all()

@@ -1,0 +1,160 @@
+"""The benchmarks' JSON, with few calls and small networks; never how fast anything is."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from paths import ROOT
+
+from data_pipelines.faces.synthetic import SyntheticSettings
+from dfc_jax.morphable.file import load_face_model
+from dfc_jax.systems.dfc.networks import NetSpec
+from dfc_jax.systems.dfc.template import make_template
+from experiments.bench import __main__ as bench
+from experiments.bench import start as bench_start
+from experiments.bench import stopwatch
+from experiments.bench import synthetic as bench_synthetic
+from experiments.bench.stopwatch import Stopwatch
+
+ABOUT = {"suite", "samples", "jax", "device", "cores"}
+PARTS_MS = {"network_lite_ms", "network_paper_ms", "fit_ms", "render_128_ms", "align_total_ms"}
+PARTS_MS |= {"detect_ms", "crop_ms"}
+START = {"bare_jax_s", "cold_start_s", "cold_start_cached_s"}
+START |= {"cold_start_ratio", "cold_start_cached_ratio"}
+STAGES = ("sample_pair", "sample_scene", "rasterize_scene", "shade_scene", "take_photograph")
+SMALL = {
+    "lite": NetSpec("lite", widths=(4, 4, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4),
+    "paper": NetSpec("paper", widths=(4, 4, 4, 4, 16)),
+}
+
+
+def traced(function):
+    """`function`, traced but neither compiled nor run: zeros of the right shapes."""
+
+    def stand_in(*args, **keywords):
+        shapes = jax.eval_shape(lambda: function(*args, **keywords))
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    return stand_in
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Three calls of each; the large programs, which have tests of their own, are only traced."""
+    for name in ("fit", "render"):
+        monkeypatch.setattr(bench, name, traced(getattr(bench, name)))
+    for name in STAGES:
+        monkeypatch.setattr(bench_synthetic, name, traced(getattr(bench_synthetic, name)))
+    for name, small in (("BANDWIDTH_FLOATS", (64, 64)), ("MATRIX_EDGE", (8, 8))):
+        monkeypatch.setattr(bench_synthetic, name, small)
+    monkeypatch.setattr(bench, "make_solver", lambda *a: lambda crop: jnp.asarray(crop) + 1.0)
+    monkeypatch.setattr(bench, "start_figures", lambda photo: dict.fromkeys(START, 1.0))
+    monkeypatch.setattr(bench, "SPECS", SMALL)
+    monkeypatch.setattr(bench, "DEFAULT_WEIGHTS", "none-of-that-name")
+    monkeypatch.setattr(bench_synthetic, "SyntheticSettings", lambda: SyntheticSettings(size=32))
+    return Stopwatch(repeats=3, seconds=0.0)
+
+
+def test_cpu_suite_measures_every_part(quick):
+    figures = bench.measure("cpu", 2, quick)
+    assert set(figures) == ABOUT | PARTS_MS | START | {"batch", "network_lite_crops_per_s"}
+    assert all(figures[name] > 0 for name in [*PARTS_MS, "network_lite_crops_per_s"])
+    assert (figures["samples"], figures["batch"]) == (3, 2)
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_a_start_is_measured_in_turns_with_and_without_a_cache_as_a_ratio(monkeypatch):
+    seconds = iter([50.0, *[1.0, 8.0, 2.0], *[1.0, 9.0, 3.0], *[2.0, 70.0, 2.5]])
+    now, caches = [0.0], []
+
+    def run(command, env, **_):
+        assert "JAX_COMPILATION_CACHE_DIR" not in env
+        caches.append(env["DFC_CACHE"] == "off")
+        now[0] += next(seconds)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    monkeypatch.setattr(bench_start.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(bench_start.subprocess, "run", run)
+    figures = bench_start.start_figures(bench.PHOTO)
+    assert set(figures) == START
+    assert (figures["cold_start_s"], figures["cold_start_cached_s"]) == (9.0, 2.5)
+    assert (figures["cold_start_ratio"], figures["cold_start_cached_ratio"]) == (9.0, 2.5)
+    assert caches == [False, *3 * [True, True, False]]
+
+
+def test_a_start_that_fails_is_no_figure(monkeypatch):
+    def run(command, **_):
+        return subprocess.CompletedProcess(command, 1, "", "no such thing")
+
+    monkeypatch.setattr(bench_start.subprocess, "run", run)
+    with pytest.raises(bench_start.StartError, match="failed: no such thing"):
+        bench_start.start_figures(bench.PHOTO)
+
+
+def test_synthetic_suite_measures_pairs_stages_and_floor(quick):
+    figures = bench.measure("synthetic", 2, quick)
+    times = {f"{stage}_ms" for stage in ("total", "sample", "raster", "shade", "augment", "label")}
+    rates = {"pairs_per_s", "bandwidth_gbyte_per_s", "matmul_gflop_per_s"}
+    work = {"mbyte_per_pair", "mflop_per_pair", "floor_ms", "times_floor"}
+    estimates = {"xla_mflop_per_pair", "xla_mbyte_per_pair"}
+    assert set(figures) == ABOUT | times | rates | work | estimates | {"batch"}
+    assert all(figures[name] > 0 for name in times | work | {"pairs_per_s"})
+    assert figures["pairs_per_s"] == pytest.approx(2000.0 / figures["total_ms"], rel=1e-2)
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_the_floor_counts_what_is_shared_once_and_the_rest_per_pair():
+    one, two, three = (bench_synthetic.least_work(10, 7, 4, 8, n) for n in (1, 2, 3))
+    assert three[0] - two[0] == two[0] - one[0] and two[1] == 2 * one[1]
+    # Model and triangles; then two faces' vertices, colours, fragments, pictures, and the labels.
+    assert 2 * one[0] - two[0] == 4 * 30 * 5 + 4 * 21
+    assert two[0] - one[0] == 2 * (4 * 30 * 5 + 4 * 64 * (10 + 9)) + 4 * 64 * 4
+    assert one[1] == 2 * (2 * 30 * 4 + 1000 + 120 * 64)
+
+
+def test_the_floor_is_the_slower_of_memory_and_arithmetic(monkeypatch):
+    assets, settings = SimpleNamespace(model=load_face_model()), SyntheticSettings()
+    nbytes, operations = bench_synthetic.least_work(
+        len(assets.model.mean_mm), len(assets.model.triangles), 153, settings.size, 4
+    )
+    for byte_rate, rate in ((1e6, 1e12), (1e12, 1e6)):
+        monkeypatch.setattr(bench_synthetic, "bandwidth", lambda _, rate=byte_rate: rate)
+        monkeypatch.setattr(bench_synthetic, "matmul_rate", lambda _, rate=rate: rate)
+        found = bench_synthetic.floor_figures(Stopwatch(), assets, settings, 4, 1e3)
+        expected = max(nbytes / byte_rate, operations / rate)
+        assert found["floor_ms"] == pytest.approx(expected, rel=1e-3)
+        assert found["times_floor"] == pytest.approx(1e3 / expected, rel=1e-3)
+
+
+def test_the_fit_gets_1024_correspondences_all_in_use():
+    model = load_face_model()
+    points = bench.exact_correspondences(jax.random.key(0), model, make_template(model))
+    assert points.points_px.shape == (1024, 2)
+    assert (np.asarray(points.weight) == 1.0).all()
+
+
+def test_medians_leave_warm_up_out_and_stop_in_time(monkeypatch):
+    durations = iter([100.0, 50.0, 1.0, 2.0, 9.0, 9.0])
+    now = [0.0]
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+
+    def call():
+        now[0] += next(durations)
+
+    watch = Stopwatch(repeats=50, seconds=2.5)
+    assert watch.median_ms(call) == 2000.0
+    assert watch.samples == 3
+    assert next(durations) == 9.0
+
+
+def test_a_wrong_flag_is_refused_before_anything_is_measured():
+    command = [sys.executable, "-m", "experiments.bench", "--suite", "gpu"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "--suite" in run.stderr + run.stdout

@@ -1,0 +1,138 @@
+"""Files are whole or absent, never overwrite each other, and can be read back."""
+
+import ast
+import json
+
+import numpy as np
+import pytest
+import trimesh
+from faces import mean_aligner
+from paths import ROOT
+
+from dfc_jax.errors import ExportError
+from dfc_jax.export.obj import write_obj
+from dfc_jax.export.records import SCHEMA_VERSION, _rounded, face_record, photo_record
+from dfc_jax.files import write_json, write_npz, written_aside
+
+
+@pytest.fixture(scope="module")
+def aligner():
+    return mean_aligner()
+
+
+@pytest.fixture(scope="module")
+def face(aligner):
+    (found,) = aligner(np.zeros((300, 200, 3), np.uint8))
+    return found
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_aside(path) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_archives_hold_the_given_arrays_and_no_other_under_every_numpy(tmp_path, monkeypatch):
+    def savez_of_numpy_2_0(file, *args, **arrays):
+        """Before NumPy 2.1, `allow_pickle` was the name of an array like any other."""
+        np.savez(file, *args, **{name: np.asarray(a) for name, a in arrays.items()})
+        written.append(set(arrays))
+
+    written = []
+    monkeypatch.setattr(np, "savez_compressed", savez_of_numpy_2_0)
+    write_npz(tmp_path / "a.npz", flow=np.zeros(3), mask=np.ones(2))
+    assert written == [{"flow", "mask"}]
+
+
+def test_no_program_passes_numpy_an_argument_that_some_of_its_versions_write():
+    root = ROOT
+    files = [
+        p
+        for part in ("dfc_jax", "data_pipelines", "experiments")
+        for p in (root / part).rglob("*.py")
+    ]
+    calls = [
+        node
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("np.savez")
+    ]
+    assert calls
+    assert not any(keyword.arg == "allow_pickle" for call in calls for keyword in call.keywords)
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path):
+    with pytest.raises(ExportError, match=r"missing.x\.json: cannot be written"):
+        write_json(tmp_path / "missing" / "x.json", {})
+
+
+def test_face_record_is_strict_json_with_the_documented_fields(face):
+    record = photo_record("photo.jpg", (200, 300), [face_record(face)], {"weights": "fake"})
+    read = json.loads(json.dumps(record, allow_nan=False))
+    assert read["schema_version"] == SCHEMA_VERSION
+    assert read["photo"] == {"file": "photo.jpg", "width": 200, "height": 300}
+    (entry,) = read["faces"]
+    assert np.shape(entry["landmarks_px"]) == (68, 2)
+    assert np.shape(entry["landmarks3d_mm"]) == (68, 3)
+    assert set(entry["angles_deg"]) == {"yaw", "pitch", "roll"}
+    assert "jawOpen" in entry["expression"]
+    assert photo_record("x", (1, 1), [], {})["status"] == "no_face"
+
+
+def test_the_schema_document_names_every_field(face):
+
+    text = (ROOT / "docs" / "ALIGN_SCHEMA.md").read_text()
+    record = photo_record("x", (1, 1), [face_record(face)], {})
+    assert SCHEMA_VERSION in text
+    for name in [*record, *record["faces"][0]]:
+        assert f"`{name}`" in text, name
+
+
+def test_the_record_reprojects(face):
+    """What the JSON promises: focal * (X, Y) / Z + principal point is the landmark."""
+    entry = face_record(face)
+    points = np.array(entry["landmarks3d_mm"])
+    projected = entry["focal_px"] * points[:, :2] / points[:, 2:] + entry["principal_point_px"]
+    assert np.abs(projected - entry["landmarks_px"]).max() < 0.05
+
+
+def test_what_is_not_finite_is_not_written():
+    with pytest.raises(ExportError, match="not finite"):
+        _rounded(np.array([1.0, np.nan]), 2)
+
+
+def test_obj_is_read_back_by_trimesh(tmp_path, aligner, face):
+    triangles, uv = np.asarray(aligner.model.triangles), np.asarray(aligner.model.uv)
+    write_obj(tmp_path / "face.obj", face.vertices_mm, triangles, uv)
+    mesh = trimesh.load(tmp_path / "face.obj", process=False)
+    assert np.array_equal(mesh.faces, triangles)
+    assert np.allclose(mesh.vertices, face.vertices_mm * [1, -1, -1], atol=1e-3)
+    assert np.allclose(mesh.visual.uv, uv, atol=1e-4)
+    # Counter-clockwise from outside: the nose points towards the viewer.
+    nose = np.argmax(mesh.vertices[:, 2])
+    assert mesh.vertex_normals[nose, 2] > 0.5
+
+
+@pytest.mark.parametrize("with_uv", [True, False])
+@pytest.mark.parametrize("with_normals", [True, False])
+def test_obj_names_what_its_corners_have(tmp_path, aligner, face, with_uv, with_normals):
+    triangles, uv = np.asarray(aligner.model.triangles), np.asarray(aligner.model.uv)
+    normals = np.tile([0.0, 0.0, -1.0], (len(uv), 1))
+    write_obj(
+        tmp_path / "face.obj",
+        face.vertices_mm,
+        triangles,
+        uv if with_uv else None,
+        normals if with_normals else None,
+    )
+    mesh = trimesh.load(tmp_path / "face.obj", process=False)
+    assert np.array_equal(mesh.faces, triangles)
+    text = (tmp_path / "face.obj").read_text()
+    assert ("vt " in text, "vn " in text) == (with_uv, with_normals)
+    # Turned with the vertices: a normal to the camera looks at the viewer.
+    if with_normals:
+        assert mesh.vertex_normals[0, 2] == 1.0

@@ -1,0 +1,83 @@
+"""Textures show what the photograph shows, and nothing of what is behind the face."""
+
+import numpy as np
+import pytest
+from faces import mean_aligner
+
+from dfc_jax.export.texture import TextureMaker, continued
+from dfc_jax.inference.draw import projected
+from dfc_jax.morphable.linear import PARTS, vertex_normals
+
+SIZE = 256
+
+
+@pytest.fixture(scope="module")
+def aligner():
+    return mean_aligner()
+
+
+@pytest.fixture(scope="module")
+def make(aligner):
+    return TextureMaker(aligner.model, SIZE)
+
+
+def ramp(height, width):
+    """Red grows with x, green with y, blue is full."""
+    y, x = np.mgrid[:height, :width]
+    red, green = 255 * x / (width - 1), 255 * y / (height - 1)
+    return np.stack([red, green, np.full_like(red, 255)], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (1500, 2400)])
+def test_texels_have_the_colour_of_the_photograph_where_they_are_seen(aligner, make, shape):
+    image = ramp(*shape)
+    (face,) = aligner(image)
+    texture = make(image, face)
+    assert texture.shape == (SIZE, SIZE, 3)
+    normals = np.asarray(vertex_normals(face.vertices_mm, aligner.model.triangles))
+    is_eye = np.asarray(aligner.model.triangle_part) == PARTS.index("eyes")
+    front = normals[:, 2] < -0.8
+    front[np.asarray(aligner.model.triangles)[is_eye]] = False
+    xy = projected(face, face.vertices_mm)[front]
+    expected = np.stack([255 * xy[:, 0] / (shape[1] - 1), 255 * xy[:, 1] / (shape[0] - 1)], axis=-1)
+    uv = np.asarray(aligner.model.uv)[front]
+    column, row = np.floor(uv[:, 0] * SIZE), np.floor((1.0 - uv[:, 1]) * SIZE)
+    found = texture[row.astype(int), column.astype(int), :2]
+    inside = ((xy >= 0) & (xy <= [shape[1] - 1, shape[0] - 1])).all(axis=1)
+    # Nearest texel, and a few points behind the nostrils and lips, which are not seen.
+    wrong = np.abs(found[inside] - expected[inside]).max(axis=1) > 6
+    assert wrong.mean() < 0.03
+
+
+def test_the_background_does_not_reach_the_texture(aligner, make):
+    """A red face before blue: of the hidden ears' back and the scalp's, none is blue."""
+    image = np.zeros((300, 200, 3), np.uint8)
+    image[..., 2] = 255
+    (face,) = aligner(image)
+    xy = np.round(projected(face, face.vertices_mm)).astype(int)
+    x, y = np.clip(xy, 0, [199, 299]).T
+    for dx in range(-2, 3):
+        for dy in range(-2, 3):
+            image[np.clip(y + dy, 0, 299), np.clip(x + dx, 0, 199)] = (255, 0, 0)
+    texture = make(image, face)
+    assert (texture[..., 0] > 240).all()
+    assert (texture[..., 2] < 15).all()
+
+
+@pytest.mark.parametrize(("x", "grey"), [(80, 200), (195, 128)], ids=["half", "none"])
+def test_a_face_that_leaves_the_photograph_takes_its_colours_and_not_black(aligner, make, x, grey):
+    image = np.full((300, 200, 3), 200, np.uint8)
+    (face,) = aligner(image, boxes=[[x, 50, 200, 200]])
+    assert (np.abs(make(image, face).astype(int) - grey) <= 2).all()
+
+
+def test_continued_keeps_what_is_known_and_fills_the_rest_with_what_is_around():
+    colour = np.random.default_rng(0).uniform(size=(64, 64, 3)).astype(np.float32)
+    weight = np.zeros((64, 64), np.float32)
+    weight[:32] = 1.0
+    colour[32:] = 99.0
+    filled = continued(colour, weight)
+    assert np.allclose(filled[:32], colour[:32], atol=1e-6)
+    assert (filled[32:] >= 0.0).all()
+    assert (filled[32:] <= 1.0).all()
+    assert np.abs(filled[48:].mean() - 0.5) < 0.1

@@ -1,0 +1,273 @@
+"""Weight files: what is written is read back, and every broken file is explained."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from dfc_jax import files
+from dfc_jax.morphable.file import load_face_model
+from dfc_jax.nets import weights
+from dfc_jax.systems.dfc import networks as nets
+
+SPEC = nets.NetSpec("lite", widths=(4, 4, 4, 4), depths=(0,) * 4, decoder_depths=(0,) * 4)
+
+
+@pytest.fixture(scope="module")
+def variables() -> nets.Variables:
+    return jax.device_get(nets.init(jax.random.key(0), SPEC))
+
+
+@pytest.fixture
+def path(tmp_path: Path, variables: nets.Variables) -> Path:
+    path = tmp_path / "net.safetensors"
+    weights.save(path, variables, SPEC, {"command": "none", "nme": 2.5})
+    return path
+
+
+def rewrite(path: Path, change_tensors=None, **header: str) -> None:
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        metadata = file.metadata() | header
+    if change_tensors:
+        change_tensors(tensors)
+    save_file(tensors, path, metadata)
+
+
+def test_round_trip_keeps_values_spec_and_metadata(path: Path, variables) -> None:
+    loaded, spec, metadata = weights.load(path)
+    assert spec == SPEC
+    assert metadata == {"command": "none", "nme": 2.5}
+    assert jax.tree.structure(loaded) == jax.tree.structure(variables)
+    for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(variables), strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_file_is_float16_and_nothing_is_left_beside_it(path: Path, variables) -> None:
+    with safe_open(path, framework="numpy") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {np.dtype(np.float16)}
+    assert path.stat().st_size < 2 * sum(x.size for x in jax.tree.leaves(variables)) + 20_000
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_name_stands_for_a_file_of_the_package(path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(files, "WEIGHTS_DIR", path.parent)
+    assert weights.load("net")[1] == SPEC
+    with pytest.raises(weights.WeightsError, match="^absent: no such.*: net$"):
+        weights.load("absent")
+
+
+def test_a_file_of_any_suffix_is_itself_and_names_of_the_package_come_first(
+    path: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(files, "WEIGHTS_DIR", tmp_path / "package")
+    (tmp_path / "package").mkdir()
+    for name in ("mine", "mine.bin", "net"):
+        path.rename(tmp_path / name)
+        path = tmp_path / name
+        assert weights.load(name)[1] == SPEC
+    Path("me.jpg").write_bytes(b"a photograph")
+    with pytest.raises(weights.WeightsError, match="^me.jpg: cannot be read.*the names"):
+        weights.load("me.jpg")
+    with pytest.raises(weights.WeightsError, match=r"^gone.jpg: no such weight file; the names"):
+        weights.load("gone.jpg")
+    packaged = tmp_path / "package" / "net.safetensors"
+    packaged.write_bytes(b"")
+    assert weights.resolve("net") == packaged
+
+
+def test_failed_write_leaves_the_old_file(path: Path, variables, monkeypatch) -> None:
+    before = path.read_bytes()
+
+    def fail(tensors, filename, metadata) -> None:
+        Path(filename).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(weights, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        weights.save(path, variables, SPEC, {})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a weight file at all", None])
+def test_broken_files_are_named(path: Path, content: bytes | None) -> None:
+    path.write_bytes(path.read_bytes()[:-10] if content is None else content)
+    with pytest.raises(weights.WeightsError, match="net.safetensors: cannot be read"):
+        weights.load(path)
+
+
+def test_folder_is_not_a_weight_file(tmp_path: Path) -> None:
+    with pytest.raises(weights.WeightsError, match="no such weight file"):
+        weights.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spec", ["{}", "[", '{"family": "lite", "colour": 3}', '{"family": "heavy"}', '"lite"']
+)
+def test_headers_that_name_no_network_are_explained(path: Path, spec: str) -> None:
+    rewrite(path, spec=spec)
+    with pytest.raises(weights.WeightsError, match="header does not describe"):
+        weights.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"depths": [100_000] * 4},
+        {"details": 1, "refinements": 100_000},
+        {"widths": []},
+        {"widths": [0, 4, 4, 4]},
+        {"widths": [[4], 4, 4, 4]},
+        {"family": ["lite"]},
+        {"a key\nof two lines": 1},
+        {"x" * 10_000: 1},
+    ],
+)
+def test_hostile_sizes_in_a_header_are_explained_in_one_line(path: Path, change) -> None:
+    with safe_open(path, framework="numpy") as file:
+        fields = json.loads(file.metadata()["spec"])
+    rewrite(path, spec=json.dumps(fields | change))
+    assert len(message(path, "header does not describe")) < 700
+
+
+@pytest.mark.parametrize("part", ["spec", "metadata"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[]", "3", "null", "NaN", ""])
+def test_deep_json_and_json_that_is_no_object_are_explained(path: Path, part, text) -> None:
+    rewrite(path, **{part: text})
+    message(path, "header does not describe")
+
+
+def test_a_face_model_that_is_no_name_is_explained(path: Path) -> None:
+    rewrite(path, metadata='{"face_model": [1, 2]}')
+    message(path, "header does not describe")
+
+
+def message(path: Path, words: str) -> str:
+    with pytest.raises(weights.WeightsError, match=words) as error:
+        weights.load(path)
+    assert str(error.value).startswith(f"{path}: ") and str(error.value).isprintable()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "complex64", "uint64"])
+def test_tensors_that_are_no_real_numbers_are_refused(path: Path, dtype) -> None:
+    def change(tensors) -> None:
+        name = min(tensors)
+        tensors[name] = np.ones(tensors[name].shape, dtype)
+
+    rewrite(path, change)
+    message(path, "cannot be read")
+
+
+def test_float64_out_of_the_range_of_float32_is_explained(path: Path) -> None:
+    def change(tensors) -> None:
+        name = min(tensors)
+        tensors[name] = np.full(tensors[name].shape, 1e300)
+
+    rewrite(path, change)
+    message(path, "not finite")
+
+
+def test_every_mutated_file_loads_or_is_explained(path: Path) -> None:
+    """Bytes of the header exchanged, doubled and dropped, at random but always the same."""
+    good, rng = path.read_bytes(), np.random.default_rng(0)
+    header = int.from_bytes(good[:8], "little") + 8
+    refused = 0
+    for _ in range(200):
+        data = bytearray(good)
+        for _ in range(rng.integers(1, 4)):
+            at, kind = int(rng.integers(0, header)), rng.integers(0, 3)
+            if kind == 0:
+                data[at] = int(rng.integers(0, 256))
+            elif kind == 1:
+                data[at:at] = data[at : at + int(rng.integers(1, 9))]
+            else:
+                del data[at : at + int(rng.integers(1, 9))]
+        path.write_bytes(data)
+        try:
+            weights.load(path)
+        except weights.WeightsError as error:
+            assert str(error).startswith(f"{path}: ") and str(error).isprintable()
+            refused += 1
+    assert refused > 100
+
+
+def test_a_strict_network_is_named_by_its_file_and_old_files_are_not_strict(tmp_path) -> None:
+    path = tmp_path / "paper.safetensors"
+    spec = nets.NetSpec("paper", widths=(4, 4, 4, 4, 16), strict=True)
+    weights.save(path, jax.device_get(nets.init(jax.random.key(0), spec)), spec, {})
+    assert weights.load(path)[1] == spec
+    with safe_open(path, framework="numpy") as file:
+        fields = json.loads(file.metadata()["spec"])
+    assert fields.pop("strict") is True
+    rewrite(path, spec=json.dumps(fields))
+    assert weights.load(path)[1] == dataclasses.replace(spec, strict=False)
+
+
+def test_file_without_header_is_explained(path: Path) -> None:
+    save_file({"x": np.zeros(3, np.float16)}, path)
+    with pytest.raises(weights.WeightsError, match="header does not describe"):
+        weights.load(path)
+
+
+def test_tensors_of_another_network_are_explained(path: Path) -> None:
+    name = "params/encoder/ConvNorm_0/Conv_0/kernel"
+
+    def missing(tensors) -> None:
+        del tensors[name]
+
+    def shape(tensors) -> None:
+        tensors[name] = np.zeros((3, 3, 12, 5), np.float16)
+
+    def infinite(tensors) -> None:
+        tensors[name] = np.full_like(tensors[name], np.nan)
+
+    good = path.read_bytes()
+    for change, words in ((missing, "missing"), (shape, "has shape"), (infinite, "not finite")):
+        path.write_bytes(good)
+        rewrite(path, change)
+        with pytest.raises(weights.WeightsError, match=f"{name}.*{words}"):
+            weights.load(path)
+    path.write_bytes(good)
+    with safe_open(path, framework="numpy") as file:
+        fields = json.loads(file.metadata()["spec"])
+    rewrite(path, spec=json.dumps(fields | {"tied": True}))
+    with pytest.raises(weights.WeightsError, match="target_encoder.*unexpected"):
+        weights.load(path)
+
+
+def test_saving_refuses_what_cannot_be_read_back(tmp_path: Path, variables) -> None:
+    path = tmp_path / "net.safetensors"
+    huge = jax.tree.map(lambda leaf: leaf + 1e6, variables)
+    with pytest.raises(weights.WeightsError, match="not finite in float16"):
+        weights.save(path, huge, SPEC, {})
+    with pytest.raises(ValueError, match="not of this network"):
+        weights.save(path, {"params": variables["params"]}, SPEC, {})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in weights.WEIGHTS_DIR.glob("*")))
+def test_weights_of_the_package_are_complete(name: str) -> None:
+    """Loaded, for the embedded face model, and with an entry in the model card and the README."""
+    _, spec, metadata = weights.load(name)
+    assert spec.family in name and metadata["face_model"] == load_face_model().version
+    root = weights.WEIGHTS_DIR.parents[2]
+    assert f"weights/{name}.safetensors" in (root / "dfc_jax/assets/MODEL_CARD.md").read_text()
+    assert f"| `{name}` |" in (root / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in weights.WEIGHTS_DIR.glob("*")))
+def test_the_packages_own_weights_are_copied_and_read_like_any_others(name, tmp_path) -> None:
+    copy = tmp_path / f"{name}.safetensors"
+    copy.write_bytes((weights.WEIGHTS_DIR / copy.name).read_bytes())
+    own, copied = weights.load(name), weights.load(copy)
+    assert own[1:] == copied[1:]
+    jax.tree.map(np.testing.assert_array_equal, own[0], copied[0])

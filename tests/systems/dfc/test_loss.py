@@ -1,0 +1,121 @@
+"""The loss against closed forms and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dfc_jax.systems.dfc import loss as losses
+
+SIZE = (2, 4, 4)
+
+
+@pytest.fixture
+def example() -> dict[str, jax.Array]:
+    keys = jax.random.split(jax.random.key(0), 4)
+    return {
+        "flow": jax.random.normal(keys[0], (*SIZE, 2)),
+        "logits": jax.random.normal(keys[1], (*SIZE, 2)),
+        "true_flow": jax.random.normal(keys[2], (*SIZE, 2)),
+        "matchable": jax.random.bernoulli(keys[3], 0.5, SIZE),
+    }
+
+
+def test_known_residuals_give_known_sums() -> None:
+    flow = jnp.zeros((1, 2, 2)).at[0, 0].set(jnp.array([3.0, 4.0])).at[0, 1].set(7.0)
+    matchable = jnp.array([[1.0, 0.0]])
+    logits = jnp.array([[[0.0, jnp.log(3.0)], [0.0, 0.0]]])
+    parts = losses.correspondence_loss(
+        flow, logits, jnp.zeros_like(flow), matchable, matchability_weight=2.0, reduction="sum"
+    )
+    entropy = -np.log(0.75) - np.log(0.5)
+    np.testing.assert_allclose(parts["flow"], 5.0, rtol=1e-6)
+    np.testing.assert_allclose(parts["matchability"], entropy, rtol=1e-6)
+    np.testing.assert_allclose(parts["loss"], 5.0 + 2.0 * entropy, rtol=1e-6)
+
+
+def test_mean_divides_by_matchable_pixels_and_by_all_pixels(example) -> None:
+    total = losses.correspondence_loss(**example, reduction="sum")
+    mean = losses.correspondence_loss(**example, reduction="mean")
+    count = example["matchable"].sum((1, 2))
+    np.testing.assert_allclose(mean["flow"], total["flow"] / count, rtol=1e-5)
+    np.testing.assert_allclose(mean["matchability"], total["matchability"] / 16, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_importance_weighs_the_flow_and_not_the_mask(example, reduction: str) -> None:
+    plain = losses.correspondence_loss(**example, reduction=reduction)
+    ones = losses.correspondence_loss(**example, importance=jnp.ones(SIZE), reduction=reduction)
+    np.testing.assert_allclose(ones["loss"], plain["loss"], rtol=1e-6)
+    one = jnp.zeros(SIZE).at[:, 1, 2].set(1.0)
+    seen = {**example, "matchable": example["matchable"].at[:, 1, 2].set(True)}
+    single = losses.correspondence_loss(**seen, importance=one, reduction=reduction)
+    length = jnp.linalg.norm(example["flow"] - example["true_flow"], axis=-1)[:, 1, 2]
+    np.testing.assert_allclose(single["flow"], length, rtol=1e-5)
+    whole = losses.correspondence_loss(**seen, reduction=reduction)
+    np.testing.assert_allclose(single["matchability"], whole["matchability"])
+
+
+def test_batch_equals_single_examples(example) -> None:
+    batch = losses.correspondence_loss(**example)
+    single = losses.correspondence_loss(**{k: v[1] for k, v in example.items()})
+    assert batch["loss"].shape == (2,)
+    np.testing.assert_allclose(batch["loss"][1], single["loss"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("norm", "length"), [("l2", 5.0), ("l1", 7.0), ("charbonnier", np.sqrt(25.01) - 0.1)]
+)
+def test_norms_of_a_known_residual(norm: str, length: float) -> None:
+    np.testing.assert_allclose(losses.norm_of(jnp.array([3.0, -4.0]), norm), length, rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1", "charbonnier"])
+def test_gradient_at_zero_residual_is_finite(norm: str) -> None:
+    gradient = jax.grad(lambda r: losses.norm_of(r, norm))(jnp.zeros(2))
+    np.testing.assert_array_equal(gradient, [0.0, 0.0])
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1", "charbonnier"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("name", ["flow", "logits"])
+def test_gradient_matches_finite_differences(example, norm, reduction, name) -> None:
+    def loss(value: jax.Array) -> jax.Array:
+        parts = losses.correspondence_loss(
+            **{**example, name: value}, norm=norm, reduction=reduction, matchability_weight=3.0
+        )
+        return parts["loss"].sum()
+
+    value = example[name]
+    direction = jax.random.normal(jax.random.key(7), value.shape)
+    step = 1e-3
+    numeric = (loss(value + step * direction) - loss(value - step * direction)) / (2 * step)
+    analytic = jnp.vdot(jax.grad(loss)(value), direction)
+    np.testing.assert_allclose(analytic, numeric, rtol=2e-2, atol=2e-2)
+
+
+def test_truth_that_is_not_matchable_is_never_read(example) -> None:
+    hole = jnp.where(example["matchable"][..., None], example["true_flow"], jnp.nan)
+
+    def loss(flow: jax.Array, true_flow: jax.Array) -> jax.Array:
+        inputs = {**example, "flow": flow, "true_flow": true_flow}
+        return losses.correspondence_loss(**inputs)["loss"].sum()
+
+    value, gradient = jax.value_and_grad(loss)(example["flow"], hole)
+    np.testing.assert_allclose(value, loss(example["flow"], example["true_flow"]))
+    assert jnp.isfinite(gradient).all()
+    np.testing.assert_array_equal(gradient[~example["matchable"]], 0.0)
+
+
+def test_picture_without_a_face_has_no_flow_error(example) -> None:
+    empty = {**example, "matchable": jnp.zeros(SIZE, bool)}
+    parts = losses.correspondence_loss(**empty)
+    np.testing.assert_array_equal(parts["flow"], 0.0)
+    assert (parts["loss"] > 0).all()
+
+
+def test_unknown_settings_are_named(example) -> None:
+    with pytest.raises(ValueError, match="'l3'"):
+        losses.correspondence_loss(**example, norm="l3")
+    with pytest.raises(ValueError, match="'median'"):
+        losses.correspondence_loss(**example, reduction="median")
