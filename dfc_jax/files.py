@@ -1,6 +1,7 @@
 """Files: names of any bytes as text, writing aside and renaming, where weights are.
 
-Nothing here imports JAX, nor NumPy before it is needed: commands look at what they were given before they load anything.
+Nothing here imports JAX, nor NumPy before it is needed: commands look at what they were given
+before they load anything.
 """
 
 import hashlib
