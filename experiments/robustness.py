@@ -197,7 +197,10 @@ def drawn(view: View, face: Face | None, triangles: np.ndarray, caption: str) ->
     meshed = cut(cv2.resize(meshed, size, interpolation=cv2.INTER_AREA))
     back = face.crop.to_crop
     mask = cv2.warpAffine(
-        face.mask.astype(np.float32), back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        face.matchability.astype(np.float32),
+        back,
+        size,
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
     )[..., None]
     green = np.array([60, 255, 90])
     masked = cut((view.image * (1 - 0.5 * mask) + 0.5 * mask * green).astype(np.uint8))

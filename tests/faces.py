@@ -1,11 +1,17 @@
 """Results to write and draw in tests: the mean face, looking into the camera."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfc_jax.crops import Crop
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.detect import WholeImage
-from dfc_jax.inference.solve import Solution
+from dfc_jax.inference.judge import weigh
+from dfc_jax.inference.solve import CPU_BUCKETS, Estimate, Solution
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel, landmarks3d
 from dfc_jax.ops.rotations import FRONTAL
@@ -24,7 +30,7 @@ def mean_solution(model: FaceModel) -> Solution:
     flow = jnp.asarray(np.stack([-y, x], axis=-1) / 4.0)
     return Solution(
         flow=flow,
-        mask=jnp.asarray((x**2 + y**2 < 40**2).astype(np.float32)),
+        matchability=jnp.asarray((x**2 + y**2 < 40**2).astype(np.float32)),
         refined_flow=flow,
         refined_mask=jnp.asarray(x**2 + y**2 < 42**2),
         landmarks_px=FOCAL_PX * landmarks[:, :2] / landmarks[:, 2:] + middle,
@@ -39,11 +45,50 @@ def mean_solution(model: FaceModel) -> Solution:
     )
 
 
+class FakeSolver:
+    """Finds in a crop what a function says; its estimates are the solutions themselves.
+
+    Args:
+      solve: from a crop (S, S, 3), or None, to a `Solution`.
+    """
+
+    buckets = CPU_BUCKETS
+
+    def __init__(self, solve: Callable[[Any], Solution]) -> None:
+        self.solve = solve
+
+    def locate(
+        self, crops: Sequence[np.ndarray], largest: int | None = None
+    ) -> list[Estimate | None]:
+        return [self._estimate(self.solve(crop)) for crop in crops]
+
+    def finish(self, estimates: Sequence[Estimate], largest: int | None = None) -> list[Solution]:
+        return [estimate.dense for estimate in estimates]
+
+    def _estimate(self, solution: Solution) -> Estimate | None:
+        solution = jax.tree.map(np.asarray, solution)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution)):
+            return None
+        evidence = weigh(solution, Crop(np.zeros(2), SIZE), (SIZE, SIZE))
+        return Estimate(
+            landmarks_px=solution.landmarks_px,
+            rotation=solution.rotation,
+            residual_px=evidence.residual_crop_px,
+            matchable_share=evidence.matchable_share,
+            certainty=evidence.certainty,
+            dense=solution,
+        )
+
+
 def mean_aligner(detector=None, solver=None, **keywords) -> Aligner:
     """An aligner without a network: finds the mean face in every crop."""
     model = load_face_model()
     solution = mean_solution(model)
     versions = {"dfc_jax": "0", "weights": "fake", "face_model": model.version}
     return Aligner(
-        solver or (lambda crop: solution), model, detector or WholeImage(), versions, **keywords
+        FakeSolver(solver or (lambda crop: solution)),
+        model,
+        detector or WholeImage(),
+        versions,
+        **keywords,
     )

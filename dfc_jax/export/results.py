@@ -176,7 +176,7 @@ class Results:
             write_npz(
                 places["npz"],
                 flow=face.flow,
-                mask=face.mask,
+                mask=face.matchability,
                 refined_flow=face.refined_flow,
                 refined_mask=face.refined_mask,
                 crop_to_photo=face.crop.to_photo,
@@ -188,9 +188,9 @@ class Results:
             write_mtl(places["mtl"], files["texture"])
             write_picture(places["texture"], self._texture(image, face))
         if "flow" in places:
-            write_png(places["flow"], flow_picture(face.flow, face.mask))
+            write_png(places["flow"], flow_picture(face.flow, face.matchability))
         if "mask" in places:
-            write_png(places["mask"], mask_picture(face.mask))
+            write_png(places["mask"], mask_picture(face.matchability))
         return files
 
     def _write_mesh(self, places: dict[str, Path], face: "Face") -> None:

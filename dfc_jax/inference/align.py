@@ -4,16 +4,16 @@ aligner = dfc_jax.load()
 faces = aligner(image)        # RGB, uint8 or float in [0, 1]
 """
 
-import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import repeat
 from numbers import Integral
 from pathlib import Path
 from pickle import PicklingError
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,27 +21,16 @@ from numpy.typing import ArrayLike
 
 import dfc_jax
 from dfc_jax.cache import compiled_programs
-from dfc_jax.crops import Crop, apply_affine, box_of_points, crop_of_box, crop_photo
+from dfc_jax.crops import apply_affine
 from dfc_jax.errors import UserError
 from dfc_jax.inference import MAX_RECROPS
-from dfc_jax.inference.boxes import checked_boxes, has_possible_size
-from dfc_jax.inference.detect import (
-    Detection,
-    Detector,
-    WholeImage,
-    detect_turned,
-    make_detector,
-)
-from dfc_jax.inference.face import Face, angles_of, face_of
+from dfc_jax.inference.boxes import checked_boxes
+from dfc_jax.inference.detect import Detection, Detector, make_detector
+from dfc_jax.inference.face import Face, angles_of
 from dfc_jax.inference.forked import check_not_forked
-from dfc_jax.inference.judge import (
-    distinct,
-    is_clear,
-    is_sure_though_turned,
-    surest,
-    weigh,
-)
-from dfc_jax.inference.solve import Solver, make_solver
+from dfc_jax.inference.schedule import Batches, Task, Work, run, run_many
+from dfc_jax.inference.search import Search
+from dfc_jax.inference.solve import Solver
 from dfc_jax.landmarks68 import N_JAW
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel
@@ -55,11 +44,6 @@ from dfc_jax.types import Array
 DEFAULT_WEIGHTS = "lite"
 # Smaller photographs show no face that could be aligned.
 MIN_PHOTO_EDGE = 16
-# How far, in degrees, photographs and crops are turned to find faces that do not stand upright.
-QUARTERS_DEG, DIAGONALS_DEG = (90.0, 180.0, 270.0), (45.0, 135.0, 225.0, 315.0)
-# A crop is made anew when the face lies further from where it would then lie, in parts of the
-# crop's side, degrees, and times its size.
-ALIKE_SHIFT, ALIKE_ROLL_DEG, ALIKE_ZOOM = 0.08, 10.0, 1.15
 # Pixels that have to show a landmark, and those that a landmark of the mesh is worth: the best of
 # 5, 10, 20, 40 and 80 on 40 photographs held out from training.
 MIN_SUPPORT, MESH_SUPPORT = 1.0, 40.0
@@ -67,6 +51,23 @@ MIN_SUPPORT, MESH_SUPPORT = 1.0, 40.0
 
 class OptionError(UserError):
     """An option of `load` has no such value; the message is one sentence with those it has."""
+
+
+Boxes = Sequence[Sequence[float] | np.ndarray] | np.ndarray
+
+
+class Aligned(NamedTuple):
+    """What `Aligner.many` finds in a photograph.
+
+    Attributes:
+      image: (H, W, 3) uint8 RGB; None if there is an error.
+      faces: largest first (in the order of the boxes, if given).
+      error: why the photograph could not be used, or None.
+    """
+
+    image: np.ndarray | None
+    faces: list[Face]
+    error: Exception | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Aligner:
 
     def __init__(
         self,
-        solver: Solver,
+        solver: Batches,
         model: FaceModel,
         detector: Detector,
         versions: dict[str, str],
@@ -119,7 +120,7 @@ class Aligner:
     def __call__(
         self,
         image: ArrayLike | str | os.PathLike[str],
-        boxes: Sequence[Sequence[float] | np.ndarray] | np.ndarray | None = None,
+        boxes: Boxes | None = None,
     ) -> list[Face]:
         """The faces of a photograph, largest first (in the order of `boxes`, if given).
 
@@ -134,12 +135,55 @@ class Aligner:
           ForkError: the process was forked after the aligner was loaded.
         """
         check_not_forked()
-        image = as_photo(image)
+        return run(self._search(as_photo(image), boxes), self.solver)
+
+    def many(
+        self,
+        photos: Iterable[ArrayLike | str | os.PathLike[str]],
+        boxes: Iterable[Boxes | None] | None = None,
+        workers: int | None = None,
+    ) -> Iterator[Aligned]:
+        """The faces of many photographs, in their order: faster than one after the other.
+
+        Threads read and detect while the device solves crops of several photographs at once.
+
+        Args:
+          photos: what a call takes, each; they are taken as they are needed.
+          boxes: for each photograph its boxes, or None for the detector.
+          workers: threads; by default one for each core.
+
+        Yields:
+          what was found in each photograph. One that cannot be used stops nothing: its `Aligned`
+          holds the error.
+
+        Raises:
+          ForkError: the process was forked after the aligner was loaded.
+        """
+        check_not_forked()
+        given = repeat(None) if boxes is None else boxes
+        tasks = (
+            self._read_and_search(*pair) for pair in zip(photos, given, strict=boxes is not None)
+        )
+        for outcome in run_many(tasks, self.solver, workers or os.cpu_count() or 1):
+            try:
+                yield outcome()
+            except Exception as error:
+                yield Aligned(None, [], error)
+
+    def _read_and_search(self, photo: Any, boxes: Boxes | None) -> Task[Aligned]:
+        (image,) = yield [Work(partial(as_photo, photo))]
+        faces = yield from self._search(image, boxes)
+        return Aligned(image, faces, None)
+
+    def _search(self, image: np.ndarray, boxes: Boxes | None) -> Task[list[Face]]:
+        search = Search(image, self.model.expression_names, self.recrop)
         if boxes is not None:
             found = [Detection(box, 1.0, "given") for box in checked_boxes(boxes, image)]
         if min(image.shape[:2]) < MIN_PHOTO_EDGE:
             return []
-        return self._search(image) if boxes is None else self._align_all(image, found)
+        if boxes is None:
+            return (yield from search.with_detector(self.detector))
+        return (yield from search.in_boxes(found))
 
     def flow_landmarks(self, face: Face) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks (68, 2) in photo pixels straight from the flow, and their support (68,).
@@ -150,7 +194,7 @@ class Aligner:
         mesh's, with support 0.
         """
         check_not_forked()
-        given = face.flow, face.mask, self._template_landmarks
+        given = face.flow, face.matchability, self._template_landmarks
         found, support = map(np.asarray, _flow_landmarks(*given))
         seen = (np.arange(len(found)) >= N_JAW) & (support >= MIN_SUPPORT)
         points = np.where(seen[:, None], apply_affine(face.crop.to_photo, found), face.landmarks)
@@ -166,85 +210,6 @@ class Aligner:
     @cached_property
     def _template_landmarks(self) -> Array:
         return template_landmarks(self.model, make_template(self.model))
-
-    def _search(self, image: np.ndarray) -> list[Face]:
-        """The faces that the detector finds, also in the turned photograph if need be."""
-        faces = distinct(self._align_all(image, self.detector(image)), [])
-        if not self.recrop or isinstance(self.detector, WholeImage):
-            return faces
-        if not any(is_clear(face.evidence) for face in faces):
-            faces = self._search_turned(image, faces, QUARTERS_DEG)
-        if all(face.reasons for face in faces):
-            faces = self._search_turned(image, faces, DIAGONALS_DEG)
-        return faces
-
-    def _search_turned(
-        self, image: np.ndarray, faces: list[Face], turns_deg: Sequence[float]
-    ) -> list[Face]:
-        """With the sure faces of the turned photograph; these alone, if none was sure before."""
-        found = [d for turn in turns_deg for d in detect_turned(self.detector, image, turn)]
-        turned = self._align_all(image, found)
-        sure = [face for face in turned if is_sure_though_turned(face.evidence)]
-        upright = [] if all(face.reasons for face in faces) else faces
-        return distinct(upright, sure) if sure else faces
-
-    def _align_all(self, image: np.ndarray, found: Sequence[Detection]) -> list[Face]:
-        faces = (self._align(image, detection) for detection in found)
-        return [face for face in faces if face is not None]
-
-    def _align(self, image: np.ndarray, detection: Detection) -> Face | None:
-        crop = detection.crop
-        face = self._crop_again(image, detection, self._solve(image, detection, crop))
-        if not self.recrop or (face is not None and is_clear(face.evidence)):
-            return face
-        # The network takes many a face on its side or upside down for an upright one.
-        rolls = [crop.roll_deg + quarter for quarter in QUARTERS_DEG]
-        tilted = [dataclasses.replace(crop, roll_deg=roll) for roll in rolls]
-        turned = surest([], [self._solve(image, detection, each) for each in tilted])
-        return surest([face], [self._crop_again(image, detection, turned)])
-
-    def _crop_again(
-        self, image: np.ndarray, detection: Detection, face: Face | None
-    ) -> Face | None:
-        for _ in range(self.recrop):
-            if face is None:
-                break
-            crop = upright_crop(face)
-            if stands_alike(crop, face.crop):
-                break
-            face = better(self._solve(image, detection, crop), face)
-        return face
-
-    def _solve(self, image: np.ndarray, detection: Detection, crop: Crop) -> Face | None:
-        if not has_possible_size(crop, image):
-            return None
-        solution: Any = jax.tree.map(np.asarray, self.solver(crop_photo(image, crop)))
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution)):
-            return None
-        evidence = weigh(solution, crop, image.shape)
-        return face_of(solution, evidence, detection, crop, self.model.expression_names)
-
-
-def upright_crop(face: Face) -> Crop:
-    """The crop in which a face stands upright: that of the landmarks' tight box along its axes."""
-    x, y = face.rotation[:2, 1]  # where the head's top points to in the photograph
-    roll = float(np.rad2deg(np.arctan2(x, -y)))
-    back = Crop(np.zeros(2), 1.0, roll).rotation
-    crop = crop_of_box(box_of_points(face.landmarks @ back))
-    return dataclasses.replace(crop, centre=back @ crop.centre, roll_deg=roll)
-
-
-def better(new: Face | None, old: Face) -> Face:
-    """The new fit if its residual is no larger than the old one's, else the old."""
-    return old if new is None or new.residual_px > old.residual_px else new
-
-
-def stands_alike(crop: Crop, other: Crop) -> bool:
-    """Whether two crops show a face so much alike that one is as good as the other."""
-    apart = np.linalg.norm(crop.centre - other.centre) / other.side_px
-    turned = abs((crop.roll_deg - other.roll_deg + 180.0) % 360.0 - 180.0)
-    zoom = abs(np.log(crop.side_px / other.side_px))
-    return bool(apart <= ALIKE_SHIFT and turned <= ALIKE_ROLL_DEG and zoom <= np.log(ALIKE_ZOOM))
 
 
 @jax.jit
@@ -296,7 +261,7 @@ def load(
                 f"{path}: these weights belong to the face model {trained_for}, not to "
                 f"{model.version}; give the matching --face-model"
             )
-        solver = make_solver(variables, spec, model, flip_test)
+        solver = Solver(variables, spec, model, flip_test)
         angles_of(np.eye(3, dtype=np.float32))
     versions = {
         "dfc_jax": dfc_jax.__version__,

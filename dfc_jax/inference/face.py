@@ -40,7 +40,7 @@ class Face(ByValue):
       matchable_share: share of crop pixels that are matchable.
       evidence: what the reasons rest on.
       flow: (S, S, 2) crop pixels, from the crop to the template.
-      mask: (S, S) probability of being matchable.
+      matchability: (S, S) probability of being matchable.
       refined_flow: (S, S, 2) the same flow, completed from the fitted mesh.
       refined_mask: (S, S) bool, where the fitted mesh is matchable.
       crop: where the crop lies in the photograph: around the box, or upright around the face
@@ -67,11 +67,21 @@ class Face(ByValue):
     matchable_share: float
     evidence: Evidence = field(repr=False)
     flow: np.ndarray = field(repr=False)
-    mask: np.ndarray = field(repr=False)
+    matchability: np.ndarray = field(repr=False)
     refined_flow: np.ndarray = field(repr=False)
     refined_mask: np.ndarray = field(repr=False)
     crop: Crop = field(repr=False)
     vertices_mm: np.ndarray = field(repr=False)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """`matchability` by its earlier name."""
+        return self.matchability
+
+    @property
+    def confidence(self) -> float:
+        """How far the fit is to be trusted; see `dfc_jax.inference.judge.Evidence`."""
+        return self.evidence.confidence
 
 
 def face_of(
@@ -115,7 +125,7 @@ def face_of(
         matchable_share=evidence.matchable_share,
         evidence=evidence,
         flow=solution.flow,
-        mask=solution.mask,
+        matchability=solution.matchability,
         refined_flow=solution.refined_flow,
         refined_mask=solution.refined_mask,
         crop=crop,

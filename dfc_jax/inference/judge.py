@@ -5,7 +5,7 @@ Such a fit shows in what network and mesh say of each other.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,20 @@ class Evidence(NamedTuple):
     agreement: float
     residual_crop_px: float
 
+    @property
+    def confidence(self) -> float:
+        """The higher, the more a fit is to be trusted among several to one face."""
+        return confidence(self.certainty, self.residual_crop_px)
+
+
+class HasConfidence(Protocol):
+    """A fit that can be held against others."""
+
+    @property
+    def confidence(self) -> float: ...
+
+
+Ranked = TypeVar("Ranked", bound=HasConfidence)
 
 # Bounds for a fit without doubts, from experiments/tools/calibrate_judgement.py; but for the share,
 # which it would set to 0.284: a face of which the photograph shows only a part has less.
@@ -57,12 +71,17 @@ TURN_GAIN = 0.01
 SAME_HEAD = 0.2
 
 
+def confidence(certainty: float, residual_crop_px: float) -> float:
+    """See `Evidence`."""
+    return certainty - RESIDUAL_WEIGHT * residual_crop_px
+
+
 def weigh(solution: Solution, crop: Crop, photo_shape: Sequence[int]) -> Evidence:
     """The evidence in what was found in a crop of a photograph of shape (height, width, ...)."""
-    mask = np.asarray(solution.mask)
-    matchable = mask > 0.5
+    probability = np.asarray(solution.matchability)
+    matchable = probability > 0.5
     fitted = np.asarray(solution.refined_mask) & on_photo(crop, photo_shape)
-    certainty = mask[matchable].mean() if matchable.any() else 0.0
+    certainty = probability[matchable].mean() if matchable.any() else 0.0
     return Evidence(
         matchable_share=float(matchable.mean()),
         certainty=float(certainty),
@@ -94,11 +113,6 @@ def doubts(evidence: Evidence) -> tuple[str, ...]:
     return tuple(reason for reason, doubtful in beyond.items() if doubtful)
 
 
-def confidence(evidence: Evidence) -> float:
-    """The higher, the more a fit is to be trusted among several to one face."""
-    return evidence.certainty - RESIDUAL_WEIGHT * evidence.residual_crop_px
-
-
 def is_clear(evidence: Evidence) -> bool:
     """Whether a fit is so good that no other needs to be tried."""
     return not doubts(evidence) and evidence.certainty >= CLEAR_CERTAINTY
@@ -106,10 +120,10 @@ def is_clear(evidence: Evidence) -> bool:
 
 def is_sure_though_turned(evidence: Evidence) -> bool:
     """Whether a fit shows a face even where only the turned photograph shows it."""
-    return not doubts(evidence) and confidence(evidence) >= TURNED_CONFIDENCE
+    return not doubts(evidence) and evidence.confidence >= TURNED_CONFIDENCE
 
 
-def surest(upright: Sequence["Face | None"], turned: Sequence["Face | None"]) -> "Face | None":
+def surest(upright: Sequence[Ranked | None], turned: Sequence[Ranked | None]) -> Ranked | None:
     """The fit of most confidence, of those that there are, the turned ones if by `TURN_GAIN`."""
     ranked = _ranked(upright, turned)
     return max(ranked, key=lambda pair: pair[1], default=(None, 0.0))[0]
@@ -126,9 +140,9 @@ def distinct(upright: Sequence["Face"], turned: Sequence["Face"]) -> list["Face"
 
 
 def _ranked(
-    upright: Sequence["Face | None"], turned: Sequence["Face | None"]
-) -> Iterator[tuple["Face", float]]:
-    for faces, gain in ((upright, TURN_GAIN), (turned, 0.0)):
-        for face in faces:
-            if face is not None:
-                yield face, confidence(face.evidence) + gain
+    upright: Sequence[Ranked | None], turned: Sequence[Ranked | None]
+) -> Iterator[tuple[Ranked, float]]:
+    for fits, gain in ((upright, TURN_GAIN), (turned, 0.0)):
+        for fit in fits:
+            if fit is not None:
+                yield fit, fit.confidence + gain

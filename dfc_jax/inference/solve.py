@@ -1,9 +1,10 @@
-"""From a crop to a fitted face, as three compiled programs: `correspond`, `fit` and `finish`."""
+"""From crops to fitted faces, in batches: `Solver.locate` any crop, `Solver.finish` the winners."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +27,51 @@ from dfc_jax.systems.dfc.networks import (
 from dfc_jax.systems.dfc.template import Template, make_template
 from dfc_jax.types import Array, ByValue, Correspondences, FaceParams, SurfacePoints
 
+T = TypeVar("T")
 
-@struct.dataclass(eq=False)
-class Solution(ByValue):
-    """What the compiled program finds in one crop of S x S pixels.
+
+class Dense(NamedTuple):
+    """What the network and the fit find in a crop of S x S pixels; it stays on the device.
 
     Attributes:
       flow: (S, S, 2) crop pixels, from the crop to the template.
-      mask: (S, S) probability of being matchable.
+      matchability: (S, S) probability of being matchable.
+      params: the fitted face.
+    """
+
+    flow: Array
+    matchability: Array
+    params: FaceParams
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Estimate(ByValue):
+    """A face located in a crop, before its mesh is rasterized. In NumPy but for `dense`.
+
+    Attributes:
+      landmarks_px: (68, 2) crop pixels.
+      rotation: (3, 3) model to camera.
+      residual_px: root mean square of the fit's inliers, crop pixels.
+      matchable_share: share of the crop's pixels that are matchable.
+      certainty: mean probability of being matchable over these pixels, 0 without any.
+      dense: the rest.
+    """
+
+    landmarks_px: np.ndarray
+    rotation: np.ndarray
+    residual_px: float
+    matchable_share: float
+    certainty: float
+    dense: Any = dataclasses.field(repr=False)
+
+
+@struct.dataclass(eq=False)
+class Solution(ByValue):
+    """A face fitted to a crop of S x S pixels, in NumPy.
+
+    Attributes:
+      flow: (S, S, 2) crop pixels, from the crop to the template.
+      matchability: (S, S) probability of being matchable.
       refined_flow: (S, S, 2) `flow`, with what is missing recovered from the fitted mesh.
       refined_mask: (S, S) bool, where the fitted mesh is matchable.
       landmarks_px: (68, 2) crop pixels.
@@ -44,121 +82,268 @@ class Solution(ByValue):
       focal_px: () crop pixels.
       identity: (K,) standard deviations.
       expression: (E,) weights in [0, 1].
-      residual_px: () root mean square of the fit's inliers, crop pixels; infinite without any.
+      residual_px: () root mean square of the fit's inliers, crop pixels.
     """
 
-    flow: Array
-    mask: Array
-    refined_flow: Array
-    refined_mask: Array
-    landmarks_px: Array
-    landmarks3d_mm: Array
-    vertices_mm: Array
-    rotation: Array
-    translation_mm: Array
-    focal_px: Array
-    identity: Array
-    expression: Array
-    residual_px: Array
+    flow: np.ndarray
+    matchability: np.ndarray
+    refined_flow: np.ndarray
+    refined_mask: np.ndarray
+    landmarks_px: np.ndarray
+    landmarks3d_mm: np.ndarray
+    vertices_mm: np.ndarray
+    rotation: np.ndarray
+    translation_mm: np.ndarray
+    focal_px: np.ndarray
+    identity: np.ndarray
+    expression: np.ndarray
+    residual_px: np.ndarray
 
 
-Solver = Callable[[np.ndarray], Solution]
+class Buckets(NamedTuple):
+    """The batch sizes that programs are compiled for.
+
+    Attributes:
+      sizes: from the smallest, which is 1.
+      at_once: how many of them are compiled from the start, and serve single photographs; the
+        others are compiled when many photographs first need them.
+      padded: whether batches between two sizes are filled up, or cut into smaller ones.
+    """
+
+    sizes: tuple[int, ...]
+    at_once: int
+    padded: bool
+
+    @property
+    def largest_at_once(self) -> int:
+        return self.sizes[self.at_once - 1]
+
+    def size_for(self, count: int, largest: int) -> int:
+        """The size of the next batch when there are `count` crops."""
+        allowed = [size for size in self.sizes if size <= largest]
+        if self.padded:
+            return next((size for size in allowed if size >= count), allowed[-1])
+        return max(size for size in allowed if size <= count)
+
+
+# A CPU gains nothing from more than four crops at a time, and pays for each that is padding.
+CPU_BUCKETS = Buckets((1, 4), at_once=1, padded=False)
+ACCELERATOR_BUCKETS = Buckets((1, 4, 16, 64), at_once=2, padded=True)
+
+
+def buckets() -> Buckets:
+    """Those of the device that JAX uses."""
+    return CPU_BUCKETS if jax.default_backend() == "cpu" else ACCELERATOR_BUCKETS
+
+
+def each(function: Callable[..., T], *batches: Any) -> T:
+    """`function` of every example of a batch: on a CPU one after the other, else side by side.
+
+    On a CPU, a loop that runs as long as the slowest example needs costs more than it saves.
+    """
+    if jax.tree.leaves(batches)[0].shape[0] == 1:
+        result = function(*jax.tree.map(lambda a: a[0], batches))
+        return jax.tree.map(lambda a: a[None], result)
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(lambda batch: function(*batch), batches)
+    return jax.vmap(function)(*batches)
 
 
 @partial(jax.jit, static_argnames=("spec", "flip_test"))
 def correspond(
-    crop: Array, variables: Variables, code: Array, spec: NetSpec, flip_test: bool = False
+    crops: Array, variables: Variables, code: Array, spec: NetSpec, flip_test: bool = False
 ) -> tuple[Array, Array]:
-    """Flow (S, S, 2) in crop pixels and probability (S, S) of being matchable, of a crop (S, S, 3).
+    """Flow (N, S, S, 2) in crop pixels and matchability (N, S, S) of crops (N, S, S, 3).
 
     `code` is the template's, from `encode_target`. With `flip_test`, the mean of what the network
-    says about the crop and about its mirror image. The template is its own mirror image, so a
+    says about each crop and about its mirror image. The template is its own mirror image, so a
     pixel's flow in the one is that of its mirror image in the other, with x negated.
     """
-    views = jnp.stack([crop, crop[:, ::-1]]) if flip_test else crop[None]
+    views = jnp.concatenate([crops, crops[:, :, ::-1]]) if flip_test else crops
     outputs = apply_with_code(variables, views, code, spec)
-    flow, mask = outputs.flow, matchability(outputs.logits)
+    flow, probability = outputs.flow, matchability(outputs.logits)
     if not flip_test:
-        return flow[0], mask[0]
-    mirrored = flow[1, :, ::-1] * jnp.array([-1.0, 1.0])
-    return (flow[0] + mirrored) / 2.0, (mask[0] + mask[1, :, ::-1]) / 2.0
+        return flow, probability
+    n = len(crops)
+    mirrored = flow[n:, :, ::-1] * jnp.array([-1.0, 1.0])
+    return (flow[:n] + mirrored) / 2.0, (probability[:n] + probability[n:, :, ::-1]) / 2.0
 
 
 @jax.jit
-def finish(
-    flow: Array, mask: Array, params: FaceParams, template: Template, model: FaceModel
-) -> dict[str, Array]:
-    """What `Solution` holds beside the network's outputs and the fit's parameters."""
-    camera = crop_camera(params, template.size)
+def lift_each(template: Template, flow: Array, probability: Array) -> Correspondences:
+    """`lift` of each of N flows."""
+    return jax.vmap(partial(lift, template))(flow, probability)
+
+
+@jax.jit
+def fit_each(
+    model: FaceModel, correspondences: Correspondences, principal_point: Array
+) -> tuple[FaceParams, Array]:
+    """`fit` to each of N sets of correspondences: parameters, and the residual (N,) in pixels."""
+
+    def one(correspondences: Correspondences) -> tuple[FaceParams, Array]:
+        result = fit(model, correspondences, principal_point)
+        return result.params, result.rms_px
+
+    return each(one, correspondences)
+
+
+def pose_mesh(model: FaceModel, params: FaceParams, size: int) -> tuple[Array, Array, Array]:
+    """Vertices (V, 3) and landmarks (68, 3) in camera space, and the latter in pixels (68, 2)."""
     vertices = to_camera(params, shape(model, params.identity, params.expression))
     landmarks = surface_positions(vertices, model.triangles, visible_landmarks(model, params))
-    fitted = fragments_of(vertices, model.triangles, camera, template.size)
-    refined_flow, refined_mask = recover(flow, mask > 0.5, fitted, template)
-    return {
-        "refined_flow": refined_flow,
-        "refined_mask": refined_mask,
-        "landmarks_px": project(camera, landmarks),
-        "landmarks3d_mm": landmarks,
-        "vertices_mm": vertices,
-        "rotation": head_rotation(params.rotation),
-    }
+    return vertices, landmarks, project(crop_camera(params, size), landmarks)
 
 
-def solve_crop(
-    crop: np.ndarray,
-    variables: Variables,
-    code: Array,
-    template: Template,
-    model: FaceModel,
-    spec: NetSpec,
-    flip_test: bool = False,
-) -> Solution:
-    """Network (`correspond`), lift, fit and landmarks of one crop (S, S, 3)."""
-    flow, mask = correspond(crop, variables, code, spec, flip_test)
-    result = fit(model, lift(template, flow, mask), template.camera.principal_point)
-    params = result.params
-    return Solution(
-        flow=flow,
-        mask=mask,
-        translation_mm=params.translation_mm,
-        focal_px=params.focal_px,
-        identity=params.identity,
-        expression=params.expression,
-        residual_px=result.rms_px,
-        **finish(flow, mask, params, template, model),
-    )
+@jax.jit
+def summarise_each(
+    flow: Array, probability: Array, params: FaceParams, model: FaceModel
+) -> tuple[dict[str, Array], list[Dense]]:
+    """What decides between fits (N, ...), and the rest of each by itself."""
+
+    def one(flow: Array, probability: Array, params: FaceParams) -> dict[str, Array]:
+        vertices, _, pixels = pose_mesh(model, params, flow.shape[0])
+        matchable = probability > 0.5
+        count = jnp.sum(matchable)
+        total = jnp.sum(jnp.where(matchable, probability, 0.0))
+        leaves = jax.tree.leaves((flow, probability, params, vertices, pixels))
+        return {
+            "landmarks_px": pixels,
+            "rotation": head_rotation(params.rotation),
+            "matchable_share": count / matchable.size,
+            "certainty": total / jnp.maximum(count, 1),
+            "finite": jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves])),
+        }
+
+    batch = Dense(flow, probability, params)
+    singles = [jax.tree.map(lambda a, i=i: a[i], batch) for i in range(len(flow))]
+    return each(one, *batch), singles
 
 
-def make_solver(
-    variables: Variables, spec: NetSpec, model: FaceModel, flip_test: bool = False
-) -> Solver:
-    """`solve_crop` with the network and the model's template in place, compiled.
+@jax.jit
+def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) -> dict[str, Array]:
+    """What `Solution` holds beside the residual, of N fits."""
 
-    The fit takes as long to compile as all the rest, so both compile at the same time.
+    def one(flow: Array, probability: Array, params: FaceParams) -> dict[str, Array]:
+        vertices, landmarks, pixels = pose_mesh(model, params, template.size)
+        camera = crop_camera(params, template.size)
+        fitted = fragments_of(vertices, model.triangles, camera, template.size)
+        refined_flow, refined_mask = recover(flow, probability > 0.5, fitted, template)
+        return {
+            "flow": flow,
+            "matchability": probability,
+            "refined_flow": refined_flow,
+            "refined_mask": refined_mask,
+            "landmarks_px": pixels,
+            "landmarks3d_mm": landmarks,
+            "vertices_mm": vertices,
+            "rotation": head_rotation(params.rotation),
+            "translation_mm": params.translation_mm,
+            "focal_px": params.focal_px,
+            "identity": params.identity,
+            "expression": params.expression,
+        }
+
+    return each(one, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *dense))
+
+
+class Solver:
+    """Network, fit and mesh for batches of crops; one program of each for each size of `buckets`.
+
+    Several threads can share one.
+
+    Args:
+      variables, spec: the network and what it is.
+      model: the face model that the network was trained for.
+      flip_test: see `correspond`.
     """
-    with ThreadPoolExecutor(1) as pool:
-        fitted = pool.submit(_compile_fit, model)
-        # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
-        variables = jax.device_put(variables)
-        template = make_template(model)
-        code = encode_target(variables, template.image[None], spec)
-        black = np.zeros(template.image.shape, np.float32)
-        flow, mask = correspond(black, variables, code, spec, flip_test)
-        lift(template, flow, mask)
-        mean = dataclasses.replace(template.params, identity=template.params.identity[:N_IDENTITY])
-        finish(flow, mask, mean, template, model)
-        fitted.result()
 
-    def solver(crop: np.ndarray) -> Solution:
-        return solve_crop(crop, variables, code, template, model, spec, flip_test)
+    def __init__(
+        self, variables: Variables, spec: NetSpec, model: FaceModel, flip_test: bool = False
+    ) -> None:
+        self.spec, self.model, self.flip_test = spec, model, flip_test
+        self.buckets = buckets()
+        # The fit takes as long to compile as all the rest, so both compile at the same time.
+        with ThreadPoolExecutor(1) as pool:
+            fitted = pool.submit(self._compile_fits)
+            # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
+            self.variables = jax.device_put(variables)
+            self.template = make_template(model)
+            self.code = encode_target(self.variables, self.template.image[None], spec)
+            for size in self.buckets.sizes[: self.buckets.at_once]:
+                self._compile(size)
+            fitted.result()
 
-    return solver
+    def _compile(self, size: int) -> None:
+        black = np.zeros((size, *self.template.image.shape), np.float32)
+        flow, probability = correspond(black, self.variables, self.code, self.spec, self.flip_test)
+        lift_each(self.template, flow, probability)
+        mean = self.template.params
+        mean = dataclasses.replace(mean, identity=mean.identity[:N_IDENTITY])
+        means = jax.tree.map(lambda a: np.stack([a] * size), jax.device_get(mean))
+        _, dense = summarise_each(flow, probability, jax.device_put(means), self.model)
+        finish_each(dense, self.template, self.model)
+
+    def _compile_fits(self) -> None:
+        for size in self.buckets.sizes[: self.buckets.at_once]:
+            weight = jax.device_put(np.zeros((size, N_POINTS), np.float32))
+            pixels = jax.device_put(np.zeros((size, N_POINTS, 2), np.float32))
+            corners = jax.device_put(np.zeros((size, N_POINTS, 3), np.float32))
+            ids = jax.device_put(np.zeros((size, N_POINTS), np.int32))
+            nothing = Correspondences(pixels, SurfacePoints(ids, corners), weight)
+            fit_each(self.model, nothing, jax.device_put(np.zeros(2, np.float32)))
+
+    def locate(
+        self, crops: Sequence[np.ndarray], largest: int | None = None
+    ) -> list[Estimate | None]:
+        """The face of each crop (S, S, 3) in [0, 1]; None where what was found is not finite.
+
+        `largest` limits the batches, by default to what is compiled from the start.
+        """
+        return [found for part in self._parts(crops, largest) for found in self._locate(*part)]
+
+    def finish(self, estimates: Sequence[Estimate], largest: int | None = None) -> list[Solution]:
+        """The mesh, the completed flow and the landmarks of faces that were located."""
+        return [found for part in self._parts(estimates, largest) for found in self._finish(*part)]
+
+    def _parts(self, items: Sequence[T], largest: int | None) -> Iterator[tuple[Sequence[T], int]]:
+        """Batches, each with its size when it is filled up."""
+        start, largest = 0, largest or self.buckets.largest_at_once
+        while start < len(items):
+            size = self.buckets.size_for(len(items) - start, largest)
+            yield items[start : start + size], size
+            start += size
+
+    def _locate(self, crops: Sequence[np.ndarray], size: int) -> Iterator[Estimate | None]:
+        batch = np.stack(_padded(crops, size))
+        flow, probability = correspond(batch, self.variables, self.code, self.spec, self.flip_test)
+        lifted = lift_each(self.template, flow, probability)
+        params, residual = fit_each(self.model, lifted, self.template.camera.principal_point)
+        found, dense = summarise_each(flow, probability, params, self.model)
+        rows = {name: np.asarray(value) for name, value in found.items()}
+        residuals = np.asarray(residual)
+        for i in range(len(crops)):
+            if not (rows["finite"][i] and np.isfinite(residuals[i])):
+                yield None
+                continue
+            yield Estimate(
+                landmarks_px=rows["landmarks_px"][i],
+                rotation=rows["rotation"][i],
+                residual_px=float(residuals[i]),
+                matchable_share=float(rows["matchable_share"][i]),
+                certainty=float(rows["certainty"][i]),
+                dense=dense[i],
+            )
+
+    def _finish(self, estimates: Sequence[Estimate], size: int) -> Iterator[Solution]:
+        dense = _padded([estimate.dense for estimate in estimates], size)
+        found = finish_each(dense, self.template, self.model)
+        rows = {name: np.asarray(value) for name, value in found.items()}
+        for i, estimate in enumerate(estimates):
+            own = {name: value[i] for name, value in rows.items()}
+            yield Solution(**own, residual_px=np.asarray(estimate.residual_px, np.float32))
 
 
-def _compile_fit(model: FaceModel) -> None:
-    def zeros(*shape: int, dtype: type = np.float32) -> Array:
-        return jax.device_put(np.zeros(shape, dtype))
-
-    surface = SurfacePoints(zeros(N_POINTS, dtype=np.int32), zeros(N_POINTS, 3))
-    nothing = Correspondences(zeros(N_POINTS, 2), surface, zeros(N_POINTS))
-    fit(model, nothing, zeros(2))
+def _padded(items: Sequence[T], size: int) -> list[T]:
+    """Filled up with what is there."""
+    return [*items, *[items[0]] * (size - len(items))]

@@ -59,8 +59,8 @@ def photo(path, size=(200, 160)):
 
 
 def test_align_says_how_many_faces_are_uncertain(tmp_path, monkeypatch, capsys):
-    solution = mean_aligner().solver(None)
-    doubtful = dataclasses.replace(solution, mask=0.6 * solution.mask)
+    solution = mean_aligner().solver.solve(None)
+    doubtful = dataclasses.replace(solution, matchability=0.6 * solution.matchability)
     aligner = mean_aligner(solver=lambda crop: doubtful)
     monkeypatch.setattr(dfc_jax, "load", lambda **_: aligner)
     picture = photo(tmp_path / "one.png")

@@ -88,7 +88,7 @@ def test_boxes_may_come_as_an_array_or_as_none_at_all():
 
 def test_a_bad_fit_or_detector_does_not_ask_for_a_crop_of_any_size():
     """The face that is found is a million times as large as it should be."""
-    original = mean_aligner().solver(None)
+    original = mean_aligner().solver.solve(None)
     huge = dataclasses.replace(original, landmarks_px=1e6 * original.landmarks_px)
     asked = []
 

@@ -38,21 +38,23 @@ def test_each_doubt_has_its_reason(field, value, reason):
 
 
 def test_the_evidence_is_that_of_mask_mesh_and_fit():
-    solution = mean_aligner().solver(None)
+    solution = mean_aligner().solver.solve(None)
     crop = Crop(np.array([63.5, 63.5]), 128.0)
     evidence = judge.weigh(solution, crop, (128, 128, 3))
-    mask, fitted = np.asarray(solution.mask) > 0.5, np.asarray(solution.refined_mask)
+    mask, fitted = np.asarray(solution.matchability) > 0.5, np.asarray(solution.refined_mask)
     assert evidence.matchable_share == pytest.approx(mask.mean())
     assert evidence.certainty == pytest.approx(1.0)
     assert evidence.agreement == pytest.approx((mask & fitted).sum() / fitted.sum())
-    nothing = dataclasses.replace(solution, mask=0.0 * solution.mask)
+    nothing = dataclasses.replace(solution, matchability=0.0 * solution.matchability)
     assert judge.weigh(nothing, crop, (128, 128, 3))[:3] == (0.0, 0.0, 0.0)
 
 
 def test_what_lies_outside_the_photograph_does_not_disagree():
-    solution = mean_aligner().solver(None)
+    solution = mean_aligner().solver.solve(None)
     left = np.arange(128) < 64
-    half = dataclasses.replace(solution, mask=solution.mask * left, refined_mask=solution.mask > 0)
+    half = dataclasses.replace(
+        solution, matchability=solution.matchability * left, refined_mask=solution.matchability > 0
+    )
     crop = Crop(np.array([63.5, 63.5]), 128.0)
     assert judge.weigh(half, crop, (128, 128)).agreement == pytest.approx(0.5, abs=0.02)
     assert judge.weigh(half, crop, (128, 64)).agreement == pytest.approx(1.0)

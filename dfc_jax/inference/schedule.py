@@ -1,0 +1,191 @@
+"""Many photographs at once: threads read and detect while the device solves batches of crops.
+
+What is done with one photograph is a `Task`: a generator that yields the requests it needs
+answered next, and returns its result. So one piece of code serves a single photograph and
+thousands, and crops of different photographs share a batch.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from dfc_jax.inference.solve import Buckets, Estimate, Solution
+
+T = TypeVar("T")
+
+
+class Work(NamedTuple):
+    """A call for a thread: reading, detecting. Its answer is what it returns."""
+
+    call: Callable[[], Any]
+
+
+class Locate(NamedTuple):
+    """A crop (S, S, 3) for `Solver.locate`. The answer is an `Estimate`, or None."""
+
+    crop: np.ndarray
+
+
+class Finish(NamedTuple):
+    """An `Estimate` for `Solver.finish`. The answer is a `Solution`."""
+
+    estimate: Estimate
+
+
+Request = Work | Locate | Finish
+Task = Generator[list[Request], list[Any], T]
+
+
+class Batches(Protocol):
+    """What tasks need of a `Solver`."""
+
+    buckets: Buckets
+
+    def locate(
+        self, crops: Sequence[np.ndarray], largest: int | None = None
+    ) -> list[Estimate | None]: ...
+    def finish(
+        self, estimates: Sequence[Estimate], largest: int | None = None
+    ) -> list[Solution]: ...
+
+
+def together(tasks: Iterable[Task[T]]) -> Task[list[T]]:
+    """One task of several, whose requests are asked for at the same time."""
+    running = [_Running(task) for task in tasks]
+    while active := [each for each in running if not each.done]:
+        answers = iter((yield [request for each in active for request in each.requests]))
+        for each in active:
+            each.answers = [next(answers) for _ in each.requests]
+            each.advance()
+    return [each.result() for each in running]
+
+
+def run(task: Task[T], solver: Batches) -> T:
+    """The result of one task, in this thread."""
+    running = _Running(task)
+    while not running.done:
+        running.answers = [
+            _Failure.of(request.call) if isinstance(request, Work) else _MISSING
+            for request in running.requests
+        ]
+        _solve([running], solver, solver.buckets.largest_at_once)
+        running.advance()
+    return running.result()
+
+
+def run_many(tasks: Iterable[Task[T]], solver: Batches, workers: int) -> Iterator[Callable[[], T]]:
+    """The outcomes of tasks, in their order: calls that return the result or raise the error.
+
+    Args:
+      tasks: taken as they are needed; each photograph in the making is held in memory.
+      solver: of the batches.
+      workers: threads for `Work`.
+    """
+    # As many photographs as fill a batch while as many others are read; 64 are too many to hold.
+    batch = min(solver.buckets.sizes[-1], 16)
+    window = 2 * batch + workers
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="dfc")
+    try:
+        waiting, queue = iter(tasks), deque[_Running[T]]()
+        while True:
+            while len(queue) < window and (task := next(waiting, None)) is not None:
+                queue.append(_Running(task, pool))
+            if not queue:
+                return
+            if queue[0].done:
+                yield queue.popleft().result
+            else:
+                _step(queue, solver, batch)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Failure(NamedTuple):
+    """The answer to a request that raised."""
+
+    error: Exception
+
+    @classmethod
+    def of(cls, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:
+            return cls(error)
+
+
+class _Running(Generic[T]):
+    """A task with its requests and their answers, `_MISSING` where there is none yet."""
+
+    def __init__(self, task: Task[T], pool: ThreadPoolExecutor | None = None) -> None:
+        self._task, self._pool = task, pool
+        self.done = False
+        self.requests: list[Request] = []
+        self.answers: list[Any] = []
+        self._proceed(lambda: next(task))
+
+    def advance(self) -> None:
+        """Hand the answers over, or the first error among them."""
+        failed = next((a.error for a in self.answers if isinstance(a, _Failure)), None)
+        if failed is not None:
+            self._proceed(lambda: self._task.throw(failed))
+        else:
+            self._proceed(lambda: self._task.send(self.answers))
+
+    def result(self) -> T:
+        if isinstance(self._outcome, _Failure):
+            raise self._outcome.error
+        return self._outcome
+
+    def _proceed(self, step: Callable[[], list[Request]]) -> None:
+        try:
+            self.requests = step()
+        except StopIteration as end:
+            self.done, self._outcome, self.requests = True, end.value, []
+        except Exception as error:
+            self.done, self._outcome, self.requests = True, _Failure(error), []
+        self.answers = [
+            self._pool.submit(_Failure.of, request.call)
+            if self._pool and isinstance(request, Work)
+            else _MISSING
+            for request in self.requests
+        ]
+
+
+_MISSING = object()
+
+
+def _step(queue: Iterable[_Running[Any]], solver: Batches, batch: int) -> None:
+    """Answer some requests and let the tasks that have all their answers go on."""
+    futures = [a for each in queue for a in each.answers if isinstance(a, Future)]
+    crops = sum(answer is _MISSING for each in queue for answer in each.answers)
+    if futures and crops < batch:
+        # A batch that is not full waits for the photographs that are on their way.
+        wait(futures, return_when=FIRST_COMPLETED)
+    else:
+        _solve(queue, solver, batch)
+    for each in queue:
+        each.answers = [
+            a.result() if isinstance(a, Future) and a.done() else a for a in each.answers
+        ]
+        if not each.done and not any(a is _MISSING or isinstance(a, Future) for a in each.answers):
+            each.advance()
+
+
+def _solve(queue: Iterable[_Running[Any]], solver: Batches, largest: int) -> None:
+    """Answer the requests for the device, in batches."""
+    missing = [
+        (each, i, request)
+        for each in queue
+        for i, (request, answer) in enumerate(zip(each.requests, each.answers, strict=True))
+        if answer is _MISSING
+    ]
+    located = [(each, i, r.crop) for each, i, r in missing if isinstance(r, Locate)]
+    finished = [(each, i, r.estimate) for each, i, r in missing if isinstance(r, Finish)]
+    estimates = solver.locate([crop for *_, crop in located], largest) if located else []
+    solutions = solver.finish([estimate for *_, estimate in finished], largest) if finished else []
+    for wanted, found in ((located, estimates), (finished, solutions)):
+        for (each, i, _), answer in zip(wanted, found, strict=True):
+            each.answers[i] = answer

@@ -1,0 +1,174 @@
+"""The search for the faces of a photograph: which crops to try, and which fits to keep."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from dfc_jax.crops import Crop, apply_affine, box_of_points, crop_of_box, crop_photo
+from dfc_jax.inference.boxes import has_possible_size
+from dfc_jax.inference.detect import Detection, Detector, WholeImage, detect_turned
+from dfc_jax.inference.face import Face, face_of
+from dfc_jax.inference.judge import (
+    confidence,
+    distinct,
+    is_clear,
+    is_sure_though_turned,
+    surest,
+    weigh,
+)
+from dfc_jax.inference.schedule import Finish, Locate, Task, Work, together
+from dfc_jax.inference.solve import Estimate
+
+# How far, in degrees, photographs and crops are turned to find faces that do not stand upright.
+QUARTERS_DEG, DIAGONALS_DEG = (90.0, 180.0, 270.0), (45.0, 135.0, 225.0, 315.0)
+# A crop is made anew when the face lies further from where it would then lie, in parts of the
+# crop's side, degrees, and times its size.
+ALIKE_SHIFT, ALIKE_ROLL_DEG, ALIKE_ZOOM = 0.08, 10.0, 1.15
+
+
+@dataclass(frozen=True)
+class Fit:
+    """An estimate in a crop of a photograph.
+
+    Attributes:
+      detection: where the face was looked for.
+      crop: where it was found.
+      estimate: what was found, in crop pixels.
+    """
+
+    detection: Detection
+    crop: Crop
+    estimate: Estimate
+
+    @property
+    def upright_crop(self) -> Crop:
+        landmarks = apply_affine(self.crop.to_photo, self.estimate.landmarks_px.astype(np.float64))
+        rotation = self.estimate.rotation.copy()
+        rotation[:2] = self.crop.rotation @ rotation[:2]
+        return upright_crop(landmarks, rotation)
+
+    @property
+    def confidence(self) -> float:
+        return confidence(self.estimate.certainty, self.estimate.residual_px)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Finds the faces of a photograph (H, W, 3) uint8 RGB.
+
+    Attributes:
+      image: the photograph.
+      names: of the expression shapes.
+      recrop: as in `dfc_jax.inference.align.load`.
+    """
+
+    image: np.ndarray
+    names: Sequence[str]
+    recrop: int
+
+    def with_detector(self, detector: Detector) -> Task[list[Face]]:
+        """The faces that a detector finds, also in the turned photograph if need be."""
+        (found,) = yield [Work(partial(detector, self.image))]
+        faces = distinct((yield from self.in_boxes(found)), [])
+        if not self.recrop or isinstance(detector, WholeImage):
+            return faces
+        if not any(is_clear(face.evidence) for face in faces):
+            faces = yield from self._turned(detector, faces, QUARTERS_DEG)
+        if all(face.reasons for face in faces):
+            faces = yield from self._turned(detector, faces, DIAGONALS_DEG)
+        return faces
+
+    def in_boxes(self, found: Sequence[Detection]) -> Task[list[Face]]:
+        """The face in each of the boxes, but for those in which nothing finite is found."""
+        faces = yield from together(self._face(detection) for detection in found)
+        return [face for face in faces if face is not None]
+
+    def _turned(
+        self, detector: Detector, faces: list[Face], turns_deg: Sequence[float]
+    ) -> Task[list[Face]]:
+        """With the sure faces of the turned photograph; these alone, if none was sure before."""
+        looks: list[Callable[[], list[Detection]]] = [
+            partial(detect_turned, detector, self.image, turn) for turn in turns_deg
+        ]
+        found = yield [Work(look) for look in looks]
+        turned = yield from self.in_boxes([detection for some in found for detection in some])
+        sure = [face for face in turned if is_sure_though_turned(face.evidence)]
+        upright = [] if all(face.reasons for face in faces) else faces
+        return distinct(upright, sure) if sure else faces
+
+    def _face(self, detection: Detection) -> Task[Face | None]:
+        crop = detection.crop
+        (first,) = yield from self._locate(detection, [crop])
+        upright = yield from self._crop_again(first)
+        face = None if upright is None else (yield from self._finish(upright))
+        if not self.recrop or (face is not None and is_clear(face.evidence)):
+            return face
+        # The network takes many a face on its side or upside down for an upright one.
+        rolls = [crop.roll_deg + quarter for quarter in QUARTERS_DEG]
+        tilted = [dataclasses.replace(crop, roll_deg=roll) for roll in rolls]
+        tries = yield from self._locate(detection, tilted)
+        turned = yield from self._crop_again(surest([], tries))
+        best = surest([upright], [turned])
+        if best is None or best is upright:
+            return face
+        return (yield from self._finish(best))
+
+    def _crop_again(self, fit: Fit | None) -> Task[Fit | None]:
+        for _ in range(self.recrop):
+            if fit is None:
+                break
+            crop = fit.upright_crop
+            if stands_alike(crop, fit.crop):
+                break
+            (new,) = yield from self._locate(fit.detection, [crop])
+            fit = better(new, fit)
+        return fit
+
+    def _locate(self, detection: Detection, crops: Sequence[Crop]) -> Task[list[Fit | None]]:
+        possible = [crop for crop in crops if has_possible_size(crop, self.image)]
+        found = yield [Locate(crop_photo(self.image, crop)) for crop in possible]
+        fits = {
+            id(crop): Fit(detection, crop, estimate)
+            for crop, estimate in zip(possible, found, strict=True)
+            if estimate is not None
+        }
+        return [fits.get(id(crop)) for crop in crops]
+
+    def _finish(self, fit: Fit) -> Task[Face | None]:
+        (solution,) = yield [Finish(fit.estimate)]
+        evidence = weigh(solution, fit.crop, self.image.shape)
+        return face_of(solution, evidence, fit.detection, fit.crop, self.names)
+
+
+def upright_crop(landmarks: np.ndarray, rotation: np.ndarray) -> Crop:
+    """The crop in which a face stands upright: that of the landmarks' tight box along its axes.
+
+    Args:
+      landmarks: (68, 2) photo pixels.
+      rotation: (3, 3) from the model to a camera with the photograph's axes.
+    """
+    x, y = rotation[:2, 1]  # where the head's top points to in the photograph
+    roll = float(np.rad2deg(np.arctan2(x, -y)))
+    back = Crop(np.zeros(2), 1.0, roll).rotation
+    crop = crop_of_box(box_of_points(landmarks @ back))
+    return dataclasses.replace(crop, centre=back @ crop.centre, roll_deg=roll)
+
+
+def better(new: Fit | None, old: Fit) -> Fit:
+    """The new fit if its residual is no larger than the old one's in photo pixels, else the old."""
+
+    def residual_px(fit: Fit) -> float:
+        return fit.estimate.residual_px / fit.crop.scale
+
+    return old if new is None or residual_px(new) > residual_px(old) else new
+
+
+def stands_alike(crop: Crop, other: Crop) -> bool:
+    """Whether two crops show a face so much alike that one is as good as the other."""
+    apart = np.linalg.norm(crop.centre - other.centre) / other.side_px
+    turned = abs((crop.roll_deg - other.roll_deg + 180.0) % 360.0 - 180.0)
+    zoom = abs(np.log(crop.side_px / other.side_px))
+    return bool(apart <= ALIKE_SHIFT and turned <= ALIKE_ROLL_DEG and zoom <= np.log(ALIKE_ZOOM))
