@@ -3,6 +3,8 @@
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,7 @@ from dfc_jax.files import escaped
 
 if TYPE_CHECKING:
     from dfc_jax.export.results import Results
-    from dfc_jax.inference.align import Aligner
+    from dfc_jax.inference.align import Aligned, Aligner
     from dfc_jax.inference.face import Face
 
 OUTPUTS = ("json", "overlay", "flow", "mask", "npz", "obj")
@@ -123,18 +125,24 @@ def _align_all(
     """Align photographs, each under its name; `n_failed` have failed already."""
     from tqdm import tqdm
 
+    from dfc_jax.inference.schedule import ahead
+
     n_faces, n_uncertain, n_empty, n_photos = 0, 0, 0, len(names) + n_failed
+    # Threads write while the next photographs are aligned.
+    workers = os.cpu_count() or 1
+    found = aligner.many(names, boxes=repeat(boxes, len(names)), workers=workers)
+    jobs = zip(names, names.values(), found, strict=True)
     with tqdm(total=len(names), unit="photo", disable=None) as bar:
-        for photo, name in names.items():
+        for (photo, *_), written in ahead(partial(_write, results), jobs, workers):
             try:
-                found = _align_one(photo, name, aligner, results, boxes)
+                faces = written.result()
             except Exception as error:
                 n_failed += 1
                 complain(sentence(photo, error), bar.write)
             else:
-                n_faces += len(found)
-                n_uncertain += sum(face.status != "ok" for face in found)
-                if not found:
+                n_faces += len(faces)
+                n_uncertain += sum(face.status != "ok" for face in faces)
+                if not faces:
                     n_empty += 1
                     words = "no face was found; give its box with --box x,y,w,h"
                     complain(f"{photo}: {words}", bar.write)
@@ -148,13 +156,10 @@ def _align_all(
     return EXIT_NO_FACE if n_empty else EXIT_OK
 
 
-def _align_one(
-    photo: Path, name: str, aligner: "Aligner", results: "Results", boxes: Sequence[Any] | None
-) -> "list[Face]":
-    """Write all results of one photograph; returns its faces."""
-    from dfc_jax.photo import read_photo
-
-    image = read_photo(photo)
-    faces = aligner(image, boxes=boxes)
-    results.write(name, photo, image, faces)
-    return faces
+def _write(results: "Results", job: "tuple[Path, str, Aligned]") -> "Sequence[Face]":
+    """Write all results of a photograph; returns its faces."""
+    photo, name, aligned = job
+    if aligned.error is not None:
+        raise aligned.error
+    results.write(name, photo, aligned.image, aligned.faces)
+    return aligned.faces

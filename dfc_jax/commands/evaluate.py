@@ -110,14 +110,15 @@ def _predict(
     }
     detector = aligner.detector if boxes == "detector" else None
     scored, found, unusable = [], [], []
+    predictions = predict(aligner, examples, detector, list(readings.values()))
     with tqdm(total=len(examples), unit="photo", disable=None) as bar:
-        for example in examples:
-            try:
-                found.append(predict(aligner, example, detector, list(readings.values())))
-                scored.append(example)
-            except Exception as error:
+        for example, points in zip(examples, predictions, strict=True):
+            if isinstance(points, Exception):
                 unusable.append(example.photo)
-                complain(sentence(example.photo, error), bar.write)
+                complain(sentence(example.photo, points), bar.write)
+            else:
+                found.append(points)
+                scored.append(example)
             bar.update()
     rows = np.stack(found, axis=1) if found else [()] * len(readings)
     return scored, dict(zip(readings, rows, strict=True)), unusable

@@ -1,7 +1,8 @@
 """How predictions are scored against annotated points."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,45 +11,54 @@ from dfc_jax.data.ibug import Example
 from dfc_jax.landmarks68 import INNER, N_LANDMARKS
 
 if TYPE_CHECKING:
+    from dfc_jax.inference.align import Aligner
     from dfc_jax.inference.detect import Detection, Detector
+    from dfc_jax.inference.face import Face
 
 FAILURE_PERCENT = 8.0
 
 
-class LandmarkAligner(Protocol):
-    """What an evaluation needs of an aligner: the faces' landmarks for landmark boxes."""
-
-    def __call__(self, image: np.ndarray, boxes: list[np.ndarray]) -> Sequence[Any]: ...
+Readings = Sequence[Callable[["Face"], np.ndarray]]
 
 
 def predict(
-    aligner: LandmarkAligner,
-    example: Example,
+    aligner: "Aligner",
+    examples: Sequence[Example],
     detector: "Detector | None" = None,
-    readings: Sequence[Callable[[Any], np.ndarray]] = (lambda face: face.landmarks,),
-) -> np.ndarray:
-    """Landmarks (k, 68, 2) in photo pixels, NaN where the face was not found.
+    readings: Readings = (lambda face: face.landmarks,),
+) -> Iterator[np.ndarray | Exception]:
+    """Landmarks (k, 68, 2) in photo pixels for each example, NaN where the face was not found.
 
     Args:
-      aligner: called as ``aligner(image, boxes=[landmark box])``.
-      example: what to predict.
+      aligner: of which `many` is called.
+      examples: what to predict.
       detector: finds the box; without one it is the tight box of the true points. Where it finds
         several faces, the one that overlaps the annotated face most is scored.
       readings: k functions from a face to its landmarks (68, 2).
 
-    Raises:
-      PhotoError: the photograph cannot be read, or shows nothing of the annotated face.
+    Yields:
+      the landmarks, or the error where the photograph cannot be read or shows nothing of the
+      annotated face.
     """
-    missing = np.full((len(readings), N_LANDMARKS, 2), np.nan)
-    image = example.image()
+    boxes = [partial(landmark_boxes, example=example, detector=detector) for example in examples]
+    for found in aligner.many(examples, boxes, read=lambda example: example.image()):
+        if found.error is not None:
+            yield found.error
+        elif not found.faces:
+            yield np.full((len(readings), N_LANDMARKS, 2), np.nan)
+        else:
+            yield np.stack([read(found.faces[0]) for read in readings])
+
+
+def landmark_boxes(
+    image: np.ndarray, example: Example, detector: "Detector | None" = None
+) -> list[np.ndarray]:
+    """The landmark box in which a face is to be found, none if the detector misses it."""
     box = box_of_points(example.points)
-    if detector is not None:
-        found = best_match(detector(image), box)
-        if found is None:
-            return missing
-        box = found.landmark_box
-    faces = aligner(image, boxes=[box])
-    return np.stack([read(faces[0]) for read in readings]) if faces else missing
+    if detector is None:
+        return [box]
+    found = best_match(detector(image), box)
+    return [] if found is None else [found.landmark_box]
 
 
 def best_match(detections: Sequence["Detection"], box: np.ndarray) -> "Detection | None":

@@ -1,6 +1,7 @@
 """Meshes as OBJ with a material."""
 
 import os
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -44,7 +45,7 @@ def write_obj(
     text.append(_lines("v %.3f %.3f %.3f", np.asarray(vertices_mm, np.float64) * turned))
     corner = "{0}"
     if uv is not None:
-        text.append(_lines("vt %.5f %.5f", np.asarray(uv, np.float64)))
+        text.append(_kept_lines("vt %.5f %.5f", np.asarray(uv, np.float64)))
         corner = "{0}/{0}"
     if normals is not None:
         text.append(_lines("vn %.3f %.3f %.3f", np.asarray(normals, np.float64) * turned))
@@ -52,7 +53,7 @@ def write_obj(
     corners = (corner.format("%d") for _ in range(3))
     repeats = corner.count("{0}")
     ids = np.repeat(np.asarray(triangles) + 1, repeats, axis=1)
-    text.append(_lines("f " + " ".join(corners), ids))
+    text.append(_kept_lines("f " + " ".join(corners), ids))
     with written_aside(path) as aside:
         aside.write_text("".join(text), encoding="utf-8")
 
@@ -62,6 +63,16 @@ def write_mtl(path: str | os.PathLike[str], texture: str) -> None:
     lines = (f"newmtl {_MATERIAL}", "Ka 1 1 1", "Kd 1 1 1", "Ks 0 0 0", "illum 1")
     with written_aside(path) as aside:
         aside.write_text("\n".join([*lines, f"map_Kd {texture}", ""]), encoding="utf-8")
+
+
+def _kept_lines(pattern: str, rows: np.ndarray) -> str:
+    """`_lines` of what is the same for all faces of a model: written once, then remembered."""
+    return _lines_of_bytes(pattern, rows.tobytes(), rows.dtype.str, rows.shape[1])
+
+
+@lru_cache(maxsize=8)
+def _lines_of_bytes(pattern: str, rows: bytes, dtype: str, columns: int) -> str:
+    return _lines(pattern, np.frombuffer(rows, dtype).reshape(-1, columns))
 
 
 def _lines(pattern: str, rows: np.ndarray) -> str:

@@ -22,6 +22,7 @@ from dfc_jax.photo import write_picture, write_png
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
+    from dfc_jax.inference.draw import MeshView
     from dfc_jax.inference.face import Face
 
 # What follows the name of a photograph in the names of the files of one of its faces.
@@ -94,19 +95,14 @@ class Results:
         outputs: Collection[str],
         obj_space: ObjSpace = "model",
     ) -> None:
-        import jax
-
         from dfc_jax.export.texture import TextureMaker
-        from dfc_jax.morphable.linear import PARTS, vertex_normals
+        from dfc_jax.morphable.linear import PARTS
 
         self.folder, self.outputs, self.obj_space = folder, outputs, obj_space
         self.versions = aligner.versions
-        self.triangles, self.uv = np.asarray(aligner.model.triangles), np.asarray(aligner.model.uv)
-        is_neck = np.asarray(aligner.model.triangle_part) == PARTS.index("neck")
-        # The neck is there for renders; over a photograph it would hide collars and hair. It is
-        # shrunk to nothing, not left out, so that pictures and textures share a compiled program.
-        self._shown = np.where(is_neck[:, None], 0, self.triangles)
-        self._normals = jax.jit(vertex_normals)
+        self.triangles, self.uv = aligner.model.triangles, np.asarray(aligner.model.uv)
+        # The neck is there for renders; over a photograph it would hide collars and hair.
+        self._shown = np.asarray(aligner.model.triangle_part) != PARTS.index("neck")
         self._texture = TextureMaker(aligner.model) if "obj" in outputs else None
         self._earlier: dict[str, list[Path]] = defaultdict(list)
         for path in folder.iterdir():
@@ -135,12 +131,15 @@ class Results:
         from dfc_jax.inference import draw
 
         self._clear(name)
-        records = []
+        records, views = [], []
+        if {"overlay", "obj"}.intersection(self.outputs):
+            views = [draw.look_at(face, self.triangles, self._shown) for face in faces]
         for number, face in enumerate(faces, start=1):
-            files = self._write_face(f"{name}_face{number}", image, face)
+            view = views[number - 1] if views else None
+            files = self._write_face(f"{name}_face{number}", image, face, view)
             records.append(face_record(face, files))
         if faces and "overlay" in self.outputs:
-            picture = draw.overlay(image, faces, self._shown)
+            picture = draw.overlay(image, faces, self.triangles, views)
             write_png(self.folder / f"{name}_overlay.png", picture)
         if "json" in self.outputs:
             size = (image.shape[1], image.shape[0])
@@ -160,7 +159,9 @@ class Results:
                 f"{error.filename}: earlier results cannot be removed ({error.strerror})"
             ) from error
 
-    def _write_face(self, name: str, image: np.ndarray, face: "Face") -> dict[str, str]:
+    def _write_face(
+        self, name: str, image: np.ndarray, face: "Face", view: "MeshView | None"
+    ) -> dict[str, str]:
         """Write what was asked for of a face; returns kind -> file name.
 
         The ``.npz`` holds what the JSON leaves out: ``flow`` (S, S, 2) and ``mask`` (S, S) of the
@@ -183,26 +184,27 @@ class Results:
                 vertices_mm=face.vertices_mm,
                 landmarks_px=face.landmarks,
             )
-        if self._texture is not None:
-            self._write_mesh(places, face)
+        if self._texture is not None and view is not None:
+            self._write_mesh(places, face, view)
             write_mtl(places["mtl"], files["texture"])
-            write_picture(places["texture"], self._texture(image, face))
+            write_picture(places["texture"], self._texture(image, face, view))
         if "flow" in places:
             write_png(places["flow"], flow_picture(face.flow, face.matchability))
         if "mask" in places:
             write_png(places["mask"], mask_picture(face.matchability))
         return files
 
-    def _write_mesh(self, places: dict[str, Path], face: "Face") -> None:
-        vertices = np.asarray(face.vertices_mm, np.float32)
+    def _write_mesh(self, places: dict[str, Path], face: "Face", view: "MeshView") -> None:
+        vertices, normals = face.vertices_mm, np.asarray(view.normals)
         if self.obj_space == "model":
             vertices = (vertices - face.translation_mm) @ face.rotation
+            normals = normals @ face.rotation
         write_obj(
             places["obj"],
             vertices,
-            self.triangles,
+            np.asarray(self.triangles),
             self.uv,
-            np.asarray(self._normals(vertices, self.triangles)),
+            normals,
             places["mtl"].name,
             self.obj_space,
         )

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfc_jax.camera import project
-from dfc_jax.crops import Crop, apply_affine, crop_photo
-from dfc_jax.inference.draw import MESH_SIZE, projected
-from dfc_jax.morphable.linear import FaceModel, vertex_normals
+from dfc_jax.crops import apply_affine, crop_photo
+from dfc_jax.inference.draw import MESH_SIZE, MeshView, look_at
+from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.raster import interpolate, rasterize
 from dfc_jax.raster.flow import is_visible
 from dfc_jax.types import Array, Camera, Fragments
@@ -42,26 +42,28 @@ class TextureMaker:
         self.size = size
         self.triangles = model.triangles
         texels = (np.asarray(model.uv) * [1.0, -1.0] + [0.0, 1.0]) * size - 0.5
-        self.atlas = self._rasterized(texels, np.full(len(texels), 1000.0))
+        # As `draw.look_at` calls it, which then shares its compiled program.
+        depth = jnp.asarray(np.full(len(texels), 1000.0), jnp.float32)
+        self.atlas = rasterize(jnp.asarray(texels, jnp.float32), depth, model.triangles, size)
 
-    def __call__(self, image: np.ndarray, face: "Face") -> np.ndarray:
+    def __call__(self, image: np.ndarray, face: "Face", view: MeshView | None = None) -> np.ndarray:
         """The texture (S, S, 3), uint8 RGB, of a face of a photograph (H, W, 3) uint8 RGB.
 
-        Row 0 is v = 1, as OBJ and `dfc_jax.raster.sample_texture` have it.
+        Row 0 is v = 1, as OBJ and `dfc_jax.raster.sample_texture` have it. `view` is what
+        `draw.look_at` says of the face, if that is known already.
         """
-        points = projected(face, face.vertices_mm)
-        low, high = points.min(axis=0), points.max(axis=0)
-        crop = Crop((low + high) / 2.0, float(max(high - low)) * 1.02 + 2.0, size=self.size)
+        view = look_at(face, self.triangles) if view is None else view
+        crop = view.crop
         camera = Camera(
             jnp.float32(face.focal_px * crop.scale),
             jnp.asarray(apply_affine(crop.to_crop, face.principal_point), jnp.float32),
         )
-        seen = self._rasterized(apply_affine(crop.to_crop, points), face.vertices_mm[:, 2])
         ends = np.array([[0.0, 0.0], [image.shape[1] - 1.0, image.shape[0] - 1.0]])
         placed = _placed(
             jnp.asarray(apply_affine(crop.to_crop, ends), jnp.float32),
-            seen.zbuf,
+            view.zbuf,
             jnp.asarray(face.vertices_mm, jnp.float32),
+            view.normals,
             camera,
             self.triangles,
             self.atlas,
@@ -70,31 +72,26 @@ class TextureMaker:
         colour = cv2.remap(crop_photo(image, crop), x, y, cv2.INTER_LINEAR)
         return (255.0 * np.clip(continued(colour, weight), 0.0, 1.0) + 0.5).astype(np.uint8)
 
-    def _rasterized(self, points: np.ndarray, depth: np.ndarray) -> Fragments:
-        # As `draw.render_mesh` calls it, which then shares its compiled program.
-        screen = jnp.asarray(points, jnp.float32), jnp.asarray(depth, jnp.float32)
-        return rasterize(*screen, self.triangles, self.size)
-
 
 @jax.jit
 def _placed(
     ends: Array,
     zbuf: Array,
     vertices_mm: Array,
+    normals: Array,
     camera: Camera,
     triangles: Array,
     atlas: Fragments,
 ) -> tuple[Array, Array, Array]:
     """x and y (S, S) of the texels in a crop of the photograph, which reaches from `ends`[0] to
     `ends`[1], crop pixels, and their weight (S, S) in [0, 1]."""
-    normals = vertex_normals(vertices_mm, triangles)
-    both = interpolate(atlas, triangles, jnp.concatenate([vertices_mm, normals], axis=-1))
-    position, normal = both[..., :3], both[..., 3:]
+    lengths = jnp.linalg.norm(vertices_mm, axis=-1, keepdims=True)
+    facing = -jnp.sum(normals * vertices_mm, axis=-1, keepdims=True) / lengths
+    both = interpolate(atlas, triangles, jnp.concatenate([vertices_mm, facing], axis=-1))
+    position, facing = both[..., :3], both[..., 3]
     xy = project(camera, position)
     seen = is_visible(zbuf, xy, position[..., 2])
     seen &= ((xy >= ends[0] + MARGIN_PX) & (xy <= ends[1] - MARGIN_PX)).all(axis=-1)
-    lengths = jnp.linalg.norm(normal, axis=-1) * jnp.linalg.norm(position, axis=-1)
-    facing = -(normal * position).sum(axis=-1) / jnp.maximum(lengths, 1e-6)
     weight = jnp.clip((facing - FACING[0]) / (FACING[1] - FACING[0]), 0.0, 1.0)
     return xy[..., 0], xy[..., 1], jnp.where(seen, weight, 0.0)
 

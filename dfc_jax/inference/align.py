@@ -6,7 +6,7 @@ faces = aligner(image)        # RGB, uint8 or float in [0, 1]
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import repeat
@@ -54,18 +54,19 @@ class OptionError(UserError):
 
 
 Boxes = Sequence[Sequence[float] | np.ndarray] | np.ndarray
+FindBoxes = Callable[[np.ndarray], Boxes]
 
 
 class Aligned(NamedTuple):
     """What `Aligner.many` finds in a photograph.
 
     Attributes:
-      image: (H, W, 3) uint8 RGB; None if there is an error.
+      image: (H, W, 3) uint8 RGB; empty if there is an error.
       faces: largest first (in the order of the boxes, if given).
       error: why the photograph could not be used, or None.
     """
 
-    image: np.ndarray | None
+    image: np.ndarray
     faces: list[Face]
     error: Exception | None
 
@@ -139,8 +140,9 @@ class Aligner:
 
     def many(
         self,
-        photos: Iterable[ArrayLike | str | os.PathLike[str]],
-        boxes: Iterable[Boxes | None] | None = None,
+        photos: Iterable[Any],
+        boxes: Iterable[Boxes | FindBoxes | None] | None = None,
+        read: Callable[[Any], np.ndarray] = as_photo,
         workers: int | None = None,
     ) -> Iterator[Aligned]:
         """The faces of many photographs, in their order: faster than one after the other.
@@ -148,8 +150,10 @@ class Aligner:
         Threads read and detect while the device solves crops of several photographs at once.
 
         Args:
-          photos: what a call takes, each; they are taken as they are needed.
-          boxes: for each photograph its boxes, or None for the detector.
+          photos: taken as they are needed; by default each what a call takes as `image`.
+          boxes: for each photograph its boxes, a function that finds them in the image, or None
+            for the detector.
+          read: makes the image (H, W, 3) uint8 RGB of what is in `photos`.
           workers: threads; by default one for each core.
 
         Yields:
@@ -161,18 +165,26 @@ class Aligner:
         """
         check_not_forked()
         given = repeat(None) if boxes is None else boxes
-        tasks = (
-            self._read_and_search(*pair) for pair in zip(photos, given, strict=boxes is not None)
-        )
+        pairs = zip(photos, given, strict=boxes is not None)
+        tasks = (self._read_and_search(photo, own, read) for photo, own in pairs)
         for outcome in run_many(tasks, self.solver, workers or os.cpu_count() or 1):
             try:
                 yield outcome()
             except Exception as error:
-                yield Aligned(None, [], error)
+                yield Aligned(np.zeros((0, 0, 3), np.uint8), [], error)
 
-    def _read_and_search(self, photo: Any, boxes: Boxes | None) -> Task[Aligned]:
-        (image,) = yield [Work(partial(as_photo, photo))]
-        faces = yield from self._search(image, boxes)
+    def _read_and_search(
+        self,
+        photo: Any,
+        boxes: Boxes | FindBoxes | None,
+        read: Callable[[Any], np.ndarray],
+    ) -> Task[Aligned]:
+        (image,) = yield [Work(partial(read, photo))]
+        if callable(boxes):
+            (found,) = yield [Work(partial(boxes, image))]
+        else:
+            found = boxes
+        faces = yield from self._search(image, found)
         return Aligned(image, faces, None)
 
     def _search(self, image: np.ndarray, boxes: Boxes | None) -> Task[list[Face]]:

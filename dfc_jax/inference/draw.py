@@ -1,13 +1,14 @@
 """Drawing faces: the overlay on a photograph, and meshes."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfc_jax.crops import Crop, apply_affine
 from dfc_jax.morphable.linear import FaceModel, vertex_normals
 from dfc_jax.ops.rotations import angles_to_matrix
 from dfc_jax.raster.interpolate import interpolate
@@ -39,55 +40,99 @@ _LINES = (
 _FRACTION_BITS = 4
 
 
-def overlay(image: np.ndarray, faces: Sequence["Face"], triangles: np.ndarray) -> np.ndarray:
+class MeshView(NamedTuple):
+    """A fitted mesh as the camera sees it, in a square of the photograph around it.
+
+    Attributes:
+      crop: the square, of `MESH_SIZE` pixels.
+      zbuf: (S, S) depth in mm, infinite on the background; on the device.
+      normals: (V, 3) unit normals in camera space; on the device.
+      light: (S, S) float32 in [0, 1], of the mesh lit from beside the camera.
+      covered: (S, S) float32, 1 where the mesh is shown.
+    """
+
+    crop: Crop
+    zbuf: Array
+    normals: Array
+    light: np.ndarray
+    covered: np.ndarray
+
+
+def look_at(face: "Face", triangles: Array, shown: Array | None = None) -> MeshView:
+    """Rasterize the mesh of a face; `shown` (T,) bool are the triangles to show, all if None."""
+    points = projected(face, face.vertices_mm)
+    low, high = points.min(axis=0), points.max(axis=0)
+    crop = Crop((low + high) / 2.0, float(max(high - low)) * 1.04 + 2.0, size=MESH_SIZE)
+    screen = apply_affine(crop.to_crop, points)
+    return MeshView(crop, *_shaded(screen, face.vertices_mm, triangles, MESH_SIZE, shown))
+
+
+def overlay(
+    image: np.ndarray,
+    faces: Sequence["Face"],
+    triangles: Array,
+    views: Sequence[MeshView] | None = None,
+) -> np.ndarray:
     """The photograph (H, W, 3) uint8 with each face's mesh, landmarks and axes; uint8 RGB.
 
-    The picture's longer edge lies in `OVERLAY_EDGE`.
+    The picture's longer edge lies in `OVERLAY_EDGE`. `views` are what `look_at` says of the faces,
+    if that is known already.
     """
     long = max(image.shape[:2])
     scale = float(np.clip(long, *OVERLAY_EDGE)) / long
     canvas = _resized(image, scale)
-    far_first = sorted(faces, key=lambda face: -face.translation_mm[2] / face.focal_px)
-    for face in far_first:
-        _lay_mesh(canvas, face, triangles, scale)
-    for face in far_first:
+    if views is None:
+        views = [look_at(face, triangles) for face in faces]
+    pairs = zip(faces, views, strict=True)
+    far_first = sorted(pairs, key=lambda pair: -pair[0].translation_mm[2] / pair[0].focal_px)
+    for _, view in far_first:
+        _lay_mesh(canvas, view, scale)
+    for face, _ in far_first:
         _draw_landmarks(canvas, face, scale)
         _draw_axes(canvas, face, scale)
     return canvas
 
 
 @jax.jit
-def _lit(seen: Fragments, vertices_mm: Array, triangles: Array) -> tuple[Array, Array]:
-    """A matt mesh lit from beside the camera: light (S, S) in [0, 1] and coverage of fragments."""
-    normals = interpolate(seen, triangles, vertex_normals(vertices_mm, triangles))
-    normals = normals / jnp.maximum(jnp.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
+def _lit(
+    seen: Fragments, vertices_mm: Array, triangles: Array, shown: Array
+) -> tuple[Array, Array, Array]:
+    """Unit normals (V, 3) of a matt mesh lit from beside the camera, and the light (S, S) in
+    [0, 1] and coverage (S, S) of its fragments."""
+    normals = vertex_normals(vertices_mm, triangles)
     key, fill = jnp.array([-0.45, -0.55, -0.70]), jnp.array([0.70, -0.10, -0.70])
     key, fill = key / jnp.linalg.norm(key), fill / jnp.linalg.norm(fill)
     lit = 0.95 * jnp.maximum(normals @ key, 0.0) ** 1.5 + 0.25 * jnp.maximum(normals @ fill, 0.0)
+    light, away = jnp.moveaxis(
+        interpolate(seen, triangles, jnp.stack([lit, normals[:, 2]], axis=-1)), -1, 0
+    )
     # Seen from inside (through an open mouth or behind the ears) the mesh stays see-through.
-    covered = (seen.pix_to_face >= 0) & (normals[..., 2] < 0.15)
-    return jnp.clip(lit, 0.0, 1.0), covered.astype(jnp.float32)
+    covered = (seen.pix_to_face >= 0) & shown[seen.pix_to_face] & (away < 0.15)
+    return normals, jnp.clip(light, 0.0, 1.0), covered.astype(jnp.float32)
 
 
-def render_mesh(
-    screen_xy: np.ndarray, vertices_mm: np.ndarray, triangles: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Colour (size, size, 3) float32 in [0, 1] and coverage (size, size) of a mesh.
-
-    Args:
-      screen_xy: (V, 2) pixels of the picture.
-      vertices_mm: (V, 3) camera space.
-      triangles: (T, 3).
-      size: edge of the picture.
-    """
+def _shaded(
+    screen_xy: np.ndarray,
+    vertices_mm: np.ndarray,
+    triangles: Array,
+    size: int,
+    shown: Array | None = None,
+) -> tuple[Array, Array, np.ndarray, np.ndarray]:
+    """Depth, normals, light and coverage as in `MeshView`, of vertices (V, 3) in camera space that
+    are seen at pixels (V, 2) of a picture of size x size."""
     screen, vertices = (jnp.asarray(a, jnp.float32) for a in (screen_xy, vertices_mm))
     faces = jnp.asarray(triangles)
+    everywhere = np.ones(len(triangles), bool)
     # Not inside another compiled function: textures use the same program.
     seen = rasterize(screen, vertices[:, 2], faces, size)
-    light, covered = _lit(seen, vertices, faces)
-    dark, bright = np.array([0.05, 0.16, 0.42]), np.array([0.93, 0.99, 1.00])
-    colour = dark + np.asarray(light)[..., None] * (bright - dark)
-    return colour.astype(np.float32), np.asarray(covered)
+    normals, light, covered = _lit(seen, vertices, faces, everywhere if shown is None else shown)
+    return seen.zbuf, normals, np.asarray(light), np.asarray(covered)
+
+
+def _painted(light: np.ndarray) -> np.ndarray:
+    """Colours (..., 3) in [0, 1] of light (...)."""
+    dark, bright = np.array([[0.05, 0.16, 0.42], [0.93, 0.99, 1.00]], np.float32)
+    return dark + light[..., None] * (bright - dark)
 
 
 def model_picture(
@@ -107,29 +152,27 @@ def model_picture(
     posed = centred @ rotation.T + [0.0, 0.0, distance]
     # A head of any pose fits: the whole ball around it is in the picture.
     screen = 2.4 * size * posed[:, :2] / posed[:, 2:] + (size - 1) / 2.0
-    colour, covered = render_mesh(screen, posed, np.asarray(model.triangles), size)
-    picture = 1.0 + covered[..., None] * (colour - 1.0)
+    *_, light, covered = _shaded(screen, posed, model.triangles, size)
+    picture = 1.0 + covered[..., None] * (_painted(light) - 1.0)
     return (picture * 255.0 + 0.5).astype(np.uint8)
 
 
-def _lay_mesh(canvas: np.ndarray, face: "Face", triangles: np.ndarray, scale: float) -> None:
-    points = _scaled(projected(face, face.vertices_mm), scale)
-    low, high = points.min(axis=0), points.max(axis=0)
-    side = float(max(high - low)) * 1.04 + 2.0
-    corner = (low + high - side) / 2.0
-    zoom = MESH_SIZE / side
-    colour, covered = render_mesh(
-        (points - corner + 0.5) * zoom - 0.5, face.vertices_mm, triangles, MESH_SIZE
-    )
-    # Canvas pixels to mesh pixels; soft edges come from blurring the coverage.
-    covered = cv2.GaussianBlur(covered, (0, 0), max(0.6, 0.5 * zoom))
-    offset = (0.5 - corner) * zoom - 0.5
+def _lay_mesh(canvas: np.ndarray, view: MeshView, scale: float) -> None:
+    corners = _scaled(apply_affine(view.crop.to_photo, np.array([[0, 0], [MESH_SIZE] * 2])), scale)
+    low = np.clip(np.floor(corners[0]), 0, canvas.shape[1::-1]).astype(int)
+    high = np.clip(np.ceil(corners[1]), low, canvas.shape[1::-1]).astype(int)
+    part = canvas[low[1] : high[1], low[0] : high[0]]
+    if part.size == 0:
+        return
+    # Pixels of the part to those of the view; soft edges come from blurring the coverage.
+    zoom = view.crop.scale / scale
+    offset = apply_affine(view.crop.to_crop, (low + 0.5) / scale - 0.5)
     matrix = np.array([[zoom, 0.0, offset[0]], [0.0, zoom, offset[1]]])
-    size = canvas.shape[1::-1]
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    alpha = _MESH_OPACITY * cv2.warpAffine(covered, matrix, size, flags=flags)[..., None]
-    paint = 255.0 * cv2.warpAffine(colour, matrix, size, flags=flags)
-    canvas[:] = (canvas * (1.0 - alpha) + paint * alpha + 0.5).astype(np.uint8)
+    size, flags = part.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    covered = cv2.GaussianBlur(view.covered, (0, 0), max(0.6, 0.5 * zoom))
+    alpha = np.float32(_MESH_OPACITY) * cv2.warpAffine(covered, matrix, size, flags=flags)
+    paint = np.float32(255.0) * _painted(cv2.warpAffine(view.light, matrix, size, flags=flags))
+    part[:] = (part + alpha[..., None] * (paint - part) + np.float32(0.5)).astype(np.uint8)
 
 
 def _draw_landmarks(canvas: np.ndarray, face: "Face", scale: float) -> None:

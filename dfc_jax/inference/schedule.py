@@ -8,6 +8,7 @@ thousands, and crops of different photographs share a batch.
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from dfc_jax.inference.solve import Buckets, Estimate, Solution
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Work(NamedTuple):
@@ -86,7 +88,7 @@ def run_many(tasks: Iterable[Task[T]], solver: Batches, workers: int) -> Iterato
     """
     # As many photographs as fill a batch while as many others are read; 64 are too many to hold.
     batch = min(solver.buckets.sizes[-1], 16)
-    window = 2 * batch + workers
+    window = 2 * (batch + workers)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="dfc")
     try:
         waiting, queue = iter(tasks), deque[_Running[T]]()
@@ -101,6 +103,28 @@ def run_many(tasks: Iterable[Task[T]], solver: Batches, workers: int) -> Iterato
                 _step(queue, solver, batch)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def ahead(
+    call: Callable[[T], U], items: Iterable[T], workers: int
+) -> Iterator[tuple[T, Future[U]]]:
+    """Call a function of every item in threads; items and their outcomes in order.
+
+    Items are taken as they are needed: some wait, and are held in memory, while `workers` threads
+    are at work.
+    """
+    waiting: deque[tuple[T, Future[U]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="dfc-ahead")
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(call, item)))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft()
+        yield from waiting
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 class _Failure(NamedTuple):
@@ -184,8 +208,21 @@ def _solve(queue: Iterable[_Running[Any]], solver: Batches, largest: int) -> Non
     ]
     located = [(each, i, r.crop) for each, i, r in missing if isinstance(r, Locate)]
     finished = [(each, i, r.estimate) for each, i, r in missing if isinstance(r, Finish)]
-    estimates = solver.locate([crop for *_, crop in located], largest) if located else []
-    solutions = solver.finish([estimate for *_, estimate in finished], largest) if finished else []
+    estimates = _apart(partial(solver.locate, largest=largest), [crop for *_, crop in located])
+    solutions = _apart(partial(solver.finish, largest=largest), [fit for *_, fit in finished])
     for wanted, found in ((located, estimates), (finished, solutions)):
         for (each, i, _), answer in zip(wanted, found, strict=True):
             each.answers[i] = answer
+
+
+def _apart(solve: Callable[[list[T]], list[Any]], items: list[T]) -> list[Any]:
+    """What is solved of all together; where that fails, of each by itself, for one may be at fault
+    and not the others."""
+    if not items:
+        return []
+    found = _Failure.of(partial(solve, items))
+    if not isinstance(found, _Failure):
+        return found
+    if len(items) == 1:
+        return [found]
+    return [answer for item in items for answer in _apart(solve, [item])]

@@ -10,6 +10,7 @@ from photographs import points_in_box, write_example
 from dfc_jax.data.ibug import read_ibug, read_pts, read_usable
 from dfc_jax.errors import DatasetError
 from dfc_jax.evaluation.protocols import predict, summarise
+from dfc_jax.inference.align import Aligned
 from dfc_jax.inference.detect import Detection
 
 
@@ -156,20 +157,25 @@ def test_scores_without_any_output():
 
 
 class Echo:
-    """An aligner whose landmarks are the corners of its box."""
+    """An aligner whose landmarks are the corners of its boxes."""
 
     def __init__(self):
         self.boxes = []
 
-    def __call__(self, image, boxes):
-        self.boxes += boxes
-        return [type("Face", (), {"landmarks": np.full((68, 2), boxes[0][0])})()]
+    def many(self, examples, boxes, read):
+        for example, find in zip(examples, boxes, strict=True):
+            image = read(example)
+            found = find(image)
+            self.boxes += found
+            corners = [np.full((68, 2), box[0]) for box in found]
+            faces = [type("Face", (), {"landmarks": points}) for points in corners]
+            yield Aligned(image, faces, None)
 
 
 def test_ground_truth_boxes_are_the_tight_boxes_of_the_points(tmp_path):
     write_example(tmp_path)
     aligner = Echo()
-    predict(aligner, *read_ibug(tmp_path))
+    list(predict(aligner, read_ibug(tmp_path)))
     assert np.allclose(aligner.boxes[0], [0, 0, 200, 50], atol=1e-4)
 
 
@@ -180,8 +186,6 @@ def test_the_detection_on_the_annotated_face_is_scored_and_misses_are_nan(tmp_pa
         [Detection(np.array([x, 0.0, 100, 100]), 1.0, "given") for x in (400.0, 150.0, 60.0)],
         [Detection(np.array([400.0, 0.0, 100, 100]), 1.0, "given")],
     ]
-    first, second = (
-        predict(Echo(), example, lambda image: found.pop(0)) for example in read_ibug(tmp_path)
-    )
+    first, second = predict(Echo(), read_ibug(tmp_path), lambda image: found.pop(0))
     assert (first == 60.0).all()
     assert np.isnan(second).all()

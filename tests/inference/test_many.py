@@ -1,0 +1,202 @@
+"""Many photographs at once give what they give one by one, in their order, whatever fails."""
+
+import threading
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from faces import mean_aligner
+from paths import ASTRONAUT
+
+import dfc_jax
+from dfc_jax.crops import crop_photo
+from dfc_jax.errors import PhotoError
+from dfc_jax.inference import solve
+from dfc_jax.inference.schedule import Finish, Locate, Work, ahead, run, run_many, together
+from dfc_jax.photo import read_photo
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return dfc_jax.load()
+
+
+def pictures() -> list[np.ndarray]:
+    """A portrait in several sizes, two of it side by side, on its side, and a wall."""
+    portrait = read_photo(ASTRONAUT)[:300, 70:370]
+    sizes = [cv2.resize(portrait, (edge, edge)) for edge in (300, 250, 200)]
+    return [
+        *sizes,
+        np.hstack([portrait] * 2),
+        np.rot90(portrait),
+        np.full((200, 200, 3), 90, np.uint8),
+    ]
+
+
+def test_many_photographs_give_the_faces_of_each_alone_in_their_order(trained):
+    wanted = [trained(picture) for picture in pictures()]
+    assert [len(faces) for faces in wanted] == [1, 1, 1, 2, 1, 0]
+    found = list(trained.many(pictures()))
+    for alone, one, picture in zip(wanted, found, pictures(), strict=True):
+        assert one.error is None
+        assert np.array_equal(one.image, picture)
+        assert one.faces == alone
+
+
+def test_boxes_may_be_given_for_each_photograph_or_found_by_a_function(trained):
+    picture = pictures()[0]
+    box = trained(picture)[0].box
+    calls = []
+
+    def find(image):
+        calls.append(image.shape)
+        return [box, box]
+
+    one, none, two = trained.many([picture] * 3, boxes=[[box], [], find])
+    assert [len(found.faces) for found in (one, none, two)] == [1, 0, 2]
+    assert calls == [picture.shape]
+    assert one.faces == trained(picture, boxes=[box])
+
+
+def test_a_photograph_that_cannot_be_used_stops_no_other(trained, tmp_path):
+    (tmp_path / "text.jpg").write_text("no photograph")
+    good = pictures()[0]
+    first, broken, missing, last = trained.many([good, tmp_path / "text.jpg", "no.jpg", good])
+    assert first.faces == last.faces == trained(good)
+    for found, name in ((broken, "text.jpg"), (missing, "no.jpg")):
+        assert isinstance(found.error, PhotoError)
+        assert name in str(found.error)
+        assert found.faces == []
+
+
+def test_a_crop_on_which_the_solver_fails_costs_its_own_photograph_alone():
+    solution = mean_aligner().solver.solve(None)
+
+    def solver(crop):
+        if crop.max() == 1.0:
+            raise ZeroDivisionError
+        return solution
+
+    dark, bright = np.zeros((64, 64, 3), np.uint8), np.full((64, 64, 3), 255, np.uint8)
+    found = list(mean_aligner(solver=solver).many([dark, bright, dark]))
+    assert [len(one.faces) for one in found] == [1, 0, 1]
+    assert isinstance(found[1].error, ZeroDivisionError)
+
+
+def test_photographs_are_taken_as_they_are_needed():
+    taken = []
+
+    def photos():
+        for number in range(1000):
+            taken.append(number)
+            yield np.zeros((64, 64, 3), np.uint8)
+
+    found = mean_aligner().many(photos(), workers=2)
+    next(found)
+    found.close()
+    assert len(taken) < 50
+
+
+def test_batches_of_every_size_find_what_single_crops_do(trained, monkeypatch):
+    """On the sizes of an accelerator, three crops are padded to four, and seventeen to 64."""
+    picture = read_photo(ASTRONAUT)
+    crop = crop_photo(picture, trained(picture)[0].crop)
+    crops = [np.roll(crop, shift, axis=1) for shift in range(-3, 4)]
+    one_by_one = trained.solver.finish(trained.solver.locate(crops))
+    monkeypatch.setattr(trained.solver, "buckets", solve.Buckets((1, 4), 2, padded=True))
+    with jax.log_compiles():
+        batched = trained.solver.finish(trained.solver.locate(crops))
+    for single, one in zip(one_by_one, batched, strict=True):
+        for name in ("landmarks_px", "vertices_mm", "flow", "rotation"):
+            wanted, found = getattr(single, name), getattr(one, name)
+            np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("buckets", "count", "largest", "sizes"),
+    [
+        (solve.CPU_BUCKETS, 3, 1, [1, 1, 1]),
+        (solve.ACCELERATOR_BUCKETS, 3, 4, [4]),
+        (solve.ACCELERATOR_BUCKETS, 1, 4, [1]),
+        (solve.ACCELERATOR_BUCKETS, 17, 64, [64]),
+        (solve.ACCELERATOR_BUCKETS, 70, 64, [64, 16]),
+        (solve.ACCELERATOR_BUCKETS, 17, 16, [16, 1]),
+        (solve.Buckets((1, 4), 1, padded=False), 7, 4, [4, 1, 1, 1]),
+    ],
+)
+def test_batches_are_cut_into_the_sizes_that_there_are(buckets, count, largest, sizes):
+    found = []
+    while count > 0:
+        found.append(buckets.size_for(count, largest))
+        count -= found[-1]
+    assert found == sizes
+
+
+class Doubling:
+    """A solver of numbers, which remembers its batches."""
+
+    buckets = solve.Buckets((1, 4), 1, padded=False)
+
+    def __init__(self):
+        self.batches = []
+
+    def locate(self, crops, largest=None):
+        self.batches.append(len(crops))
+        return [2 * crop for crop in crops]
+
+    def finish(self, estimates, largest=None):
+        return [10 * estimate for estimate in estimates]
+
+
+def task(number):
+    (read,) = yield [Work(lambda: number)]
+    one, other = yield [Locate(read), Locate(read + 100)]
+    (finished,) = yield [Finish(one + other)]
+    return finished
+
+
+def test_a_task_gives_the_same_alone_in_company_and_among_many():
+    wanted = [10 * (4 * n + 200) for n in range(9)]
+    assert [run(task(n), Doubling()) for n in range(9)] == wanted
+    assert run(together(task(n) for n in range(9)), Doubling()) == wanted
+    solver = Doubling()
+    assert [outcome() for outcome in run_many(map(task, range(9)), solver, 2)] == wanted
+    assert max(solver.batches) > 2, "crops of different tasks share a batch"
+
+
+def test_an_error_reaches_the_task_that_asked_and_can_be_caught_there():
+    def fails():
+        yield [Work(lambda: 1 / 0)]
+
+    def catches():
+        try:
+            yield from fails()
+        except ZeroDivisionError:
+            return "caught"
+
+    assert run(catches(), Doubling()) == "caught"
+    outcomes = list(run_many([task(1), fails(), catches()], Doubling(), 2))
+    assert outcomes[0]() == 2040
+    with pytest.raises(ZeroDivisionError):
+        outcomes[1]()
+    assert outcomes[2]() == "caught"
+
+
+def test_work_ahead_keeps_the_order_and_is_bounded():
+    running, most, lock = set(), [0], threading.Lock()
+
+    def square(n):
+        with lock:
+            running.add(n)
+            most[0] = max(most[0], len(running))
+        result = 1 / n
+        with lock:
+            running.discard(n)
+        return result
+
+    outcomes = [(n, future) for n, future in ahead(square, range(-5, 20), 2)]
+    assert [n for n, _ in outcomes] == list(range(-5, 20))
+    assert most[0] <= 3  # the one that failed stays in the set
+    assert isinstance(outcomes[5][1].exception(), ZeroDivisionError)
+    assert outcomes[0][1].result() == -0.2
