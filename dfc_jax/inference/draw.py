@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 OVERLAY_EDGE = (900, 1600)
 MESH_SIZE = 512
 _MESH_OPACITY = 0.62
+# RGB of a mesh for each of 256 shades of light, (256, 1, 3) uint8.
+_DARK, _BRIGHT = np.array([13, 41, 107]), np.array([237, 252, 255])
+_PAINT = np.round(np.linspace(_DARK, _BRIGHT, 256)).astype(np.uint8)[:, None]
 _AXIS_MM = 55.0
 _AXES = ((235, 70, 70), (90, 205, 90), (80, 130, 255))
 # Polylines of the 68 landmarks (first, last, closed) and their colours.
@@ -129,12 +132,6 @@ def _shaded(
     return seen.zbuf, normals, np.asarray(light), np.asarray(covered)
 
 
-def _painted(light: np.ndarray) -> np.ndarray:
-    """Colours (..., 3) in [0, 1] of light (...)."""
-    dark, bright = np.array([[0.05, 0.16, 0.42], [0.93, 0.99, 1.00]], np.float32)
-    return dark + light[..., None] * (bright - dark)
-
-
 def model_picture(
     model: FaceModel, vertices_mm: np.ndarray, angles_deg: Sequence[float], size: int
 ) -> np.ndarray:
@@ -153,8 +150,8 @@ def model_picture(
     # A head of any pose fits: the whole ball around it is in the picture.
     screen = 2.4 * size * posed[:, :2] / posed[:, 2:] + (size - 1) / 2.0
     *_, light, covered = _shaded(screen, posed, model.triangles, size)
-    picture = 1.0 + covered[..., None] * (_painted(light) - 1.0)
-    return (picture * 255.0 + 0.5).astype(np.uint8)
+    paint, white = cv2.applyColorMap(_bytes(light), _PAINT), np.full((size, size, 3), 255, np.uint8)
+    return cv2.blendLinear(white, paint, 1.0 - covered, covered)
 
 
 def _lay_mesh(canvas: np.ndarray, view: MeshView, scale: float) -> None:
@@ -170,9 +167,14 @@ def _lay_mesh(canvas: np.ndarray, view: MeshView, scale: float) -> None:
     matrix = np.array([[zoom, 0.0, offset[0]], [0.0, zoom, offset[1]]])
     size, flags = part.shape[1::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     covered = cv2.GaussianBlur(view.covered, (0, 0), max(0.6, 0.5 * zoom))
-    alpha = np.float32(_MESH_OPACITY) * cv2.warpAffine(covered, matrix, size, flags=flags)
-    paint = np.float32(255.0) * _painted(cv2.warpAffine(view.light, matrix, size, flags=flags))
-    part[:] = (part + alpha[..., None] * (paint - part) + np.float32(0.5)).astype(np.uint8)
+    alpha = _MESH_OPACITY * cv2.warpAffine(covered, matrix, size, flags=flags)
+    light = cv2.warpAffine(_bytes(view.light), matrix, size, flags=flags)
+    paint = cv2.applyColorMap(light, _PAINT)
+    part[:] = cv2.blendLinear(np.ascontiguousarray(part), paint, 1.0 - alpha, alpha)
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return (255.0 * values + 0.5).astype(np.uint8)
 
 
 def _draw_landmarks(canvas: np.ndarray, face: "Face", scale: float) -> None:
