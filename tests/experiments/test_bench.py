@@ -13,7 +13,7 @@ from paths import ROOT
 
 from data_pipelines.faces.synthetic import SyntheticSettings
 from dfc_jax.morphable.file import load_face_model
-from dfc_jax.systems.dfc.networks import NetSpec
+from dfc_jax.systems.dfc.networks import LiteSpec, PaperSpec
 from dfc_jax.systems.dfc.template import make_template
 from experiments.bench import __main__ as bench
 from experiments.bench import start as bench_start
@@ -28,8 +28,8 @@ START = {"bare_jax_s", "cold_start_s", "cold_start_cached_s"}
 START |= {"cold_start_ratio", "cold_start_cached_ratio"}
 STAGES = ("sample_pair", "sample_scene", "rasterize_scene", "shade_scene", "take_photograph")
 SMALL = {
-    "lite": NetSpec("lite", widths=(4, 4, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4),
-    "paper": NetSpec("paper", widths=(4, 4, 4, 4, 16)),
+    "lite": LiteSpec(widths=(4, 4, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4),
+    "paper": PaperSpec(widths=(4, 4, 4, 4, 16)),
 }
 
 
