@@ -23,8 +23,7 @@ from dfc_jax.systems.dfc import template
 from experiments import stages
 
 SIZE, STEPS = 32, 4
-TINY = variants.NetSpec(
-    "lite",
+TINY = variants.LiteSpec(
     widths=(4, 4, 8, 8),
     depths=(0,) * 4,
     decoder_depths=(0,) * 4,

@@ -29,7 +29,7 @@ from dfc_jax.morphable.linear import FaceModel, surface_basis
 from dfc_jax.ops.rotations import FRONTAL, matrix_to_rotvec
 from dfc_jax.types import Array, ByValue, Correspondences, FaceParams
 
-# Identity directions that one photograph can tell.
+# Identity coefficients that one photograph determines.
 N_IDENTITY = 50
 # Median length of a 2D Gaussian vector, in standard deviations of one component.
 _RAYLEIGH_MEDIAN = math.sqrt(2.0 * math.log(2.0))
@@ -181,7 +181,7 @@ def start(problem: FitProblem, settings: FitSettings, focal_px: Array | None) ->
         prior_weight=jnp.zeros(N_POSE),
     )
     pose = _affine_pose(rigid, settings, focal_px)
-    # The focal length waits until the shape can explain what it would otherwise be bent for.
+    # The focal length is held here: it would absorb errors of the shape, which is still the mean.
     pose, _ = refine(pose, rigid, settings, rounds=settings.pose_rounds, fixed=1)
     return jnp.concatenate([pose, jnp.zeros(n_shape)])
 
@@ -315,7 +315,7 @@ def refine(
             jacobian_fn=lambda free, problem: jacobian(whole(free), problem)[:, fixed:],
             lower=lower,
             upper=upper,
-            # Too few steps to converge in; looking for it would cost a third of their time.
+            # So few steps do not converge; testing for it takes a third of their time.
             ftol=0.0,
             xtol=0.0,
         )

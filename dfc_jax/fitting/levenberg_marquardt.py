@@ -162,7 +162,7 @@ def levenberg_marquardt(
         broken = ~jnp.isfinite(jnp.sum(hessian) + jnp.sum(gradient))
         status = jnp.where(stationary, Status.CONVERGED_GTOL, status)
         status = jnp.where(broken, Status.NON_FINITE, status)
-        # A point that was stationary already stays where it is, to the last bit.
+        # A point that was stationary before the step is returned unchanged.
         kept = jax.tree.map(lambda a, b: jnp.where(stationary | broken, a, b), state, new)
         return dataclasses.replace(kept, status=status.astype(jnp.int32))
 
@@ -288,7 +288,7 @@ def _update(state: _State, trial: Array, residual: Array, predicted: Array) -> _
 
 def _stalled(old: _State, new: _State, predicted: Array) -> Array:
     """STALLED where no damping would help, else MAX_STEPS."""
-    # More damping would promise even less, and rounding hides that much.
+    # Rounding hides the decrease that is predicted, and more damping would predict less.
     hidden = jnp.abs(predicted) <= jnp.finfo(old.cost.dtype).eps * old.cost
     stalled = ((new.cost >= old.cost) & hidden) | (new.damping > _MAX_DAMPING)
     return jnp.where(stalled, Status.STALLED, Status.MAX_STEPS)

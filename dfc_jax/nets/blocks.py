@@ -2,8 +2,10 @@
 
 XLA's CPU backend is slow on the gradients of transposed convolutions (four to eight times slower
 than here), so they are written as stride-1 convolutions and a re-ordering of pixels. Parameters
-and function are those of the textbook layer; a test compares them. Initial values come from
-`variants.init`; the initializers here only give shapes.
+and function are those of the textbook layer; a test compares them.
+
+Kernels start as He et al. (2015) have it, for layers that a ReLU follows: truncated normal of
+variance 2 / fan-in. Biases start at 0, and normalisation is the identity.
 
 Layers compute in the type of their input: float32, or bfloat16 to train faster on an accelerator.
 Parameters and the statistics of batch normalisation are float32 either way.
@@ -16,6 +18,9 @@ from jax import lax
 
 from dfc_jax.types import Array
 
+HE = nn.initializers.he_normal()
+# A quarter of the taps of a transposed convolution of stride 2 meets each output.
+HE_DECONV = nn.initializers.variance_scaling(4 * 2.0, "fan_in", "truncated_normal")
 ZEROS = nn.initializers.zeros
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -65,7 +70,7 @@ class Conv3x3(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", ZEROS, (3, 3, x.shape[-1], self.features))
+        kernel = self.param("kernel", HE, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", ZEROS, (self.features,))
         kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
         strides = (self.stride, self.stride)
@@ -79,7 +84,7 @@ class Deconv3x3(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", ZEROS, (3, 3, x.shape[-1], self.features))
+        kernel = self.param("kernel", HE_DECONV, (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", ZEROS, (self.features,))
         return transposed_conv(x, kernel.astype(x.dtype)) + bias.astype(x.dtype)
 
@@ -95,9 +100,7 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         size, strides = (self.kernel, self.kernel), (self.stride, self.stride)
-        conv = nn.Conv(
-            self.features, size, strides, use_bias=False, kernel_init=ZEROS, dtype=x.dtype
-        )
+        conv = nn.Conv(self.features, size, strides, use_bias=False, kernel_init=HE, dtype=x.dtype)
         x = conv(x)
         x = nn.BatchNorm(use_running_average=not train, momentum=0.98, dtype=x.dtype)(x)
         return nn.relu(x) if self.relu else x

@@ -1,6 +1,5 @@
 """Weight files: float16 safetensors whose header says which network they belong to."""
 
-import dataclasses
 import json
 import os
 from pathlib import Path
@@ -14,22 +13,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dfc_jax.errors import WeightsError
-from dfc_jax.files import WEIGHTS_DIR, available_weights, require_weights
+from dfc_jax.files import (
+    WEIGHTS_DIR,
+    available_weights,
+    escaped,
+    require_weights,
+    written_aside,
+)
 from dfc_jax.files import resolve_weights as resolve
-from dfc_jax.systems.dfc.networks import NetSpec, Variables, init
+from dfc_jax.nets.registry import Spec, Variables, from_json, json_object, to_json
 
 __all__ = ["WEIGHTS_DIR", "WeightsError", "load", "resolve", "save"]
 
 
 def save(
-    path: str | os.PathLike[str], variables: Variables, spec: NetSpec, metadata: dict[str, Any]
+    path: str | os.PathLike[str], variables: Variables, spec: Spec, metadata: dict[str, Any]
 ) -> None:
-    """Write variables as float16, with the spec and `metadata` (JSON) in the header.
+    """Write variables as float16, with the spec, its kind and `metadata` (JSON) in the header.
 
     The file appears complete or not at all.
 
     Raises:
       WeightsError: a value does not fit into float16 or is not finite.
+      ExportError: the file cannot be written.
       ValueError: `variables` are not those of `spec`.
     """
     path = Path(path)
@@ -40,19 +46,20 @@ def save(
     for name, leaf in flat.items():
         if not np.max(np.abs(leaf), initial=0.0) <= np.finfo(np.float16).max:
             raise WeightsError(f"{path}: {name} is not finite in float16; nothing was written")
-    header = {"spec": json.dumps(dataclasses.asdict(spec)), "metadata": json.dumps(metadata)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file({name: leaf.astype(np.float16) for name, leaf in flat.items()}, aside, header)
+    header = {"kind": spec.kind, "spec": to_json(spec), "metadata": json.dumps(metadata)}
+    with written_aside(path) as aside:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file({name: leaf.astype(np.float16) for name, leaf in flat.items()}, aside, header)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
         aside.chmod(0o644)  # safetensors leaves it readable for its owner alone
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
-def load(path_or_name: str | os.PathLike[str]) -> tuple[Variables, NetSpec, dict[str, Any]]:
-    """Read variables (NumPy float32), the spec and the metadata of a file.
+def load(
+    path_or_name: str | os.PathLike[str], of: type[Any] = Spec
+) -> tuple[Variables, Any, dict[str, Any]]:
+    """Read variables (NumPy float32), the spec (an instance of `of`) and the metadata of a file.
 
     A bare name such as "lite" stands for the file of that name that comes with the package.
 
@@ -64,12 +71,12 @@ def load(path_or_name: str | os.PathLike[str]) -> tuple[Variables, NetSpec, dict
         header, flat = _read(path)
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
         raise WeightsError(
-            f"{path}: cannot be read as safetensors ({_brief(error)}); copy it again, or give a "
+            f"{path}: cannot be read as safetensors ({_quoted(error)}); copy it again, or give a "
             f"name: {available_weights()}"
         ) from error
     try:
-        spec = _spec_from_json(header["spec"])
-        metadata = _object(header["metadata"])
+        spec = from_json(header.get("kind"), header["spec"])
+        metadata = json_object(header["metadata"])
         if not isinstance(metadata.get("face_model", ""), str):
             raise ValueError("its face_model is no name")
         # A test looks at the package's own files; every start would take as long as the network's
@@ -78,11 +85,13 @@ def load(path_or_name: str | os.PathLike[str]) -> tuple[Variables, NetSpec, dict
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"{path}: its header does not describe a network of this version of dfc_jax "
-            f"({_brief(error)}); write the file with dfc_jax.nets.weights.save"
+            f"({_quoted(error)}); write the file with dfc_jax.nets.weights.save"
         ) from error
+    if not isinstance(spec, of):
+        raise WeightsError(f"{path}: holds a network {spec.kind}, which is of no use here")
     if problem:
         raise WeightsError(
-            f"{path}: does not hold the network that its header names ({_brief(problem)}); "
+            f"{path}: does not hold the network that its header names ({_quoted(problem)}); "
             "write the file again from its checkpoint"
         )
     return unflatten_dict(flat, sep="/"), spec, metadata
@@ -100,9 +109,9 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         return file.metadata() or {}, flat
 
 
-def _brief(reason: object) -> str:
-    """One line of a reason that may quote a hostile file."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(reason)).split())
+def _quoted(reason: object) -> str:
+    """The beginning of a reason that may quote a hostile file."""
+    text = escaped(reason)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
@@ -110,24 +119,9 @@ def _flatten(variables: Variables) -> dict[str, Any]:
     return flatten_dict(variables, sep="/")
 
 
-def _spec_from_json(text: str) -> NetSpec:
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in _object(text).items()
-    }
-    return NetSpec(**fields)
-
-
-def _object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("a part of it is no JSON object")
-    return value
-
-
-def _mismatch(flat: dict[str, np.ndarray], spec: NetSpec) -> str:
+def _mismatch(flat: dict[str, np.ndarray], spec: Spec) -> str:
     """What is wrong with flat arrays as variables of `spec`, "" if nothing is."""
-    wanted = _flatten(jax.eval_shape(lambda key: init(key, spec), jax.random.key(0)))
+    wanted = _flatten(jax.eval_shape(spec.init, jax.random.key(0)))
     for name in sorted(wanted.keys() | flat.keys()):
         if name not in flat:
             return f"{name} is missing"

@@ -1,10 +1,11 @@
 """Which triangle each pixel sees: a z-buffer in plain `jax.numpy`, without gradients.
 
-A triangle that can be seen asks about the pixels of its bounding box, in runs of a few. The runs
-of all triangles, laid end to end, are answered in chunks of a fixed length: a running count finds
-the triangle of each, the smallest depth is scattered into the z-buffer, then the smallest index
-among those that won. Triangles with very large boxes go one by one over the whole image instead.
-Trip counts are dynamic, so that the work follows what is on screen.
+Each triangle that can be seen tests the pixels of its bounding box, in runs of a few. The runs of
+all triangles form one list, which is processed in chunks of a fixed length: a cumulative sum finds
+the triangle of each run, a scatter-min writes the nearest depths to the z-buffer, and a second one
+the lowest index among the triangles at that depth. Triangles with very large boxes are tested one
+by one against the whole image instead. The number of chunks is dynamic, so that the work follows
+what is on screen.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from dfc_jax.types import Array, Fragments
 # Pixel tests in a chunk: small ones waste little on a CPU; on an accelerator, where each trip waits
 # for the host, one chunk holds a face at 128 pixels.
 CHUNK_TESTS_CPU, CHUNK_TESTS_ACCELERATOR = 1 << 13, 1 << 16
-# Pixel tests in a run: what is looked up once for all of them. A face's triangles are this small.
+# Pixel tests in a run, for which a triangle is looked up once. Those of a face cover about as many.
 RUN = 4
 # Pixels in the largest box that goes into chunks.
 MAX_BOX_PX = 1 << 12
@@ -92,7 +93,7 @@ def _boxes(
     extent = jnp.clip(jnp.floor(high[:2]), -1, image_size - 1) - first + 1
     # Counter-clockwise seen from outside is a negative area where y points down.
     area = -_signed_area(corners) if cull_backfaces else jnp.abs(_signed_area(corners))
-    # Thinner than rounding can resolve is as good as no area.
+    # Rounding decides about what is thinner.
     length = jnp.maximum(high[0] - low[0], high[1] - low[1])
     drawn = (extent > 0).all(axis=0) & jnp.isfinite(corners).all(axis=(0, 1))
     drawn &= (area > MIN_AREA_PX2) & (area > MIN_THICKNESS * length**2)

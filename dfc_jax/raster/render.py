@@ -1,6 +1,8 @@
 """The renderer's entry: everything that a camera sees of a mesh, per pixel."""
 
 import functools
+from collections.abc import Mapping
+from dataclasses import field
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,7 @@ class RenderOutput(ByValue):
       rgb: (H, W, 3) albedo (white if none was given), times the light if there is one; >= 0 for
         a non-negative albedo, not clipped above.
       uv: (H, W, 2), None unless `render` was given uv.
-      pncc: (H, W, 3), None unless `render` was given pncc.
+      attributes: by name, the (H, W, C) images of the attributes that `render` was given.
     """
 
     fragments: Fragments
@@ -35,7 +37,7 @@ class RenderOutput(ByValue):
     normals: Array
     rgb: Array
     uv: Array | None = None
-    pncc: Array | None = None
+    attributes: dict[str, Array] = field(default_factory=dict)
 
 
 @functools.partial(jax.jit, static_argnames=("image_size", "cull_backfaces"))
@@ -49,7 +51,7 @@ def render(
     texture: Array | None = None,
     vertex_colors: Array | None = None,
     sh: Array | None = None,
-    pncc: Array | None = None,
+    attributes: Mapping[str, Array] | None = None,
     cull_backfaces: bool = False,
 ) -> RenderOutput:
     """Render a mesh into a square image.
@@ -67,16 +69,25 @@ def render(
       vertex_colors: (V, 3) albedo, instead of a texture.
       sh: (9, 3) spherical-harmonics light in camera space, see `sh_irradiance`; none leaves the
         albedo as it is.
-      pncc: (V, 3) projected normalised coordinate code, see `pncc_colors`.
+      attributes: by name, any (V, C) values to interpolate over the triangles, for example
+        ``{"pncc": pncc_colors(mean_mm)}``.
       cull_backfaces: do not draw triangles that turn their inside to the camera (static).
 
     Raises:
-      ValueError: a texture without uv, or both a texture and vertex colours.
+      ValueError: a texture without uv, both a texture and vertex colours, or an attribute of
+        another shape than (V, C).
     """
     if texture is not None and uv is None:
         raise ValueError("a texture needs uv coordinates")
     if texture is not None and vertex_colors is not None:
         raise ValueError("give a texture or vertex colours, not both")
+    attributes = attributes or {}
+    for name, values in attributes.items():
+        if values.ndim != 2 or len(values) != len(vertices_mm):
+            raise ValueError(
+                f"the attribute {name!r} has shape {values.shape}; it must be "
+                f"({len(vertices_mm)}, C), a row for each vertex"
+            )
 
     screen_xy, depth_mm = project(camera, vertices_mm), vertices_mm[:, 2]
     perspective = camera.projection == "perspective"
@@ -84,8 +95,8 @@ def render(
     bary = barycentrics(fragments, screen_xy, depth_mm, triangles, perspective)
     surface = fragments.replace(bary_coords=bary)
 
-    def image(attributes: Array) -> Array:
-        return interpolate(surface, triangles, attributes)
+    def image(values: Array) -> Array:
+        return interpolate(surface, triangles, values)
 
     mask = fragments.pix_to_face >= 0
     normals = _normalise(image(vertex_normals(vertices_mm, triangles)))
@@ -102,7 +113,7 @@ def render(
         normals=normals,
         rgb=jnp.where(mask[..., None], rgb, 0.0),
         uv=uv_image,
-        pncc=None if pncc is None else image(pncc),
+        attributes={name: image(values) for name, values in attributes.items()},
     )
 
 

@@ -3,9 +3,15 @@
     python -m experiments.bench --suite cpu --json -
 
 `cpu` is one face per call, as `dfc align` works, on whatever device JAX uses, and how long a new
-process takes to its first face (seconds); with `--batch N` also the network's throughput.
-`synthetic` is the generator of training pairs, its stages and its floor: see
-`experiments.bench_synthetic`. Close other programs.
+process takes to its first face (seconds); with `--batch N` also the network's throughput. It also
+says how accurate the landmarks are, and how many programs are compiled by loading an aligner and
+by calling anything again. `synthetic` is the generator of training pairs, its stages and its
+floor: see `experiments.bench.synthetic`. Close other programs.
+
+    python -m experiments.bench --suite cpu --gate experiments/bench/baselines/cpu2.json
+
+exits with 1 if something got worse than in that file (see `experiments.bench.gate`), a sentence
+for each. With `--json` in place of `--gate`, the same command makes the file again.
 """
 
 import json
@@ -23,10 +29,10 @@ from absl import app, flags
 from data_pipelines.faces.synthetic import SyntheticSettings, sample_params
 from dfc_jax.camera import crop_camera, to_camera
 from dfc_jax.crops import crop_of_box, crop_photo
-from dfc_jax.errors import ExportError
+from dfc_jax.errors import UserError
 from dfc_jax.files import write_json
 from dfc_jax.fitting import fit
-from dfc_jax.inference.align import DEFAULT_WEIGHTS
+from dfc_jax.inference.align import DEFAULT_WEIGHTS, load
 from dfc_jax.inference.detect import make_detector
 from dfc_jax.inference.solve import make_solver
 from dfc_jax.morphable.file import load_face_model
@@ -48,19 +54,25 @@ from dfc_jax.systems.dfc.networks import (
 from dfc_jax.systems.dfc.template import Template, make_template
 from dfc_jax.texture.appearance import part_vertex_colors
 from dfc_jax.types import Array, Correspondences
+from experiments.bench.accuracy import accuracy_figures
+from experiments.bench.compiles import compiles
+from experiments.bench.gate import check_comparable, read_baseline, regressions
 from experiments.bench.start import start_figures
 from experiments.bench.stopwatch import Stopwatch
-from experiments.bench.synthetic import PAIRS, Figures, synthetic_suite
+from experiments.bench.synthetic import PAIRS, Figures, matmul_ms, synthetic_suite
 
-PHOTO = Path(__file__).parent.parent / "examples" / "astronaut.jpg"
+PHOTO = Path(__file__).parents[2] / "examples" / "astronaut.jpg"
 
 
 def cpu_suite(watch: Stopwatch, batch: int | None = None) -> Figures:
     """The parts of aligning one face; with `batch`, crops per second of the lite network too."""
     model = load_face_model()
+    # First, while nothing is compiled that the two have in common with the rest.
+    aligned = aligner_figures(watch)
     template = make_template(model)
     variables, spec = lite_network()
     figures = {
+        **aligned,
         "network_lite_ms": network_ms(watch, variables, spec, template),
         "network_paper_ms": network_ms(
             watch, init(jax.random.key(0), SPECS["paper"]), SPECS["paper"], template
@@ -77,6 +89,18 @@ def cpu_suite(watch: Stopwatch, batch: int | None = None) -> Figures:
             "network_lite_crops_per_s": round(1e3 * batch / milliseconds, 1),
         }
     return figures
+
+
+def aligner_figures(watch: Stopwatch) -> Figures:
+    """Programs compiled by loading an aligner and aligning a photograph, and its accuracy."""
+    before = compiles()
+    aligner = load()
+    image = read_photo(PHOTO)
+    aligner(image)
+    loaded = compiles()
+    aligner(image)
+    watch.compiles_again += compiles() - loaded
+    return {"compiles_load": loaded - before, **accuracy_figures(aligner, PHOTO)}
 
 
 def lite_network() -> tuple[Variables, NetSpec]:
@@ -152,10 +176,14 @@ SUITES: dict[str, Callable[[Stopwatch, int | None], Figures]] = {
 def measure(suite: str, batch: int | None = None, watch: Stopwatch | None = None) -> Figures:
     """The figures of a suite, and where and how they were measured."""
     watch = watch or Stopwatch()
+    before_ms = matmul_ms(watch)
     figures = SUITES[suite](watch, batch)
     return {
         "suite": suite,
         **figures,
+        # The mean of before and after, for other programs that started or ended meanwhile.
+        "reference_ms": round((before_ms + matmul_ms(watch)) / 2, 3),
+        "compiles_again": watch.compiles_again,
         "samples": watch.samples,
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
@@ -165,19 +193,29 @@ def measure(suite: str, batch: int | None = None, watch: Stopwatch | None = None
 
 def main(_) -> None:
     values = flags.FLAGS
-    figures = measure(values.suite, values.batch)
-    if values.json == "-":
-        print(json.dumps(figures, indent=1))
-        return
     try:
-        write_json(values.json, figures)
-    except ExportError as error:
+        # Before anything is measured, which takes minutes.
+        baseline = read_baseline(Path(values.gate)) if values.gate else None
+        figures = measure(values.suite, values.batch)
+        if values.json == "-":
+            print(json.dumps(figures, indent=1))
+        else:
+            write_json(values.json, figures)
+        if baseline is None:
+            return
+        check_comparable(Path(values.gate), baseline, figures)
+    except UserError as error:
         sys.exit(f"bench: {error}")
+    worse = regressions(baseline, figures)
+    for sentence in worse:
+        print(f"bench: {sentence}", file=sys.stderr)
+    sys.exit(1 if worse else 0)
 
 
 if __name__ == "__main__":
     flags.DEFINE_enum("suite", "cpu", sorted(SUITES), "what to measure")
     flags.DEFINE_string("json", "-", "file for the figures; - prints them")
+    flags.DEFINE_string("gate", None, "file of earlier figures; exit with 1 if some are worse now")
     flags.DEFINE_integer(
         "batch", None, f"crops for the network's throughput; pairs at once ({PAIRS})", lower_bound=1
     )

@@ -172,6 +172,15 @@ def bandwidth(watch: Stopwatch) -> float:
 
 def matmul_rate(watch: Stopwatch) -> float:
     """Operations per millisecond of a float32 matrix product at JAX's default precision."""
-    edge = MATRIX_EDGE[jax.default_backend() != "cpu"]
-    matrix = jnp.ones((edge, edge))
-    return 2 * edge**3 / watch.median_ms(jax.jit(jnp.matmul), matrix, matrix)
+    return 2 * matrix_edge() ** 3 / matmul_ms(watch)
+
+
+def matmul_ms(watch: Stopwatch) -> float:
+    """Milliseconds of the product of two matrices of `matrix_edge`."""
+    matrix = jnp.ones((matrix_edge(), matrix_edge()))
+    return watch.median_ms(jax.jit(jnp.matmul), matrix, matrix)
+
+
+def matrix_edge() -> int:
+    """Rows and columns of the matrices that measure the rate of this device."""
+    return MATRIX_EDGE[jax.default_backend() != "cpu"]

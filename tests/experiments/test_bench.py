@@ -13,23 +13,24 @@ from paths import ROOT
 
 from data_pipelines.faces.synthetic import SyntheticSettings
 from dfc_jax.morphable.file import load_face_model
-from dfc_jax.systems.dfc.networks import NetSpec
+from dfc_jax.systems.dfc.networks import LiteSpec, PaperSpec
 from dfc_jax.systems.dfc.template import make_template
 from experiments.bench import __main__ as bench
+from experiments.bench import accuracy, stopwatch
 from experiments.bench import start as bench_start
-from experiments.bench import stopwatch
 from experiments.bench import synthetic as bench_synthetic
 from experiments.bench.stopwatch import Stopwatch
 
-ABOUT = {"suite", "samples", "jax", "device", "cores"}
+ABOUT = {"suite", "samples", "jax", "device", "cores", "reference_ms", "compiles_again"}
+ALIGNER = {"compiles_load", "photo_landmarks_px", "rendered_nme_percent"}
 PARTS_MS = {"network_lite_ms", "network_paper_ms", "fit_ms", "render_128_ms", "align_total_ms"}
 PARTS_MS |= {"detect_ms", "crop_ms"}
 START = {"bare_jax_s", "cold_start_s", "cold_start_cached_s"}
 START |= {"cold_start_ratio", "cold_start_cached_ratio"}
 STAGES = ("sample_pair", "sample_scene", "rasterize_scene", "shade_scene", "take_photograph")
 SMALL = {
-    "lite": NetSpec("lite", widths=(4, 4, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4),
-    "paper": NetSpec("paper", widths=(4, 4, 4, 4, 16)),
+    "lite": LiteSpec(widths=(4, 4, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4),
+    "paper": PaperSpec(widths=(4, 4, 4, 4, 16)),
 }
 
 
@@ -54,6 +55,9 @@ def quick(monkeypatch):
         monkeypatch.setattr(bench_synthetic, name, small)
     monkeypatch.setattr(bench, "make_solver", lambda *a: lambda crop: jnp.asarray(crop) + 1.0)
     monkeypatch.setattr(bench, "start_figures", lambda photo: dict.fromkeys(START, 1.0))
+    monkeypatch.setattr(bench, "load", lambda: lambda image: [])
+    accurate = {"photo_landmarks_px": [[1.0, 2.0]], "rendered_nme_percent": 2.5}
+    monkeypatch.setattr(bench, "accuracy_figures", lambda aligner, photo: accurate)
     monkeypatch.setattr(bench, "SPECS", SMALL)
     monkeypatch.setattr(bench, "DEFAULT_WEIGHTS", "none-of-that-name")
     monkeypatch.setattr(bench_synthetic, "SyntheticSettings", lambda: SyntheticSettings(size=32))
@@ -62,7 +66,9 @@ def quick(monkeypatch):
 
 def test_cpu_suite_measures_every_part(quick):
     figures = bench.measure("cpu", 2, quick)
-    assert set(figures) == ABOUT | PARTS_MS | START | {"batch", "network_lite_crops_per_s"}
+    expected = ABOUT | ALIGNER | PARTS_MS | START | {"batch", "network_lite_crops_per_s"}
+    assert set(figures) == expected
+    assert figures["compiles_again"] == figures["compiles_load"] == 0
     assert all(figures[name] > 0 for name in [*PARTS_MS, "network_lite_crops_per_s"])
     assert (figures["samples"], figures["batch"]) == (3, 2)
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
@@ -151,6 +157,62 @@ def test_medians_leave_warm_up_out_and_stop_in_time(monkeypatch):
     assert watch.median_ms(call) == 2000.0
     assert watch.samples == 3
     assert next(durations) == 9.0
+
+
+def test_compilations_after_the_first_call_are_counted():
+    watch = Stopwatch(repeats=3, seconds=0.0)
+    same = jax.jit(lambda x: 2 * x)
+    watch.median_ms(same, jnp.ones(3))
+    assert watch.compiles_again == 0
+    sizes = iter(range(4, 12))
+    watch.median_ms(lambda: same(np.ones(next(sizes), np.float32)))
+    assert watch.compiles_again == 4, "the second warm-up and three calls"
+
+
+def test_the_aligners_programs_are_counted_and_none_are_compiled_by_a_second_call(monkeypatch):
+    """Three on loading, one for the first photograph, and a fault: one for the second, too."""
+    programs = iter([jax.jit(lambda x, n=n: x + n) for n in range(5)])
+    number = np.float32(1.0)
+
+    def load():
+        for _ in range(3):
+            next(programs)(number)
+        return lambda image: next(programs)(number)
+
+    monkeypatch.setattr(bench, "load", load)
+    monkeypatch.setattr(bench, "accuracy_figures", lambda aligner, photo: {})
+    watch = Stopwatch()
+    assert bench.aligner_figures(watch) == {"compiles_load": 4}
+    assert watch.compiles_again == 1
+
+
+def test_accuracy_is_that_of_the_photograph_and_of_rendered_faces(monkeypatch):
+    """An aligner that knows the truth but for 3 pixels in x, and once finds nothing."""
+    model, truths = load_face_model(), []
+    original = accuracy.rendered_face
+
+    def rendered_face(*rest):
+        image, truth = original(*rest)
+        truths.append(np.asarray(truth))
+        return image, truth
+
+    def aligner(image, boxes=None):
+        if boxes is None:
+            return [SimpleNamespace(landmarks=np.full((68, 2), 1.23456))]
+        assert image.shape == (256, 256, 3) and image.std() > 0.05
+        (box,) = boxes
+        truth = truths[-1]
+        assert (truth >= box[:2] - 1e-3).all() and (truth <= box[:2] + box[2:] + 1e-3).all()
+        sizes.append(np.sqrt(box[2] * box[3]))
+        return [SimpleNamespace(landmarks=truth + [3.0, 0.0])] if len(truths) < 3 else []
+
+    aligner.model, sizes = model, []
+    monkeypatch.setattr(accuracy, "rendered_face", rendered_face)
+    figures = accuracy.accuracy_figures(aligner, bench.PHOTO, faces=3)
+    expected = (300.0 / sizes[0] + 300.0 / sizes[1] + accuracy.MISSED_PERCENT) / 3
+    assert figures["rendered_nme_percent"] == pytest.approx(expected, abs=1e-3)
+    assert figures["photo_landmarks_px"] == [[1.235, 1.235]] * 68
+    assert not np.allclose(truths[0], truths[1])
 
 
 def test_a_wrong_flag_is_refused_before_anything_is_measured():

@@ -7,15 +7,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from dfc_jax import files
+from dfc_jax.errors import ExportError
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.nets import weights
 from dfc_jax.systems.dfc import networks as nets
 
-SPEC = nets.NetSpec("lite", widths=(4, 4, 4, 4), depths=(0,) * 4, decoder_depths=(0,) * 4)
+SPEC = nets.LiteSpec(widths=(4, 4, 4, 4), depths=(0,) * 4, decoder_depths=(0,) * 4)
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +31,30 @@ def path(tmp_path: Path, variables: nets.Variables) -> Path:
     return path
 
 
-def rewrite(path: Path, change_tensors=None, **header: str) -> None:
+def rewrite(path: Path, change_tensors=None, **header: str | None) -> None:
+    """Changes tensors, and parts of the header; None takes a part out."""
     with safe_open(path, framework="numpy") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-        metadata = file.metadata() | header
+        metadata = {k: v for k, v in (file.metadata() | header).items() if v is not None}
     if change_tensors:
         change_tensors(tensors)
     save_file(tensors, path, metadata)
+
+
+# A header from before networks had kinds: fields of both networks, told apart by the family.
+UNTAGGED = {
+    "family": "lite",
+    "tied": False,
+    "tail": [2, 2, 2],
+    "widths": [4, 4, 4, 4],
+    "depths": [0, 0, 0, 0],
+    "decoder_depths": [0, 0, 0, 0],
+    "descriptors": 0,
+    "details": 0,
+    "refinements": 0,
+    "branches": 2,
+    "strict": False,
+}
 
 
 def test_round_trip_keeps_values_spec_and_metadata(path: Path, variables) -> None:
@@ -91,10 +109,27 @@ def test_failed_write_leaves_the_old_file(path: Path, variables, monkeypatch) ->
         raise OSError("disk full")
 
     monkeypatch.setattr(weights, "save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ExportError, match="net.safetensors: cannot be written .disk full"):
         weights.save(path, variables, SPEC, {})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, variables) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ExportError, match="net.safetensors: cannot be written"):
+        weights.save(tmp_path / "file" / "net.safetensors", variables, SPEC, {})
+
+
+def test_an_error_of_safetensors_while_writing_is_one_of_the_file(
+    path: Path, variables, monkeypatch
+) -> None:
+    def fail(*_) -> None:
+        raise SafetensorError("I/O error: disk full")
+
+    monkeypatch.setattr(weights, "save_file", fail)
+    with pytest.raises(ExportError, match="net.safetensors: cannot be written .*disk full"):
+        weights.save(path, variables, SPEC, {})
 
 
 @pytest.mark.parametrize("content", [b"", b"not a weight file at all", None])
@@ -109,13 +144,45 @@ def test_folder_is_not_a_weight_file(tmp_path: Path) -> None:
         weights.load(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["{}", "[", '{"colour": 3}', '"lite"', '{"widths": [4, 4, 4, 4]}'])
+def test_headers_that_name_no_network_are_explained(path: Path, text: str) -> None:
+    rewrite(path, spec=text)
+    message(path, "header does not describe")
+
+
 @pytest.mark.parametrize(
-    "spec", ["{}", "[", '{"family": "lite", "colour": 3}', '{"family": "heavy"}', '"lite"']
+    "kind",
+    [
+        *("", "dfc", "dfc/", "/lite", "dfc/heavy", "nothing/lite", "dfc/lite/lite", "DFC/LITE"),
+        *("os/path", "..evaluation/lite", "dfc.lite/lite", "dfc/\u202elite", "x" * 10_000),
+    ],
 )
-def test_headers_that_name_no_network_are_explained(path: Path, spec: str) -> None:
-    rewrite(path, spec=spec)
-    with pytest.raises(weights.WeightsError, match="header does not describe"):
-        weights.load(path)
+def test_kinds_that_do_not_exist_are_explained(path: Path, kind: str) -> None:
+    rewrite(path, kind=kind)
+    assert len(message(path, "header does not describe")) < 700
+
+
+def test_a_network_that_the_reader_cannot_use_is_refused(path: Path) -> None:
+    assert weights.load(path, nets.NetSpec)[1] == SPEC
+    with pytest.raises(weights.WeightsError, match="holds a network dfc/lite"):
+        weights.load(path, nets.PaperSpec)
+
+
+def test_headers_without_a_kind_are_read_as_before(path: Path) -> None:
+    rewrite(path, kind=None, spec=json.dumps(UNTAGGED))
+    assert weights.load(path)[1] == SPEC
+    for optional in ("tail", "descriptors", "details", "refinements", "branches", "strict", "tied"):
+        fields = {name: value for name, value in UNTAGGED.items() if name != optional}
+        rewrite(path, spec=json.dumps(fields))
+        assert weights.load(path)[1] == SPEC
+
+
+@pytest.mark.parametrize(
+    "change", [{"family": "heavy"}, {"family": ["lite"]}, {"family": None}, {"colour": 3}]
+)
+def test_headers_without_a_kind_that_name_no_network_are_explained(path: Path, change) -> None:
+    rewrite(path, kind=None, spec=json.dumps(UNTAGGED | change))
+    message(path, "header does not describe")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +193,6 @@ def test_headers_that_name_no_network_are_explained(path: Path, spec: str) -> No
         {"widths": []},
         {"widths": [0, 4, 4, 4]},
         {"widths": [[4], 4, 4, 4]},
-        {"family": ["lite"]},
         {"a key\nof two lines": 1},
         {"x" * 10_000: 1},
     ],
@@ -135,6 +201,8 @@ def test_hostile_sizes_in_a_header_are_explained_in_one_line(path: Path, change)
     with safe_open(path, framework="numpy") as file:
         fields = json.loads(file.metadata()["spec"])
     rewrite(path, spec=json.dumps(fields | change))
+    assert len(message(path, "header does not describe")) < 700
+    rewrite(path, kind=None, spec=json.dumps(UNTAGGED | change))
     assert len(message(path, "header does not describe")) < 700
 
 
@@ -202,7 +270,7 @@ def test_every_mutated_file_loads_or_is_explained(path: Path) -> None:
 
 def test_a_strict_network_is_named_by_its_file_and_old_files_are_not_strict(tmp_path) -> None:
     path = tmp_path / "paper.safetensors"
-    spec = nets.NetSpec("paper", widths=(4, 4, 4, 4, 16), strict=True)
+    spec = nets.PaperSpec(widths=(4, 4, 4, 4, 16), strict=True)
     weights.save(path, jax.device_get(nets.init(jax.random.key(0), spec)), spec, {})
     assert weights.load(path)[1] == spec
     with safe_open(path, framework="numpy") as file:
@@ -258,7 +326,10 @@ def test_saving_refuses_what_cannot_be_read_back(tmp_path: Path, variables) -> N
 def test_weights_of_the_package_are_complete(name: str) -> None:
     """Loaded, for the embedded face model, and with an entry in the model card and the README."""
     _, spec, metadata = weights.load(name)
-    assert spec.family in name and metadata["face_model"] == load_face_model().version
+    assert (
+        spec.kind.removeprefix("dfc/") in name
+        and metadata["face_model"] == load_face_model().version
+    )
     root = weights.WEIGHTS_DIR.parents[2]
     assert f"weights/{name}.safetensors" in (root / "dfc_jax/assets/MODEL_CARD.md").read_text()
     assert f"| `{name}` |" in (root / "README.md").read_text()

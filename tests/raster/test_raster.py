@@ -352,10 +352,10 @@ def test_render_gives_finite_values_and_gradients_on_hostile_vertices():
     vertices[40] = [3e4, -3e4, 1.0]
 
     def total(vertices, colors, uv, sh):
-        out = render(
-            vertices, triangles, camera, SIZE, uv=uv, vertex_colors=colors, sh=sh, pncc=colors
-        )
-        return sum(x.sum() for x in (out.rgb, out.depth_mm, out.normals, out.uv, out.pncc))
+        light = {"uv": uv, "vertex_colors": colors, "sh": sh}
+        out = render(vertices, triangles, camera, SIZE, **light, attributes={"color": colors})
+        images = out.rgb, out.depth_mm, out.normals, out.uv, out.attributes["color"]
+        return sum(x.sum() for x in images)
 
     arguments = jnp.asarray(vertices, jnp.float32), jnp.ones((len(unit), 3)) * 0.5
     arguments += jnp.full((len(unit), 2), 0.5), jnp.ones((9, 3))
@@ -363,6 +363,65 @@ def test_render_gives_finite_values_and_gradients_on_hostile_vertices():
     assert np.isfinite(value)
     for gradient in gradients:
         assert np.isfinite(gradient).all() and np.any(gradient)
+
+
+def test_render_interpolates_any_attributes_at_the_surface_point_of_each_pixel():
+    """Camera-space positions as an attribute: each pixel's is the point that its depth says."""
+    unit, triangles = sphere(12, 24)
+    vertices = jnp.asarray(unit * 50.0 + np.array([0.0, 0.0, 150.0]), jnp.float32)
+    camera = Camera(jnp.float32(20.0), jnp.array([11.5, 11.5]))
+    attributes = {"position": vertices, "height": vertices[:, 1:2] + 1e3}
+    out = render(vertices, triangles, camera, SIZE, attributes=attributes)
+    assert {name: image.shape[2:] for name, image in out.attributes.items()} == {
+        "position": (3,),
+        "height": (1,),
+    }
+    mask = np.asarray(out.mask)
+    y, x = np.nonzero(mask)
+    depth = np.asarray(out.depth_mm)[mask]
+    expected = np.stack([(x - 11.5) * depth / 20.0, (y - 11.5) * depth / 20.0, depth], axis=-1)
+    np.testing.assert_allclose(np.asarray(out.attributes["position"])[mask], expected, atol=1e-2)
+    height = np.asarray(out.attributes["height"])
+    np.testing.assert_allclose(height[mask][:, 0], expected[:, 1] + 1e3, atol=1e-2)
+    assert mask.any() and not height[~mask].any()
+    assert render(vertices, triangles, camera, SIZE).attributes == {}
+
+
+def test_gradients_of_rendered_attributes_match_finite_differences():
+    """In the attributes and, inside the silhouette, in the vertices."""
+    rng = np.random.default_rng(5)
+    camera = Camera(jnp.float32(30.0), jnp.array([11.5, 11.5]))
+    # Larger than the image, so that no silhouette is in it.
+    vertices = np.array([[-90, -80, 90], [95, -85, 110], [-85, 90, 100], [90, 95, 120]], np.float32)
+    triangles = np.array([[0, 2, 1], [1, 2, 3]], np.int32)
+    weight = rng.normal(size=(SIZE, SIZE, 2)).astype(np.float32)
+    values = rng.normal(size=(4, 2)).astype(np.float32)
+
+    @jax.jit
+    def loss(vertices, values):
+        out = render(vertices, triangles, camera, SIZE, attributes={"it": values})
+        return jnp.sum(out.attributes["it"] * weight)
+
+    gradients = jax.grad(loss, argnums=(0, 1))(vertices, values)
+    for k, step in enumerate((0.02, 0.01)):
+        # All vertices move alike in the first, so that no pixel changes to the other triangle.
+        direction = np.tile(rng.normal(size=(1, 3)), (4, 1)) * [0, 0, 1] if k == 0 else values[::-1]
+        ends = []
+        for sign in (1, -1):
+            moved = [vertices, values]
+            moved[k] = (moved[k] + sign * step * direction).astype(np.float32)
+            ends.append(float(loss(*moved)))
+        expected = (ends[0] - ends[1]) / (2 * step)
+        got = float((gradients[k] * direction).sum())
+        assert got == pytest.approx(expected, rel=0.02, abs=5e-3) and abs(got) > 1e-2
+
+
+def test_an_attribute_without_a_row_for_each_vertex_is_refused():
+    vertices, triangles = sphere(4, 4)
+    camera = Camera(jnp.float32(20.0), jnp.array([11.5, 11.5]))
+    for shape in ((3, 2), (len(vertices),)):
+        with pytest.raises(ValueError, match="'age' has shape"):
+            render(vertices, triangles, camera, SIZE, attributes={"age": jnp.ones(shape)})
 
 
 def test_an_empty_view_is_all_background():

@@ -114,7 +114,7 @@ def test_render_shades_with_camera_space_normals_and_keeps_the_background_black(
     )
     for image in (out.rgb, out.normals, out.depth_mm):
         assert not np.asarray(image)[~mask].any()
-    assert out.uv is None and out.pncc is None
+    assert out.uv is None and out.attributes == {}
 
 
 def test_pncc_is_zero_to_one_along_each_axis():
@@ -122,8 +122,9 @@ def test_pncc_is_zero_to_one_along_each_axis():
     expected = [[0, 0, 0], [1, 1, 0], [0.5, 0.25, 0]]
     np.testing.assert_allclose(pncc_colors(jnp.asarray(mean)), expected, atol=1e-6)
     vertices, triangles, camera, _ = quad()
-    out = render(vertices, triangles, camera, 16, pncc=pncc_colors(jnp.asarray(vertices)))
-    np.testing.assert_allclose(out.pncc[15, 0], [0.5 / 16, 15.5 / 16, 0], atol=1e-4)
+    colors = {"pncc": pncc_colors(jnp.asarray(vertices))}
+    out = render(vertices, triangles, camera, 16, attributes=colors)
+    np.testing.assert_allclose(out.attributes["pncc"][15, 0], [0.5 / 16, 15.5 / 16, 0], atol=1e-4)
 
 
 def test_render_refuses_a_texture_it_cannot_place():

@@ -18,7 +18,7 @@ from dfc_jax import training
 from dfc_jax.systems.dfc import loss as losses
 from dfc_jax.systems.dfc import networks as nets
 
-SPEC = nets.NetSpec("lite", widths=(4, 8, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4)
+SPEC = nets.LiteSpec(widths=(4, 8, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4)
 SIZE = 32
 
 
