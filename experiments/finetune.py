@@ -325,19 +325,27 @@ def train(
     return run(task, opened, settings.training)
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Those of this program."""
     launch.define_flags()
     flags.DEFINE_multi_string("photos", None, "folder of annotated photographs", required=True)
     flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how the folders are laid out")
     flags.DEFINE_string("basel", None, "folder of the Basel model: use 300W-LP's parameters")
-    launch.main(
-        lambda values: train(
-            values.config,
-            Path(values.workdir),
-            values.photos,
-            launch.sources(values),
-            values.init,
-            values.layout,
-            values.basel,
-        )
+
+
+def train_as_told(values: flags.FlagValues) -> TrainState:
+    """`train` with what the command line says."""
+    return train(
+        values.config,
+        Path(values.workdir),
+        values.photos,
+        launch.sources(values),
+        values.init,
+        values.layout,
+        values.basel,
     )
+
+
+if __name__ == "__main__":
+    define_flags()
+    launch.main(train_as_told)

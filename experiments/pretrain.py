@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import logging
+from absl import flags, logging
 from jax.tree_util import Partial
 
 from data_pipelines.faces.synthetic import (
@@ -196,10 +196,11 @@ def train(
     return run(task, opened, settings.training)
 
 
+def train_as_told(values: flags.FlagValues) -> TrainState:
+    """`train` with what the command line says."""
+    return train(values.config, Path(values.workdir), launch.sources(values), values.init)
+
+
 if __name__ == "__main__":
     launch.define_flags()
-    launch.main(
-        lambda values: train(
-            values.config, Path(values.workdir), launch.sources(values), values.init
-        )
-    )
+    launch.main(train_as_told)

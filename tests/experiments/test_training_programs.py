@@ -211,20 +211,6 @@ def test_the_default_config_refines_on_few_photographs(
     assert np.isfinite(scores["held_out_nme"])
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_the_tiny_config_serves_both_stages(stage, patched, monkeypatch, tmp_path: Path) -> None:
-    """All of it as it is, but the network and the number of steps."""
-    give_photos(monkeypatch)
-    config = config_of("tiny")
-    config.network, config.steps, config.warmup_steps, config.log_every = "tiny-tied", 2, 1, 1
-    config.augment.size = config.synthetic.size = SIZE
-    if stage == "pretrain":
-        pretrain.train(config, tmp_path)
-    else:
-        finetune.train(config, tmp_path, ["x"])
-    assert (tmp_path / "weights.safetensors").is_file()
-
-
 def test_progress_says_what_it_compiles_the_rate_and_the_time_left(
     pretrained, tmp_path: Path, caplog
 ) -> None:
