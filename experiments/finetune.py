@@ -47,7 +47,7 @@ from dfc_jax.training import TrainSettings, TrainState, own_part
 from dfc_jax.training.run import run
 from dfc_jax.training.workdir import open_workdir
 from experiments import launch
-from experiments.settings import check_fields, loss_settings, settings_from, train_settings
+from experiments.settings import check_fields, picked_from, settings_from, train_settings
 
 # Held-out photographs that are shown, those scored at once, and the most that a share holds out.
 PANELS, CHUNK, MOST_HELD_OUT = 8, 20, 40
@@ -103,7 +103,7 @@ def settings_of(config: ml_collections.ConfigDict) -> FinetuneSettings:
         network=config.network,
         spec=find_spec(config.network),
         training=train_settings(config),
-        loss=loss_settings(config),
+        loss=picked_from(LossSettings, config),
         augmentation=settings_from(AugmentSettings, config.augment),
         faces=settings_from(SyntheticSettings, config.synthetic),
         synthetic_batch=config.synthetic_batch,

@@ -34,7 +34,7 @@ from dfc_jax.training import TrainSettings, TrainState, check_split, own_part
 from dfc_jax.training.run import run
 from dfc_jax.training.workdir import open_workdir
 from experiments import launch
-from experiments.settings import check_fields, loss_settings, settings_from, train_settings
+from experiments.settings import check_fields, picked_from, settings_from, train_settings
 
 # Held out by their keys: training draws its keys from another stream.
 VALIDATION_SEED = 1_000_003
@@ -85,7 +85,7 @@ def settings_of(config: ml_collections.ConfigDict) -> PretrainSettings:
         network=config.network,
         spec=find_spec(config.network),
         training=train_settings(config),
-        loss=loss_settings(config),
+        loss=picked_from(LossSettings, config),
         faces=settings_from(SyntheticSettings, config.synthetic),
         template_targets=config.template_targets,
         grey_background_steps=config.grey_background_steps,

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import ml_collections
 
 from dfc_jax.errors import ConfigError
-from dfc_jax.systems.dfc.task import LossSettings
 from dfc_jax.training import OptimConfig, TrainSettings
 
 Settings = TypeVar("Settings")
@@ -37,24 +36,17 @@ def train_settings(config: ml_collections.ConfigDict) -> TrainSettings:
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
     )
-    return TrainSettings(optimizer, **_fields(TrainSettings, config, without=("optimizer",)))
+    return picked_from(TrainSettings, config, optimizer=optimizer)
 
 
-def loss_settings(config: ml_collections.ConfigDict) -> LossSettings:
-    """What a config says about the loss.
+def picked_from(kind: type[Settings], config: ml_collections.ConfigDict, **given: Any) -> Settings:
+    """A settings dataclass whose fields are those of the same names in a config, but the `given`.
 
     Raises:
-      ConfigError: it names a choice that does not exist.
+      ConfigError: of the dataclass.
     """
-    return LossSettings(**_fields(LossSettings, config))
-
-
-def _fields(
-    kind: type, config: ml_collections.ConfigDict, without: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The fields of a config that have the names of a dataclass's."""
-    names = [field.name for field in dataclasses.fields(kind)]
-    return {name: config[name] for name in names if name not in without}
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in given]
+    return kind(**{name: config[name] for name in names}, **given)
 
 
 def settings_from(kind: type[Settings], config: ml_collections.ConfigDict) -> Settings:

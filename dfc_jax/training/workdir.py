@@ -94,10 +94,14 @@ def write_config(workdir: Workdir) -> None:
 
 def git_state() -> str:
     """Commit of the source tree, with a + for local changes; "unknown" outside a checkout."""
+    # An installed package may lie inside the checkout of something else.
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return "unknown"
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty=+"],
-            cwd=Path(__file__).parent,
+            cwd=root,
             capture_output=True,
             text=True,
             check=True,
