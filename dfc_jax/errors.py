@@ -23,3 +23,8 @@ class PhotoError(UserError):
 
 class DatasetError(UserError):
     """A dataset cannot be read; the message is one sentence that names the file."""
+
+
+class ConfigError(UserError):
+    """Settings ask for something that does not exist or does not fit together; the message names
+    the field as ``config.<name>``."""

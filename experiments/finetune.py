@@ -5,48 +5,122 @@
         --backgrounds FOLDER --init runs/pretrain_lite/weights.safetensors
 """
 
+import dataclasses
 import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from absl import flags, logging
 from jax.tree_util import Partial
 
-from data_pipelines.faces.synthetic import SyntheticSettings, load_assets, sample_to_template
+from data_pipelines.faces.synthetic import (
+    SyntheticAssets,
+    SyntheticSettings,
+    load_assets,
+    sample_to_template,
+)
 from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
 from data_pipelines.photos.labels import PhotoSet, as_example
-from data_pipelines.photos.parameters import label_given, read_lp_model
+from data_pipelines.photos.parameters import LPModel, label_given, read_lp_model
 from data_pipelines.photos.sets import label_fitted, read_sets
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
 from data_pipelines.photos.turned import turned_photos
 from data_pipelines.sources.layouts import LAYOUTS
-from dfc_jax.evaluation.metrics import flow_metrics, mask_iou
+from dfc_jax.errors import ConfigError
 from dfc_jax.landmarks68 import N_JAW
 from dfc_jax.morphable.file import load_face_model
+from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
-from dfc_jax.systems.dfc.lift import flow_landmarks
-from dfc_jax.systems.dfc.networks import apply, matchability
-from dfc_jax.systems.dfc.pairs import Pair
-from dfc_jax.systems.dfc.panels import panels
-from dfc_jax.systems.dfc.template import make_template, template_landmarks
-from dfc_jax.training import TrainState, own_part
-from experiments import launch, stages
-from experiments.workdir import open_workdir
+from dfc_jax.systems.dfc.networks import NetSpec
+from dfc_jax.systems.dfc.pairs import Examples
+from dfc_jax.systems.dfc.task import HeldOut, LossSettings, find_spec, make_task, start_from
+from dfc_jax.systems.dfc.template import Template, make_template, template_landmarks
+from dfc_jax.training import TrainSettings, TrainState, own_part
+from dfc_jax.training.run import run
+from dfc_jax.training.workdir import open_workdir
+from experiments import launch
+from experiments.settings import check_fields, picked_from, settings_from, train_settings
 
-# Held-out photographs that are shown, and the most that a share holds out.
-PANELS, MOST_HELD_OUT = 8, 40
+# Held-out photographs that are shown, those scored at once, and the most that a share holds out.
+PANELS, CHUNK, MOST_HELD_OUT = 8, 20, 40
 # Standard deviation of the surroundings of a landmark that count more, in parts of the crop.
 FEATURE_WIDTH = 0.04
 
 
+@dataclasses.dataclass(frozen=True)
+class FinetuneSettings:
+    """Everything that a config says about this stage.
+
+    Attributes:
+      network, spec: name and structure of the network.
+      training, loss: see their classes.
+      augmentation: of the photographs.
+      faces: the rendered faces.
+      synthetic_batch: rendered faces beside the photographs of each batch.
+      turned, turned_deg: copies of each photograph that are turned to a random yaw, and how far.
+      held_out: photographs for scores: below 1 a share of them, from 1 on their number.
+      feature_gain: what the flow's error counts on the inner landmarks; 1 for the same everywhere.
+    """
+
+    network: str
+    spec: NetSpec
+    training: TrainSettings
+    loss: LossSettings
+    augmentation: AugmentSettings
+    faces: SyntheticSettings
+    synthetic_batch: int
+    turned: int
+    turned_deg: float
+    held_out: float
+    feature_gain: float
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError: photographs and rendered faces of one batch have two sizes."""
+        if self.synthetic_batch and self.faces.size != self.augmentation.size:
+            raise ConfigError(
+                f"config.augment.size is {self.augmentation.size} and config.synthetic.size "
+                f"{self.faces.size}; photographs and rendered faces share a batch, so they need "
+                "one size"
+            )
+
+
+def settings_of(config: ml_collections.ConfigDict) -> FinetuneSettings:
+    """The settings of a config.
+
+    Raises:
+      ConfigError: it is of the other stage, or asks for what does not exist or fit together.
+    """
+    check_fields(config, needs=("augment", "held_out", "synthetic_batch", "turned"))
+    return FinetuneSettings(
+        network=config.network,
+        spec=find_spec(config.network),
+        training=train_settings(config),
+        loss=picked_from(LossSettings, config),
+        augmentation=settings_from(AugmentSettings, config.augment),
+        faces=settings_from(SyntheticSettings, config.synthetic),
+        synthetic_batch=config.synthetic_batch,
+        turned=config.turned,
+        turned_deg=config.turned_deg,
+        held_out=config.held_out,
+        feature_gain=config.feature_gain,
+    )
+
+
 def load_photos(
-    workdir: Path, folders: list[str], model, template, layout: str = "ibug", lp=None
+    workdir: Path,
+    folders: list[str],
+    model: FaceModel,
+    template: Template,
+    layout: str = "ibug",
+    lp: LPModel | None = None,
 ) -> PhotoSet:
     """Labelled photographs, made once per workdir, layout and list of folders; what cannot be used
     is logged and left out. With `lp` (`read_lp_model`) the labels are made from the parameters
@@ -74,17 +148,23 @@ def load_photos(
     return photos
 
 
-def with_turned(workdir: Path, photos: PhotoSet, config, model, template) -> PhotoSet:
-    """The photographs, and `config.turned` copies of each turned to a random yaw; made once per
+def with_turned(
+    workdir: Path,
+    photos: PhotoSet,
+    settings: FinetuneSettings,
+    model: FaceModel,
+    template: Template,
+) -> PhotoSet:
+    """The photographs, and `settings.turned` copies of each turned to a random yaw; made once per
     workdir."""
-    rng = np.random.default_rng(config.seed)
-    yaws = rng.uniform(-config.turned_deg, config.turned_deg, (config.turned, len(photos)))
+    rng, most = np.random.default_rng(settings.training.seed), settings.turned_deg
+    yaws = rng.uniform(-most, most, (settings.turned, len(photos)))
     copies = []
     for number, yaw in enumerate(yaws):
         made_from = hashlib.sha256(yaw.tobytes() + "\n".join(photos.names).encode())
         cache = workdir / f"turned-{number}-{made_from.hexdigest()[:8]}.npz"
         if not cache.is_file():
-            logging.info("turning the photographs, copy %d of %d", number + 1, config.turned)
+            logging.info("turning the photographs, copy %d of %d", number + 1, settings.turned)
             turned_photos(model, template, photos, yaw).save(cache)
         copies.append(PhotoSet.load(cache))
     return photos.joined(copies)
@@ -98,19 +178,19 @@ def held_out_count(count: int, held_out: float) -> int:
       ConfigError: none would be left to train on.
     """
     if held_out < 0 or (held_out > 1 and held_out != int(held_out)):
-        raise stages.ConfigError(
+        raise ConfigError(
             f"config.held_out is {held_out:g}; it must be a share below 1 or a whole number"
         )
     number = int(held_out) if held_out >= 1 else min(MOST_HELD_OUT, math.ceil(held_out * count))
     if number >= count:
-        raise stages.ConfigError(
+        raise ConfigError(
             f"there are {count} usable photographs and {number} are held out, which leaves none to "
             "train on; add --photos or lower config.held_out"
         )
     return number
 
 
-def feature_importance(landmarks, size: int, gain: float):
+def feature_importance(landmarks: jax.Array, size: int, gain: float) -> jax.Array:
     """What the flow's error counts at each template pixel (size, size): `gain` on the 51 inner
     landmarks (68, 2), 1 far from them, falling like a Gaussian of `FEATURE_WIDTH` of the side."""
     apart = jnp.linalg.norm(pixel_grid(size, size)[..., None, :] - landmarks[N_JAW:], axis=-1)
@@ -118,100 +198,98 @@ def feature_importance(landmarks, size: int, gain: float):
     return 1.0 + (gain - 1.0) * near
 
 
-def batches(photos: PhotoSet, config) -> Callable[[int], Iterator[dict]]:
+def batches(photos: PhotoSet, batch: int, seed: int) -> Callable[[int], Iterator[dict[str, Any]]]:
     """Photographs in a new order every epoch, the same for every run with this seed; where they do
     not fill a batch, it holds some of them more than once, cropped in different ways."""
-    per_epoch = max(1, len(photos) // config.batch)
-    times = math.ceil(config.batch / len(photos))
+    per_epoch = max(1, len(photos) // batch)
+    times = math.ceil(batch / len(photos))
 
-    def iterate(step: int):
+    def iterate(step: int) -> Iterator[dict[str, Any]]:
         while True:
-            rng = np.random.default_rng((config.seed, step // per_epoch))
+            rng = np.random.default_rng((seed, step // per_epoch))
             order = np.concatenate([rng.permutation(len(photos)) for _ in range(times)])
-            start = step % per_epoch * config.batch
-            index = own_part(order[start : start + config.batch])
-            yield {"photo": as_example(photos, index), "number": own_part(np.arange(config.batch))}
+            start = step % per_epoch * batch
+            index = own_part(order[start : start + batch])
+            yield {"photo": as_example(photos, index), "number": own_part(np.arange(batch))}
             step += 1
 
     return iterate
 
 
-def make_loss(config, template, importance, assets, augmentation, faces, spec):
-    """Loss over augmented photographs and `synthetic_batch` rendered faces; the flow's error
-    counts by the `importance` (S, S) of the template's pixels."""
+def photo_examples(
+    settings: FinetuneSettings,
+    template: Template,
+    importance: jax.Array,
+    assets: SyntheticAssets | None,
+) -> Partial:
+    """``examples(batch, key)`` for `make_task`: augmented photographs and `synthetic_batch`
+    rendered faces; the flow's error counts by the `importance` (S, S) of the template's pixels."""
+    faces, batch_size = settings.faces, settings.training.batch
+    cropped = partial(augment, crop_px=CROP_PX, settings=settings.augmentation)
 
-    def loss_fn(assets, template, importance, variables, batch, key):
+    def examples(assets, template: Template, importance: jax.Array, batch, key) -> Examples:
         keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(batch["number"])
-        crops = jax.vmap(partial(augment, crop_px=CROP_PX, settings=augmentation))(
-            keys, batch["photo"]
-        )
-        if config.synthetic_batch:
-            keys = jax.random.split(jax.random.fold_in(key, config.batch), config.synthetic_batch)
+        crops = jax.vmap(cropped)(keys, batch["photo"])
+        if settings.synthetic_batch:
+            keys = jax.random.split(jax.random.fold_in(key, batch_size), settings.synthetic_batch)
             pairs = jax.vmap(lambda k: sample_to_template(k, assets, template, faces))(keys)
             rendered = Labelled(pairs.source, pairs.flow, pairs.matchable)
             crops = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), crops, rendered)
-        outputs, state = stages.forward(config, variables, crops.image, template.image[None], spec)
         landing = pixel_grid(template.size, template.size) + crops.flow
         counts = jax.vmap(partial(bilinear_sample, importance[..., None]))(landing)[..., 0]
-        loss, parts = stages.batch_loss(config, outputs, crops.flow, crops.matchable, counts)
-        return loss, (state, parts)
+        return Examples(crops.image, template.image[None], crops.flow, crops.matchable, counts)
 
-    return Partial(loss_fn, assets, template, importance)
+    return Partial(examples, assets, template, importance)
 
 
-def middle_crop(size: int) -> tuple[float, float]:
-    """Scale and offset from pixels of a crop to those of a stored square, without augmentation."""
+def held_out_examples(template: Template, photos: LabelledPhoto) -> Examples:
+    """The middles of a batch of photographs, as large as the template, without augmentation."""
+    size = template.size
     scale = CROP_PX / size
-    return scale, (STORED_PX - 1) / 2.0 - scale * (size - 1) / 2.0
-
-
-def cut_middle(photos: LabelledPhoto, size: int) -> Labelled:
-    """The crops (B, size, size) of a batch of photographs, without augmentation."""
-    scale, offset = middle_crop(size)
+    offset = (STORED_PX - 1) / 2.0 - scale * (size - 1) / 2.0
     matrix = jnp.array([[scale, 0.0, offset], [0.0, scale, offset]])
-    return jax.vmap(lambda photo: cut(photo, matrix, size))(photos)
+    crops = jax.vmap(lambda photo: cut(photo, matrix, size))(photos)
+    points = (photos.points - offset) / scale
+    return Examples(crops.image, template.image[None], crops.flow, crops.matchable, points=points)
 
 
-def make_evaluate(photos: PhotoSet, model, template, spec):
-    """Scores on held-out training photographs: dense labels, and landmarks straight from the
-    flow (NME in % of the landmark box)."""
-    scale, offset = middle_crop(template.size)
-    wanted = template_landmarks(model, template)
+def held_out_photos(photos: PhotoSet, template: Template) -> list[HeldOut]:
+    """Photographs for scores; none if there are none."""
 
-    @jax.jit
-    def scores(variables, batch):
-        crops, points = cut_middle(batch, template.size), batch.points
-        outputs = apply(variables, crops.image, template.image[None], spec)
-        probability = matchability(outputs.logits)
-        found, _ = jax.vmap(lambda f, m: flow_landmarks(f, m, wanted))(outputs.flow, probability)
-        error = jnp.linalg.norm(found * scale + offset - points, axis=-1)[:, N_JAW:].mean(-1)
-        box = jnp.sqrt(jnp.prod(points.max(axis=1) - points.min(axis=1), axis=-1))
-        return {
-            **flow_metrics(outputs.flow, crops.flow, crops.matchable),
-            "iou": mask_iou(probability > 0.5, crops.matchable > 0.5),
-            "nme": 100.0 * error / box,
-        }
+    def parts() -> Iterator[LabelledPhoto]:
+        for start in range(0, len(photos), CHUNK):
+            yield as_example(photos, np.arange(start, min(start + CHUNK, len(photos))))
 
-    def evaluate(variables):
-        index = [np.arange(i, min(i + 20, len(photos))) for i in range(0, len(photos), 20)]
-        parts = [scores(variables, as_example(photos, i)) for i in index]
-        joined = jax.tree.map(lambda *a: float(jnp.mean(jnp.concatenate(a))), *parts)
-        return {f"held_out_{name}": value for name, value in joined.items()}
-
-    return evaluate
+    some = HeldOut("held_out", parts, Partial(held_out_examples, template))
+    return [some] if len(photos) else []
 
 
-def make_draw(photos: PhotoSet, template, spec):
-    """Panels of the first `PANELS` held-out photographs."""
-    first = as_example(photos, np.arange(min(PANELS, len(photos))))
-    crops = jax.jit(cut_middle, static_argnums=1)(first, template.size)
-    targets = jnp.broadcast_to(template.image, crops.image.shape)
-    pairs = Pair(crops.image, targets, crops.flow, crops.matchable, jnp.zeros_like(crops.matchable))
-    return lambda variables: panels(pairs, apply(variables, pairs.source, targets, spec))
+def parted(photos: PhotoSet, settings: FinetuneSettings) -> tuple[PhotoSet, PhotoSet]:
+    """The photographs to train on and those held out, the same for every run with this seed."""
+    count = held_out_count(len(photos), settings.held_out)
+    order = np.random.default_rng(settings.training.seed).permutation(len(photos))
+    training, held_out = photos.select(order[count:]), photos.select(order[:count])
+    logging.info("%d photographs to train on, %d held out for scores", len(training), count)
+    return training, held_out
+
+
+def read_given(basel: str | None, settings: FinetuneSettings) -> LPModel | None:
+    """The model of the parameters that come with 300W-LP, None without a folder of it.
+
+    Raises:
+      ConfigError: the settings ask for what that model cannot do.
+      FaceModelError: see `read_lp_model`.
+    """
+    if basel and (settings.synthetic_batch or settings.turned):
+        raise ConfigError(
+            "the Basel model has no charts to render or to turn faces with; with --basel set "
+            "config.synthetic_batch and config.turned to 0"
+        )
+    return read_lp_model(basel) if basel else None
 
 
 def train(
-    config,
+    config: ml_collections.ConfigDict,
     workdir: Path,
     folders: list[str],
     sources: dict[str, str | None] | None = None,
@@ -221,60 +299,53 @@ def train(
 ) -> TrainState:
     """The whole stage; see the flags. The template is as large as the crops; `sources` are the
     files that `load_assets` takes."""
-    stages.check_config(config, needs=("augment", "held_out", "synthetic_batch", "turned"))
-    if basel and (config.synthetic_batch or config.turned):
-        raise stages.ConfigError(
-            "the Basel model has no charts to render or to turn faces with; with --basel set "
-            "config.synthetic_batch and config.turned to 0"
-        )
-    lp = read_lp_model(basel) if basel else None
-    model, spec = lp.model if lp else load_face_model(), stages.spec_of(config)
-    augmentation = stages.settings_from(AugmentSettings, config.augment)
-    faces = stages.settings_from(SyntheticSettings, config.synthetic)
-    if config.synthetic_batch and faces.size != augmentation.size:
-        raise stages.ConfigError(
-            f"config.augment.size is {augmentation.size} and config.synthetic.size {faces.size}; "
-            "photographs and rendered faces share a batch, so they need one size"
-        )
-    variables = stages.initial_variables(config, spec, init_from)
-    metadata = {"stage": "refine", "network": config.network, "face_model": model.version}
-    open_workdir(workdir, config, metadata)
-    assets = load_assets(model, **sources or {}) if config.synthetic_batch else None
-    template = make_template(model, augmentation.size)
+    settings = settings_of(config)
+    lp = read_given(basel, settings)
+    model = lp.model if lp else load_face_model()
+    init = start_from(init_from, settings.spec, settings.network)
+    metadata = {"stage": "refine", "network": settings.network, "face_model": model.version}
+    opened = open_workdir(workdir, config.to_dict(), metadata)
+    assets = load_assets(model, **sources or {}) if settings.synthetic_batch else None
+    template = make_template(model, settings.augmentation.size)
     landmarks = template_landmarks(model, template)
-    importance = feature_importance(landmarks, template.size, config.feature_gain)
+    importance = feature_importance(landmarks, template.size, settings.feature_gain)
     photos = load_photos(workdir, folders, model, template, layout, lp)
-    count = held_out_count(len(photos), config.held_out)
-    order = np.random.default_rng(config.seed).permutation(len(photos))
-    training, held_out = photos.select(order[count:]), photos.select(order[:count])
-    logging.info("%d photographs to train on, %d held out for scores", len(training), count)
-    training = with_turned(workdir, training, config, model, template)
-    return stages.run(
-        config,
-        workdir,
-        spec,
-        variables,
-        batches(training, config),
-        make_loss(config, template, importance, assets, augmentation, faces, spec),
-        make_evaluate(held_out, model, template, spec) if len(held_out) else None,
-        make_draw(held_out, template, spec) if len(held_out) else None,
-        metadata,
+    training, held_out = parted(photos, settings)
+    training = with_turned(workdir, training, settings, model, template)
+    task = make_task(
+        settings.spec,
+        settings.loss,
+        init=init,
+        batches=batches(training, settings.training.batch, settings.training.seed),
+        examples=photo_examples(settings, template, importance, assets),
+        held_out=held_out_photos(held_out, template),
+        landmarks=landmarks,
+        shown=PANELS,
     )
+    return run(task, opened, settings.training)
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Those of this program."""
     launch.define_flags()
     flags.DEFINE_multi_string("photos", None, "folder of annotated photographs", required=True)
     flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how the folders are laid out")
     flags.DEFINE_string("basel", None, "folder of the Basel model: use 300W-LP's parameters")
-    launch.main(
-        lambda values: train(
-            values.config,
-            Path(values.workdir),
-            values.photos,
-            launch.sources(values),
-            values.init,
-            values.layout,
-            values.basel,
-        )
+
+
+def train_as_told(values: flags.FlagValues) -> TrainState:
+    """`train` with what the command line says."""
+    return train(
+        values.config,
+        Path(values.workdir),
+        values.photos,
+        launch.sources(values),
+        values.init,
+        values.layout,
+        values.basel,
     )
+
+
+if __name__ == "__main__":
+    define_flags()
+    launch.main(train_as_told)

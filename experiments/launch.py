@@ -1,16 +1,12 @@
-"""How a training program starts and ends: flags, processes, signals, and mistakes as one
-sentence."""
+"""How a training program starts and ends: flags, processes, and mistakes as one sentence."""
 
-import contextlib
 import difflib
 import os
 import re
 import runpy
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +15,16 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dfc_jax.errors import DatasetError, ExportError, FaceModelError, PhotoError, UserError
+from dfc_jax.errors import ConfigError, UserError
 from dfc_jax.files import escaped
-from dfc_jax.nets.weights import WeightsError
-from dfc_jax.training import BatchError, CheckpointError, TrainingDiverged
+from dfc_jax.training import TrainingDiverged
 
 # Those defined here count as the program's own: --help shows them.
 flags.disclaim_key_flags()
 
 
-class ConfigError(UserError):
-    """A config or a flag asks for something that does not exist; the message says what does."""
-
-
 # What a user can put right; anything else is ours and keeps its traceback.
-EXPECTED = (
-    BatchError,
-    CheckpointError,
-    ConfigError,
-    DatasetError,
-    ExportError,
-    FaceModelError,
-    PhotoError,
-    TrainingDiverged,
-    WeightsError,
-)
-
+EXPECTED = (UserError, TrainingDiverged)
 
 # Of flags that have to be given.
 EXAMPLES = {
@@ -223,35 +203,3 @@ def connect(
     if jax.process_index() > 0:
         logging.set_verbosity(logging.WARNING)
     logging.info("%d processes, %d devices", jax.process_count(), jax.device_count())
-
-
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Inside, the first SIGTERM or SIGINT is only noted; what is yielded says whether it came.
-
-    A second one acts as usual. Outside the main thread, where Python allows no handlers, every
-    signal does.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    received: list[int] = []
-    before: dict[int, Any] = {}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            # None: a handler that Python did not install and cannot put back.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    def note(number: int, _) -> None:
-        received.append(number)
-        restore()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # A shell's background jobs ignore SIGINT, and should go on to do so.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            before[number] = signal.signal(number, note)
-    try:
-        yield lambda: bool(received)
-    finally:
-        restore()

@@ -12,25 +12,29 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
-from absl import logging
+from absl import flags, logging
 from jax.tree_util import Partial
 
 from data_pipelines.faces.synthetic import (
+    SyntheticAssets,
     SyntheticSettings,
     load_assets,
     sample_pair,
     sample_to_template,
 )
-from dfc_jax.evaluation.metrics import flow_metrics, mask_iou
+from dfc_jax.errors import ConfigError
 from dfc_jax.morphable.file import load_face_model
-from dfc_jax.systems.dfc.networks import apply, matchability
-from dfc_jax.systems.dfc.pairs import Pair
-from dfc_jax.systems.dfc.panels import panels
-from dfc_jax.systems.dfc.template import make_template
-from dfc_jax.training import TrainState, own_part
-from experiments import launch, stages
-from experiments.workdir import open_workdir
+from dfc_jax.systems.dfc.networks import NetSpec
+from dfc_jax.systems.dfc.pairs import Examples, Pair
+from dfc_jax.systems.dfc.task import HeldOut, LossSettings, find_spec, make_task, start_from
+from dfc_jax.systems.dfc.template import Template, make_template
+from dfc_jax.training import TrainSettings, TrainState, check_split, own_part
+from dfc_jax.training.run import run
+from dfc_jax.training.workdir import open_workdir
+from experiments import launch
+from experiments.settings import check_fields, picked_from, settings_from, train_settings
 
 # Held out by their keys: training draws its keys from another stream.
 VALIDATION_SEED = 1_000_003
@@ -38,146 +42,165 @@ VALIDATION_SEED = 1_000_003
 CHUNK, PANELS = 16, 4
 
 
+@dataclasses.dataclass(frozen=True)
+class PretrainSettings:
+    """Everything that a config says about this stage.
+
+    Attributes:
+      network, spec: name and structure of the network.
+      training, loss, faces: see their classes.
+      template_targets: examples of a batch whose target is the template.
+      grey_background_steps: steps, from the first on, with faces on plain grey alone.
+      validation_pairs: held-out pairs of each kind; 0 for no scores.
+    """
+
+    network: str
+    spec: NetSpec
+    training: TrainSettings
+    loss: LossSettings
+    faces: SyntheticSettings
+    template_targets: int
+    grey_background_steps: int
+    validation_pairs: int
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError: the targets do not fit into the batch or split over the devices."""
+        if not 0 <= self.template_targets <= self.training.batch:
+            raise ConfigError(
+                f"config.template_targets is {self.template_targets}; it must be between 0 and "
+                f"config.batch ({self.training.batch})"
+            )
+        # Each part of a batch is an array of its own, and is split over all devices.
+        check_split("template_targets", self.template_targets)
+
+
+def settings_of(config: ml_collections.ConfigDict) -> PretrainSettings:
+    """The settings of a config.
+
+    Raises:
+      ConfigError: it is of the other stage, or asks for what does not exist or fit together.
+    """
+    check_fields(config, needs=("template_targets", "validation_pairs"))
+    return PretrainSettings(
+        network=config.network,
+        spec=find_spec(config.network),
+        training=train_settings(config),
+        loss=picked_from(LossSettings, config),
+        faces=settings_from(SyntheticSettings, config.synthetic),
+        template_targets=config.template_targets,
+        grey_background_steps=config.grey_background_steps,
+        validation_pairs=config.validation_pairs,
+    )
+
+
 def pair_keys(key: jax.Array, pair: jax.Array) -> jax.Array:
     """One key per pair: a fold-in each, so that the batch size does not change the pairs."""
     return jax.vmap(lambda number: jax.random.fold_in(key, number))(pair)
 
 
-def batches(config) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
+def batches(
+    batch: int, template_targets: int, grey_steps: int
+) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
     """Numbers of this process's pairs, and whether on grey; everything else happens on the device.
 
     "to_template" numbers the sources whose target is the template, "pair" those with a face of
     their own.
     """
 
-    def iterate(step: int):
-        numbers = np.arange(config.batch, dtype=np.uint32)
+    def iterate(step: int) -> Iterator[dict[str, np.ndarray]]:
+        numbers = np.arange(batch, dtype=np.uint32)
         for n in itertools.count(step):
             yield {
-                "to_template": own_part(numbers[: config.template_targets]),
-                "pair": own_part(numbers[config.template_targets :]),
-                "grey": own_part(np.full(config.batch, n < config.grey_background_steps)),
+                "to_template": own_part(numbers[:template_targets]),
+                "pair": own_part(numbers[template_targets:]),
+                "grey": own_part(np.full(batch, n < grey_steps)),
             }
 
     return iterate
 
 
-def make_loss(config, assets, template, settings, spec):
-    """Loss over a batch of pair numbers; the key of the step makes the faces."""
+def as_examples(pairs: Pair) -> Examples:
+    """A batch of pairs as what the task learns from."""
+    return Examples(pairs.source, pairs.target, pairs.flow, pairs.matchable)
 
-    def loss_fn(assets, template, variables, batch, key):
-        grey = jnp.where(batch["grey"][0], 1.0, settings.background.grey)
-        background = dataclasses.replace(settings.background, grey=grey)
-        now = dataclasses.replace(settings, background=background)
+
+def rendered_examples(
+    settings: PretrainSettings, assets: SyntheticAssets, template: Template
+) -> Partial:
+    """``examples(batch, key)`` for `make_task`: the pairs of a batch of pair numbers; the key of
+    the step makes the faces."""
+    faces = settings.faces
+
+    def examples(assets: SyntheticAssets, template: Template, batch, key) -> Examples:
+        grey = jnp.where(batch["grey"][0], 1.0, faces.background.grey)
+        background = dataclasses.replace(faces.background, grey=grey)
+        now = dataclasses.replace(faces, background=background)
         pairs = jax.vmap(lambda one: sample_pair(one, assets, now))(pair_keys(key, batch["pair"]))
-        if config.template_targets:
+        if settings.template_targets:
             keys = pair_keys(key, batch["to_template"])
             singles = jax.vmap(lambda one: sample_to_template(one, assets, template, now))(keys)
             pairs = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), pairs, singles)
-        outputs, state = stages.forward(config, variables, pairs.source, pairs.target, spec)
-        loss, parts = stages.batch_loss(config, outputs, pairs.flow, pairs.matchable)
-        return loss, (state, parts)
+        return as_examples(pairs)
 
-    return Partial(loss_fn, assets, template)
+    return Partial(examples, assets, template)
 
 
-def held_out_pairs(config, assets, template, settings) -> dict[str, Pair]:
-    """A fixed set that training never sees, as NumPy: each face against another one
-    ("synthetic"), and as many against the template ("template")."""
-    keys = jax.random.split(jax.random.key(VALIDATION_SEED), config.validation_pairs)
+def held_out_pairs(
+    count: int, assets: SyntheticAssets, template: Template, faces: SyntheticSettings
+) -> list[HeldOut]:
+    """A fixed set that training never sees: `count` faces each against another one ("synthetic"),
+    and as many against the template ("template")."""
+    keys = jax.random.split(jax.random.key(VALIDATION_SEED), count)
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None))
     def sample(key, assets):
         return {
-            "synthetic": sample_pair(key, assets, settings),
-            "template": sample_to_template(key, assets, template, settings),
+            "synthetic": sample_pair(key, assets, faces),
+            "template": sample_to_template(key, assets, template, faces),
         }
 
-    parts = [jax.device_get(sample(keys[i : i + CHUNK], assets)) for i in _chunks(len(keys))]
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-
-def _chunks(count: int) -> range:
-    return range(0, count, CHUNK)
-
-
-def make_evaluate(held_out: dict[str, Pair], spec):
-    """Scores on `held_out_pairs`: end-point error, shares of pixels, mask IoU of each kind."""
-
-    @jax.jit
-    def scores(variables, pairs):
-        outputs = apply(variables, pairs.source, pairs.target, spec)
-        predicted = matchability(outputs.logits) > 0.5
-        return {
-            **flow_metrics(outputs.flow, pairs.flow, pairs.matchable),
-            "iou": mask_iou(predicted, pairs.matchable > 0.5),
-        }
-
-    def evaluate(variables):
-        found = {}
-        for kind, pairs in held_out.items():
-            starts = _chunks(len(pairs.source))
-            parts = [scores(variables, some(pairs, slice(i, i + CHUNK))) for i in starts]
-            means = jax.tree.map(lambda *a: float(jnp.mean(jnp.concatenate(a))), *parts)
-            found |= {f"{kind}_{name}": value for name, value in means.items()}
-        return found
-
-    return evaluate
-
-
-def make_draw(held_out: dict[str, Pair], spec):
-    """Panels of the first `PANELS` held-out pairs of each kind."""
-
-    def draw(variables) -> np.ndarray:
-        rows = []
-        for pairs in held_out.values():
-            first = some(pairs, slice(PANELS))
-            rows.append(panels(first, apply(variables, first.source, first.target, spec)))
-        return np.concatenate(rows)
-
-    return draw
-
-
-def some(pairs: Pair, index: slice) -> Pair:
-    return jax.tree.map(lambda leaf: leaf[index], pairs)
+    parts = [jax.device_get(sample(keys[i : i + CHUNK], assets)) for i in range(0, count, CHUNK)]
+    return [
+        HeldOut(kind, lambda kind=kind: (part[kind] for part in parts), Partial(as_examples))
+        for kind in ("synthetic", "template")
+    ]
 
 
 def train(
-    config,
+    config: ml_collections.ConfigDict,
     workdir: Path,
     sources: dict[str, str | None] | None = None,
     init_from: str | None = None,
 ) -> TrainState:
     """The whole stage; see the flags. `sources` are the files that `load_assets` takes."""
-    stages.check_config(config, needs=("template_targets", "validation_pairs"))
-    model, spec = load_face_model(), stages.spec_of(config)
-    settings = stages.settings_from(SyntheticSettings, config.synthetic)
-    variables = stages.initial_variables(config, spec, init_from)
-    metadata = {"stage": "pretrain", "network": config.network, "face_model": model.version}
-    open_workdir(workdir, config, metadata)
-    assets, template = load_assets(model, **sources or {}), make_template(model, settings.size)
-    held_out = None
-    if config.validation_pairs:
-        logging.info("compiling the renderer and making %d held-out pairs", config.validation_pairs)
-        held_out = held_out_pairs(config, assets, template, settings)
-    return stages.run(
-        config,
-        workdir,
-        spec,
-        variables,
-        batches(config),
-        make_loss(config, assets, template, settings, spec),
-        make_evaluate(held_out, spec) if held_out else None,
-        make_draw(held_out, spec) if held_out else None,
-        metadata,
+    settings, model = settings_of(config), load_face_model()
+    init = start_from(init_from, settings.spec, settings.network)
+    metadata = {"stage": "pretrain", "network": settings.network, "face_model": model.version}
+    opened = open_workdir(workdir, config.to_dict(), metadata)
+    assets = load_assets(model, **sources or {})
+    template, count = make_template(model, settings.faces.size), settings.validation_pairs
+    if count:
+        logging.info("compiling the renderer and making %d held-out pairs", count)
+    task = make_task(
+        settings.spec,
+        settings.loss,
+        init=init,
+        batches=batches(
+            settings.training.batch, settings.template_targets, settings.grey_background_steps
+        ),
+        examples=rendered_examples(settings, assets, template),
+        held_out=held_out_pairs(count, assets, template, settings.faces) if count else (),
+        shown=PANELS,
     )
+    return run(task, opened, settings.training)
+
+
+def train_as_told(values: flags.FlagValues) -> TrainState:
+    """`train` with what the command line says."""
+    return train(values.config, Path(values.workdir), launch.sources(values), values.init)
 
 
 if __name__ == "__main__":
     launch.define_flags()
-    launch.main(
-        lambda values: train(
-            values.config, Path(values.workdir), launch.sources(values), values.init
-        )
-    )
+    launch.main(train_as_told)

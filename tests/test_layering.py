@@ -202,3 +202,19 @@ def test_tensorflow_stays_out_of_the_library_and_the_experiments():
     for module in MODULES:
         if not module.startswith("data_pipelines"):
             assert not third_party(module) & {"tensorflow", "tensorflow_datasets", "grain"}, module
+
+
+def test_systems_do_not_import_each_other():
+    for module in MODULES:
+        parts = module.split(".")
+        if parts[:2] == ["dfc_jax", "systems"] and len(parts) > 2:
+            found = {name.split(".")[2] for name in imports(module) if ".systems." in name}
+            assert found <= {parts[2]}, module
+
+
+def test_training_knows_no_system_and_no_config():
+    for module in ("dfc_jax.training.run", "dfc_jax.training.task", "dfc_jax.training.workdir"):
+        assert not {unit(name) for name in reached(module)} & {"systems", "nets"}, module
+        assert "ml_collections" not in {
+            root for name in reached(module) for root in third_party(name)
+        }

@@ -20,7 +20,7 @@ from tensorboardX.proto.event_pb2 import Event
 from data_pipelines.faces import synthetic
 from dfc_jax.systems.dfc import networks as variants
 from dfc_jax.systems.dfc import template
-from experiments import stages
+from dfc_jax.training import run as run_module
 
 SIZE, STEPS = 32, 4
 TINY = variants.LiteSpec(
@@ -35,7 +35,7 @@ SPECS = {"tiny": TINY, "tiny-tied": dataclasses.replace(TINY, tied=True)}
 
 
 def config_of(name: str) -> ConfigDict:
-    return importlib.import_module(f"experiments.configs.{name}").get_config()
+    return importlib.import_module(f"experiments.configs.dfc.{name}").get_config()
 
 
 def tiny_config(name: str, network: str) -> ConfigDict:
@@ -103,15 +103,15 @@ def gated(batches, gate: int, file: Path):
     return iterate
 
 
-def run(config, workdir, spec, variables, batches, *rest):
-    """`stages.run` that waits before the step $GATE for the file ``go`` in its folder."""
-    gate = int(os.environ.get("GATE", config.steps + 1))
-    batches = gated(batches, gate, workdir / "go")
-    return original_run(config, workdir, spec, variables, batches, *rest)
+def run(task, workdir, settings):
+    """`run` that waits before the step $GATE for the file ``go`` in its folder."""
+    gate = int(os.environ.get("GATE", settings.steps + 1))
+    batches = gated(task.batches, gate, workdir.path / "go")
+    return original_run(dataclasses.replace(task, batches=batches), workdir, settings)
 
 
 if __name__ == "__main__":
-    original_run, stages.run = stages.run, run
+    original_run, run_module.run = run_module.run, run
     variants.SPECS.update(SPECS)
     synthetic.sample_pair = synthetic.sample_to_template = noise_pair
     synthetic.load_assets = template.make_template = lambda *_, **__: None

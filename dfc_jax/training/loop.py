@@ -26,7 +26,7 @@ class TrainingDiverged(RuntimeError):
     to go back to."""
 
 
-def fit(
+def train_loop(
     state: TrainState,
     batches: Iterator[Any],
     step_fn: StepFn,

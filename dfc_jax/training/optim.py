@@ -1,10 +1,14 @@
-"""Optimizers and learning-rate schedules of the two training stages."""
+"""Optimizers and learning-rate schedules."""
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import jax
 import optax
+
+from dfc_jax.errors import ConfigError
+
+Schedule = Literal["cosine", "piecewise", "constant"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,25 +28,31 @@ class OptimConfig:
     learning_rate: float
     steps: int
     name: Literal["adam", "adamw"] = "adam"
-    schedule: Literal["cosine", "piecewise", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
     boundaries: tuple[tuple[int, float], ...] = ()
     warmup_steps: int = 0
     weight_decay: float = 0.0
     clip_norm: float = 0.0
 
     def __post_init__(self) -> None:
+        """Raises ConfigError if the settings do not fit together."""
         if self.name not in ("adam", "adamw"):
-            raise ValueError(f"optimizer must be 'adam' or 'adamw'; got {self.name!r}")
-        if self.schedule not in ("cosine", "piecewise", "constant"):
-            raise ValueError(
-                f"schedule must be 'cosine', 'piecewise' or 'constant'; got {self.schedule!r}"
-            )
+            raise ConfigError(f"the optimizer must be 'adam' or 'adamw'; got {self.name!r}")
+        check_choice("schedule", self.schedule, Schedule)
         if not 0 <= self.warmup_steps < self.steps:
-            raise ValueError(
-                f"warm-up must be shorter than the run: {self.warmup_steps} of {self.steps} steps"
+            raise ConfigError(
+                f"config.warmup_steps is {self.warmup_steps} and config.steps {self.steps}; the "
+                "warm-up must be shorter than the run"
             )
         if self.weight_decay and self.name == "adam":
-            raise ValueError("weight decay needs the optimizer 'adamw'")
+            raise ConfigError("config.weight_decay needs the optimizer 'adamw'")
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raises ConfigError unless the field `name` is one of a ``Literal``."""
+    known = get_args(choices)
+    if value not in known:
+        raise ConfigError(f"config.{name} is {value!r}; choose {' or '.join(map(repr, known))}")
 
 
 def learning_rate(config: OptimConfig) -> optax.Schedule:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from dfc_jax.errors import UserError
+from dfc_jax.errors import ConfigError, UserError
 
 Tree = TypeVar("Tree")
 
@@ -34,6 +34,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split_batches(mesh: Mesh) -> NamedSharding:
     """Stacked batches (K, B, ...): the second axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec(None, "data"))
+
+
+def check_split(name: str, count: int) -> None:
+    """Raises ConfigError if ``config.<name>`` examples do not split evenly over all devices."""
+    devices = jax.device_count()
+    if count % devices:
+        raise ConfigError(
+            f"config.{name} is {count}, which does not split evenly over {devices} devices"
+        )
 
 
 def own_part(examples: np.ndarray) -> np.ndarray:

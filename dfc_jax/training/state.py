@@ -64,3 +64,8 @@ def update_ema(ema: Variables, variables: Variables, step: Array, decay: float) 
     """
     rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda mean, value: mean + rate * (value - mean), ema, variables)
+
+
+def averaged(state: TrainState) -> Variables:
+    """The running average of the variables, or the variables where there is none."""
+    return state.variables if state.ema is None else state.ema

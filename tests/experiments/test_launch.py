@@ -1,15 +1,10 @@
-"""How programs start and stop: flags, processes, signals, the folder of a run."""
+"""How programs start: flags, processes, and mistakes as one sentence."""
 
 import configparser
-import json
-import logging
 import os
 import re
-import signal
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import jax
@@ -17,13 +12,11 @@ import pytest
 import yaml
 from absl import flags
 from paths import ROOT
-from tiny import config_of
 
 import experiments
-from experiments import launch, stages, workdir
+from experiments import launch
 
 CONFIG = "experiments/configs/dfc/pretrain_lite.py"
-METADATA = {"stage": "pretrain", "network": "lite-tied", "face_model": "1"}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +32,7 @@ METADATA = {"stage": "pretrain", "network": "lite-tied", "face_model": "1"}
         ([f"--config={CONFIG}", "--noconfig.foo"], "config has no field 'foo'"),
         (["--config=absent.py"], "--config=absent.py: no such file"),
         (["--config=experiments"], "--config=experiments: no such file"),
-        (["--config=experiments/workdir.py"], r"has no get_config\(\) that returns a ConfigDict"),
+        (["--config=experiments/launch.py"], r"has no get_config\(\) that returns a ConfigDict"),
     ],
 )
 def test_mistakes_in_config_flags_are_named(words, message, monkeypatch) -> None:
@@ -186,129 +179,6 @@ def test_jobset_starts_as_many_processes_as_it_tells_them(parse) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "send", "requeued"),
-    [
-        ("trap 'exit 0' TERM; touch $W/ready; while :; do sleep 0.05; done", True, True),
-        ("trap 'exit 1' TERM; touch $W/ready; while :; do sleep 0.05; done", True, False),
-        ("exit 0", False, True),
-        ("touch $W/weights.safetensors", False, False),
-        ("exit 3", False, False),
-    ],
-    ids=["stopped", "failed when stopped", "only the step stopped", "finished", "failed"],
-)
-def test_slurm_requeues_what_was_stopped(program, send, requeued, tmp_path: Path) -> None:
-    """With stand-ins for srun, scontrol and the program."""
-    stubs = {
-        "srun": 'echo "$@" > $W/started; shift; exec "$@"',
-        "scontrol": 'echo "$@" > $W/requeued',
-        "python": program,
-    }
-    for name, text in stubs.items():
-        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    environment = os.environ | {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "PYTHON": str(tmp_path / "python"),
-        "SLURM_JOB_ID": "42",
-        "W": str(tmp_path),
-    }
-    script = ["bash", "experiments/cluster/slurm.sh", "pretrain", f"--workdir={tmp_path}"]
-    job = subprocess.Popen(script, cwd=ROOT, env=environment)
-    while send and not (tmp_path / "ready").exists():
-        time.sleep(0.01)
-    if send:
-        job.terminate()
-    code = job.wait(timeout=60)
-    assert code == {"exit 3": 3}.get(program, 0 if requeued or not send else 1)
-    assert f"-m experiments.pretrain --workdir={tmp_path}" in (tmp_path / "started").read_text()
-    assert (tmp_path / "requeued").exists() == requeued
-    if requeued:
-        assert (tmp_path / "requeued").read_text() == "requeue 42\n"
-
-
-def test_slurm_asks_for_the_signal_that_the_programs_wait_for() -> None:
-    script = (ROOT / "experiments/cluster/slurm.sh").read_text()
-    assert re.search(r"^#SBATCH --signal=B:TERM@\d+$", script, re.MULTILINE)
-    assert "#SBATCH --requeue" in script and "#SBATCH --open-mode=append" in script
-    processes = re.search(r"--ntasks-per-node=(\d+)", script)[1]
-    assert f"--gpus-per-node={processes}" in script, "JAX gives each task one GPU"
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("steps", 301, "config.steps is 301, which is not a multiple of config.steps_per_call"),
-        ("log_every", 7, "config.log_every is 7, which is not a multiple"),
-        ("save_every", 250, "config.save_every is 250, which is not a multiple"),
-        ("steps_per_call", 0, "config.steps_per_call is 0; it must be at least 1"),
-        ("log_every", 0, "config.log_every is 0; it must be at least 1"),
-        ("compute", "float16", "config.compute is 'float16'; choose 'float32' or 'bfloat16'"),
-        ("norm", "l3", "config.norm is 'l3'; choose 'l2' or 'l1' or 'charbonnier'"),
-        ("reduction", "max", "config.reduction is 'max'; choose 'sum' or 'mean'"),
-        ("keep_last", 0, "config.keep_last is 0; it must be at least 1"),
-        ("template_targets", 17, r"config.template_targets is 17; .* config.batch \(16\)"),
-        ("template_targets", -1, "config.template_targets is -1"),
-        ("warmup_steps", 300, "warm-up must be shorter"),
-    ],
-)
-def test_numbers_that_do_not_fit_together_are_named(field, value, message) -> None:
-    config = config_of("pretrain_lite").unlock()
-    config.steps, config.log_every, config.save_every, config.warmup_steps = 300, 20, 100, 30
-    config.steps_per_call = 20
-    stages.check_config(config)
-    config[field] = value
-    with pytest.raises(launch.ConfigError, match=message):
-        stages.check_config(config)
-
-
-@pytest.mark.parametrize(("batch", "targets"), [(8, 4), (16, 4), (24, 20)])
-def test_template_targets_that_do_not_split_over_the_devices_are_refused(
-    batch, targets, monkeypatch
-) -> None:
-    config = config_of("pretrain_lite")
-    config.batch, config.template_targets = batch, targets
-    stages.check_config(config)
-    monkeypatch.setattr(jax, "device_count", lambda: 8)
-    with pytest.raises(launch.ConfigError, match=f"config.template_targets is {targets}, .* 8 dev"):
-        stages.check_config(config)
-
-
-EIGHT_DEVICES = """
-from tiny import config_of
-from dfc_jax.training import BatchError, make_mesh, put_batches
-from experiments import launch, pretrain, stages
-
-config = config_of("pretrain_lite")
-for config.batch in (8, 12, 16, 24):
-    for config.template_targets in range(0, config.batch + 1, 4):
-        refused = []
-        for check in (
-            lambda: stages.check_config(config),
-            lambda: put_batches([next(pretrain.batches(config)(0))], make_mesh()),
-        ):
-            try:
-                check()
-                refused.append(False)
-            except (BatchError, launch.ConfigError):
-                refused.append(True)
-        assert refused[0] == refused[1], (config.batch, config.template_targets, refused)
-print("agree")
-"""
-
-
-def test_the_check_refuses_what_eight_devices_cannot_split_and_nothing_else() -> None:
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "agree", done.stderr
-
-
-@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("here:1", 2, None), "go together"),
@@ -351,123 +221,3 @@ def test_a_process_of_several_does_not_wait_for_the_others_to_fail(monkeypatch, 
     with pytest.raises(SystemExit, match="101"):
         launch.run_program(lambda: 1 / 0)
     assert capsys.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
-
-
-@pytest.fixture
-def handlers():
-    """Set the handlers of SIGTERM and SIGINT; those that the shell left, which may ignore SIGINT,
-    are back afterwards."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def install(handler) -> None:
-        for number in numbers:
-            signal.signal(number, handler)
-
-    yield install
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_noted_once_and_the_second_acts(number, handlers) -> None:
-    def terminated(*_):
-        raise KeyboardInterrupt
-
-    handlers(terminated)
-    with pytest.raises(KeyboardInterrupt), launch.stop_on_signal() as stop:
-        assert not stop()
-        os.kill(os.getpid(), number)
-        assert stop()
-        os.kill(os.getpid(), number)
-    with launch.stop_on_signal():
-        assert signal.getsignal(number) is not terminated
-    assert signal.getsignal(signal.SIGTERM) is terminated
-    assert signal.getsignal(signal.SIGINT) is terminated
-
-
-def test_signals_that_the_shell_has_off_stay_off(handlers) -> None:
-    handlers(signal.SIG_IGN)
-    with launch.stop_on_signal() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert not stop()
-    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-
-
-def test_other_threads_install_no_handlers() -> None:
-    found = []
-
-    def work():
-        with launch.stop_on_signal() as stop:
-            found.append((stop(), signal.getsignal(signal.SIGTERM)))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert found == [(False, signal.getsignal(signal.SIGTERM))]
-
-
-def a_run(folder: Path, config=None, **changes) -> None:
-    """What a run that got as far as step 20 leaves."""
-    config = config or config_of("pretrain_lite")
-    workdir.open_workdir(folder, config, METADATA | changes)
-    workdir.write_config(folder, config, METADATA | changes)
-    (folder / "checkpoints" / "20").mkdir(parents=True)
-
-
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(30, "Read-o")])
-def test_a_folder_that_cannot_be_written_is_named(error, tmp_path, monkeypatch) -> None:
-    def fail(*_, **__):
-        raise error
-
-    a_run(tmp_path)
-    monkeypatch.setattr("tempfile.TemporaryFile", fail)
-    with pytest.raises(launch.ConfigError, match=f"{tmp_path}: cannot be written .{error.args[1]}"):
-        workdir.open_workdir(tmp_path, config_of("pretrain_lite"), METADATA)
-
-
-@pytest.mark.parametrize("name", METADATA)
-def test_the_folder_of_another_run_is_left_alone(name, tmp_path: Path) -> None:
-    a_run(tmp_path)
-    before = (tmp_path / "config.json").read_text()
-    with pytest.raises(
-        launch.ConfigError, match=f"a run with {name} '{METADATA[name]}', this .*'o'"
-    ):
-        workdir.open_workdir(tmp_path, config_of("pretrain_lite"), METADATA | {name: "o"})
-    assert (tmp_path / "config.json").read_text() == before
-    # Without checkpoints there is nothing to lose.
-    (tmp_path / "checkpoints" / "20").rmdir()
-    workdir.open_workdir(tmp_path, config_of("pretrain_lite"), METADATA | {name: "o"})
-
-
-def test_checkpoints_without_their_config_are_left_alone(tmp_path: Path) -> None:
-    a_run(tmp_path)
-    for broken in ("", "[]", None):
-        (tmp_path / "config.json").unlink()
-        if broken is not None:
-            (tmp_path / "config.json").write_text(broken)
-        with pytest.raises(launch.ConfigError, match="no readable config.json"):
-            workdir.open_workdir(tmp_path, config_of("pretrain_lite"), METADATA)
-        (tmp_path / "config.json").touch()
-
-
-def test_settings_that_change_in_a_resumed_run_are_reported(tmp_path: Path, caplog) -> None:
-    a_run(tmp_path)
-    config = config_of("pretrain_lite")
-    with caplog.at_level(logging.WARNING):
-        workdir.open_workdir(tmp_path, config, METADATA)
-        assert not caplog.records
-        config.synthetic.yaw_deg = 3.0
-        workdir.open_workdir(tmp_path, config, METADATA)
-    (record,) = caplog.records
-    assert "config.synthetic.yaw_deg 3.0; until now it was" in record.getMessage()
-
-
-def test_config_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -> None:
-    a_run(tmp_path)
-    before = (tmp_path / "config.json").read_text()
-    assert json.loads(before)["network"] == "lite-tied"
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        workdir.write_config(tmp_path, config_of("pretrain_lite"), {"network": "other"})
-    assert (tmp_path / "config.json").read_text() == before

@@ -135,7 +135,7 @@ def run_line(line, steps: int, *, state=None, **settings):
     if state is None:
         state = training.create_state(line_variables(), optimizer, mesh, ema=True)
     logged: list[tuple[int, dict[str, float]]] = []
-    state = training.fit(
+    state = training.train_loop(
         state,
         line_batches(int(state.step)),
         step,
@@ -231,7 +231,7 @@ def test_time_per_step_leaves_out_compilation_evaluation_and_saving(line) -> Non
             time.sleep(1.0)
         return step(*arguments)
 
-    training.fit(
+    training.train_loop(
         training.create_state(line_variables(), optimizer, mesh),
         slow_batches(),
         slow_call,
@@ -279,7 +279,7 @@ def assert_diverges(state, batches, step, mesh, folder: Path, message: str) -> N
     """Saving every 4 of 20 steps; only that of step 4 is there in the end, though one is kept."""
     with training.Checkpoints(folder, keep_last=1) as checkpoints:
         with pytest.raises(training.TrainingDiverged, match=message):
-            training.fit(
+            training.train_loop(
                 state,
                 batches,
                 step,
@@ -329,7 +329,7 @@ def test_finite_loss_with_a_gradient_that_is_not_stops_before_the_save(clip_norm
 def test_data_that_ends_early_is_reported(line) -> None:
     mesh, optimizer, step = line
     with pytest.raises(ValueError, match="ended before step 3 of 5"):
-        training.fit(
+        training.train_loop(
             training.create_state(line_variables(), optimizer, mesh),
             itertools.islice(line_batches(), 2),
             step,

@@ -1,4 +1,4 @@
-"""Training examples: two pictures with flow and matchability from one to the other."""
+"""Training examples: pictures with flow and matchability from one to the other."""
 
 from flax import struct
 
@@ -21,3 +21,24 @@ class Pair(ByValue):
     flow: Array
     matchable: Array
     occluded: Array
+
+
+@struct.dataclass(eq=False)
+class Examples(ByValue):
+    """A batch of training examples, from wherever they come.
+
+    Attributes:
+      source: (B, s, s, 3) RGB in [0, 1].
+      target: (B, s, s, 3), or (1, s, s, 3) for all alike.
+      flow: (B, s, s, 2) px from source to target.
+      matchable: (B, s, s) in {0, 1}.
+      importance: (B, s, s) what each pixel's flow error counts in the loss; None: all alike.
+      points: (B, 68, 2) annotated landmarks, px of the source; None where there are none.
+    """
+
+    source: Array
+    target: Array
+    flow: Array
+    matchable: Array
+    importance: Array | None = None
+    points: Array | None = None

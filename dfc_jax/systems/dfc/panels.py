@@ -8,12 +8,12 @@ import numpy as np
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.systems.dfc.draw import flow_picture, mask_picture
 from dfc_jax.systems.dfc.networks import Outputs, matchability
-from dfc_jax.systems.dfc.pairs import Pair
+from dfc_jax.systems.dfc.pairs import Examples, Pair
 from dfc_jax.types import Array
 
 
-def panels(pairs: Pair, outputs: Outputs) -> np.ndarray:
-    """A row per example (B of them), uint8 (B S, 7 S, 3).
+def panels(pairs: Pair | Examples, outputs: Outputs) -> np.ndarray:
+    """A row per example (B of them, each with a target), uint8 (B S, 7 S, 3).
 
     From left to right: source; target; the target carried to the source by the predicted flow,
     where it is predicted matchable; true and predicted flow, colours to one scale; true and

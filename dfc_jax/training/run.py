@@ -1,0 +1,132 @@
+"""A whole training run, of any task."""
+
+import logging
+
+import jax
+
+from dfc_jax.training.checkpoints import Checkpoints
+from dfc_jax.training.loop import train_loop
+from dfc_jax.training.optim import make_optimizer
+from dfc_jax.training.settings import TrainSettings
+from dfc_jax.training.sharding import make_mesh, own_copy
+from dfc_jax.training.signals import stop_on_signal
+from dfc_jax.training.state import TrainState, averaged, create_state
+from dfc_jax.training.step import make_train_step
+from dfc_jax.training.task import Task
+from dfc_jax.training.workdir import Workdir, logger, show, write_config, writer_of
+
+_log = logging.getLogger(__name__)
+
+
+def run(task: Task, workdir: Workdir, settings: TrainSettings) -> TrainState:
+    """Train, save checkpoints, and write the last averaged weights to ``weights.safetensors``.
+
+    A workdir that holds checkpoints is resumed, with the losses of a run that was not cut off.
+    SIGTERM or SIGINT ends the run early, with a checkpoint and without weights. With several
+    processes, all save checkpoints and all evaluate, and process 0 writes the rest:
+    ``config.json``, TensorBoard's curves, ``panels.png`` and the weights.
+
+    Args:
+      task: what is trained.
+      workdir: of `open_workdir`.
+      settings: how long, how fast, and what is kept.
+
+    Returns:
+      The last state; its step is below `settings.steps` if a signal came. The checkpoints that
+      stay are the latest `settings.keep_last` and the one with the lowest `settings.best_metric`
+      (a score of `task.evaluate`).
+
+    Raises:
+      TrainingDiverged: a loss or the norm of a gradient was not finite.
+      CheckpointError: the checkpoints there are of another network, or all are damaged.
+      BatchError: a part of a batch does not split over the devices.
+    """
+    mesh, optimizer = make_mesh(), make_optimizer(settings.optimizer)
+    # Another key than that of the steps.
+    variables = task.init(jax.random.key(settings.seed + 1))
+    state = create_state(variables, optimizer, mesh, ema=settings.ema_decay > 0)
+    step_fn = make_train_step(task.loss, optimizer, mesh, ema_decay=settings.ema_decay)
+    scores: dict[str, float] = {}
+
+    def evaluate(state: TrainState) -> dict[str, float]:
+        variables = own_copy(averaged(state))
+        scores.update(task.evaluate(variables) if task.evaluate else {})
+        if task.draw and jax.process_index() == 0:
+            show(writer, workdir, task.draw(variables), int(state.step))
+        return dict(scores)
+
+    with (
+        Checkpoints(
+            workdir.checkpoints,
+            keep_last=settings.keep_last,
+            best_metric=settings.best_metric or None if task.evaluate else None,
+        ) as checkpoints,
+        writer_of(workdir) as writer,
+        stop_on_signal() as stop,
+    ):
+        state = _resumed(state, checkpoints)
+        if jax.process_index() == 0:
+            write_config(workdir)
+        _say_what_compiles(int(state.step), settings)
+        state = train_loop(
+            state,
+            task.batches(int(state.step)),
+            step_fn,
+            steps=settings.steps,
+            key=jax.random.key(settings.seed),
+            mesh=mesh,
+            log=logger(writer, task.unit, settings.batch, settings.steps),
+            steps_per_call=settings.steps_per_call,
+            log_every=settings.log_every,
+            evaluate=evaluate,
+            checkpoints=checkpoints,
+            save_every=settings.save_every,
+            stop=stop,
+        )
+        finished = int(state.step) == settings.steps
+        if finished and not scores:
+            evaluate(state)
+    if finished:
+        _save_weights(task, workdir, settings, state, scores)
+    else:
+        _log.info(
+            "stopped by a signal after step %d of %d; its checkpoint is saved, and the same "
+            "command continues from there",
+            int(state.step),
+            settings.steps,
+        )
+    return state
+
+
+def _resumed(state: TrainState, checkpoints: Checkpoints) -> TrainState:
+    """The state of the latest checkpoint, or `state` where there is none."""
+    if checkpoints.latest_step() is None:
+        return state
+    state = checkpoints.restore_latest(state)
+    _log.info("resumed from step %d", int(state.step))
+    return state
+
+
+def _say_what_compiles(step: int, settings: TrainSettings) -> None:
+    if step < settings.steps:
+        _log.info(
+            "compiling the training step for %d %s; the first log (step %d) comes after that, "
+            "on a CPU in some minutes",
+            jax.device_count(),
+            jax.devices()[0].device_kind,
+            min(settings.steps, (step // settings.log_every + 1) * settings.log_every),
+        )
+
+
+def _save_weights(
+    task: Task,
+    workdir: Workdir,
+    settings: TrainSettings,
+    state: TrainState,
+    scores: dict[str, float],
+) -> None:
+    """The averaged variables as ``weights.safetensors``; process 0 alone writes."""
+    if jax.process_index() == 0:
+        numbers = {"scores": scores, "steps": settings.steps, "batch": settings.batch}
+        task.save(workdir.weights, own_copy(averaged(state)), {**workdir.metadata, **numbers})
+        _log.info("finished; the weights are in %s", workdir.weights)

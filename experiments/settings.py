@@ -1,0 +1,69 @@
+"""Configs become typed settings here, once; nothing below the programs sees a ConfigDict."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import ml_collections
+
+from dfc_jax.errors import ConfigError
+from dfc_jax.training import OptimConfig, TrainSettings
+
+Settings = TypeVar("Settings")
+
+
+def check_fields(config: ml_collections.ConfigDict, needs: Sequence[str]) -> None:
+    """Raises ConfigError unless a config has the fields that a stage reads and those of the other
+    one lack."""
+    for name in needs:
+        if name not in config:
+            raise ConfigError(f"--config has no {name}; it is a config of the other stage")
+
+
+def train_settings(config: ml_collections.ConfigDict) -> TrainSettings:
+    """What a config says about training as such.
+
+    Raises:
+      ConfigError: numbers that make no sense or do not fit together.
+    """
+    optimizer = OptimConfig(
+        learning_rate=config.learning_rate,
+        steps=config.steps,
+        name="adamw" if config.weight_decay else "adam",
+        schedule=config.schedule,
+        boundaries=tuple(tuple(pair) for pair in config.boundaries),
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+    return picked_from(TrainSettings, config, optimizer=optimizer)
+
+
+def picked_from(kind: type[Settings], config: ml_collections.ConfigDict, **given: Any) -> Settings:
+    """A settings dataclass whose fields are those of the same names in a config, but the `given`.
+
+    Raises:
+      ConfigError: of the dataclass.
+    """
+    names = [field.name for field in dataclasses.fields(kind) if field.name not in given]
+    return kind(**{name: config[name] for name in names}, **given)
+
+
+def settings_from(kind: type[Settings], config: ml_collections.ConfigDict) -> Settings:
+    """A settings dataclass, and those inside it, with the fields that a config names changed.
+
+    Raises:
+      ConfigError: the config names a field that does not exist.
+    """
+    known = {field.name: field.type for field in dataclasses.fields(kind)}
+    unknown = set(config.keys()) - set(known)
+    if unknown:
+        names = ", ".join(sorted(unknown))
+        raise ConfigError(f"{kind.__name__} has no {names}; it has {', '.join(sorted(known))}")
+    values = {
+        name: settings_from(known[name], value)
+        if isinstance(value, ml_collections.ConfigDict)
+        else value
+        for name, value in config.items()
+    }
+    return kind(**values)

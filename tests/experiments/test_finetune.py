@@ -1,0 +1,106 @@
+"""What refinement makes of photographs: labels, turned copies, batches, held-out ones."""
+
+import dataclasses
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from programs import drawn_photos, give_photos
+from tiny import tiny_config
+
+from dfc_jax.errors import ConfigError
+from experiments import finetune
+
+
+def test_with_basel_the_labels_are_those_given(patched, monkeypatch, tmp_path: Path) -> None:
+    give_photos(monkeypatch)
+    calls = []
+    monkeypatch.setattr(
+        finetune, "label_given", lambda *given: calls.append(given) or drawn_photos()
+    )
+    finetune.load_photos(tmp_path, ["somewhere"], "model", "template", "300w-lp", "lp")
+    assert calls == [("lp", "template", list(drawn_photos().names))]
+    config = tiny_config("finetune_lite", "tiny")
+    with pytest.raises(ConfigError, match="with --basel set config.synthetic_batch"):
+        finetune.train(config, tmp_path / "run", ["x"], layout="300w-lp", basel="somewhere")
+
+
+def test_turned_copies_stand_behind_the_photographs(patched, monkeypatch, tmp_path) -> None:
+    photos, asked = drawn_photos(), []
+
+    def turned_photos(model, template, some, yaw_deg):
+        asked.append(yaw_deg)
+        return dataclasses.replace(some, error=some.error + 100.0 * len(asked))
+
+    monkeypatch.setattr(finetune, "turned_photos", turned_photos)
+    config = tiny_config("finetune_lite", "tiny")
+    config.turned, config.turned_deg = 2, 60.0
+    settings = finetune.settings_of(config)
+    both = finetune.with_turned(tmp_path, photos, settings, None, None)
+    np.testing.assert_allclose(
+        both.error, np.concatenate([photos.error + offset for offset in (0.0, 100.0, 200.0)])
+    )
+    yaws = np.array(asked)
+    assert yaws.shape == (2, len(photos)) and not np.array_equal(*yaws)
+    assert 20.0 < np.abs(yaws).max() <= 60.0
+    again = finetune.with_turned(tmp_path, photos, settings, None, None)
+    assert len(asked) == 2, "the copies are kept in the workdir"
+    np.testing.assert_array_equal(again.error, both.error)
+    finetune.with_turned(tmp_path, photos.select(np.arange(3)), settings, None, None)
+    assert len(asked) == 4, "other photographs have other copies"
+    none = dataclasses.replace(settings, turned=0)
+    assert len(finetune.with_turned(tmp_path, photos, none, None, None)) == len(photos)
+
+
+def test_features_count_more_where_the_landmarks_are() -> None:
+    landmarks = np.full((68, 2), 20.0)
+    landmarks[:17] = 70.0  # the jaw counts like everything else
+    landmarks[40] = [60.0, 30.0]
+    counts = np.asarray(finetune.feature_importance(jnp.asarray(landmarks), 100, 3.0))
+    assert counts[20, 20] == counts[30, 60] == 3.0
+    np.testing.assert_allclose(counts[30, 64], 1.0 + 2.0 * np.exp(-0.5), rtol=1e-5)
+    np.testing.assert_allclose(counts[70, 70], 1.0, atol=1e-5)
+    assert (finetune.feature_importance(jnp.asarray(landmarks), 100, 1.0) == 1.0).all()
+
+
+def test_every_photograph_is_seen_once_an_epoch_and_orders_repeat() -> None:
+    photos = drawn_photos()
+    images = photos.images.reshape(7, -1)
+
+    def seen(start: int, count: int) -> list[int]:
+        steps = finetune.batches(photos, 2, 0)(start)
+        pictures = [next(steps)["photo"].image.reshape(2, -1) for _ in range(count)]
+        return [int(np.all(images == p, axis=1).argmax()) for pair in pictures for p in pair]
+
+    epochs = seen(0, 6)
+    assert len(set(epochs[:6])) == len(set(epochs[6:])) == 6 and epochs[:6] != epochs[6:]
+    assert seen(4, 2) == epochs[8:]
+
+
+def test_few_photographs_fill_a_batch_by_repeating() -> None:
+    photos = drawn_photos().select(np.arange(5))
+    batch = next(finetune.batches(photos, 16, 0)(0))["photo"]
+    images = photos.images.reshape(5, -1)
+    seen = [int(np.all(images == p, axis=1).argmax()) for p in batch.image.reshape(16, -1)]
+    assert sorted(np.bincount(seen)) == [3, 3, 3, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("count", "held_out", "expected"),
+    [(2, 0.1, 1), (6, 0.1, 1), (40, 0.1, 4), (1207, 0.1, 40), (6, 0.0, 0), (6, 5, 5), (40, 1, 1)],
+)
+def test_held_out_is_a_share_or_a_number(count, held_out, expected) -> None:
+    assert finetune.held_out_count(count, held_out) == expected
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(0, 0.0), (0, 0.1), (1, 0.1), (40, 40), (6, 0.99)])
+def test_too_few_photographs_are_one_sentence(count, held_out) -> None:
+    with pytest.raises(ConfigError, match=f"there are {count} usable .* none to train on"):
+        finetune.held_out_count(count, held_out)
+
+
+@pytest.mark.parametrize("held_out", [-1, -0.1, 2.5])
+def test_held_out_that_is_neither_share_nor_number_is_refused(held_out) -> None:
+    with pytest.raises(ConfigError, match="config.held_out is .* whole number"):
+        finetune.held_out_count(40, held_out)

@@ -1,0 +1,54 @@
+"""What the tests of the training programs share: stand-ins for photographs, faces and networks."""
+
+import numpy as np
+import pytest
+from tiny import SIZE
+
+from data_pipelines.photos.labels import PhotoSet
+from data_pipelines.photos.squares import STORED_PX
+from experiments import finetune, launch
+
+
+def drawn_photos() -> PhotoSet:
+    """Seven random pictures with a disc of labels."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:STORED_PX, :STORED_PX]
+    disc = (x - 95.5) ** 2 + (y - 95.5) ** 2 < 60.0**2
+    angle = np.linspace(0.0, 2 * np.pi, 68, endpoint=False)
+    circle = 95.5 + 48.0 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    template = (np.stack([x, y], axis=-1) - 95.5) * SIZE / 144.0 + (SIZE - 1) / 2.0
+    return PhotoSet(
+        names=np.array([f"{n}.jpg" for n in range(7)]),
+        images=rng.integers(0, 255, (7, STORED_PX, STORED_PX, 3), np.uint8),
+        points=np.repeat(circle[None], 7, axis=0).astype(np.float32),
+        template_xy=np.repeat(template[None], 7, axis=0).astype(np.float16),
+        matchable=np.repeat(disc[None], 7, axis=0),
+        error=np.full(7, 1.0),
+        contour=np.ones(7, bool),
+    )
+
+
+def give_photos(patch: pytest.MonkeyPatch) -> list[tuple]:
+    """Every folder holds `drawn_photos`, and a broken one; returns what was asked for."""
+    asked: list[tuple] = []
+
+    def read_sets(folders, layout):
+        asked.append((folders, layout))
+        return [], list(drawn_photos().names), ["8.jpg: is broken"]
+
+    patch.setattr(finetune, "read_sets", read_sets)
+    patch.setattr(finetune, "label_fitted", lambda model, template, squares: drawn_photos())
+    return asked
+
+
+def failure(capsys, train) -> str:
+    """What a program that fails says on stderr: one line."""
+    with pytest.raises(SystemExit) as stop:
+        launch.run_program(train)
+    assert stop.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def no_run(*_):
+    raise AssertionError("the run was started")

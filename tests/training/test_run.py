@@ -1,0 +1,203 @@
+"""A new system trains by its task alone: here one that finds a disc in a noisy picture."""
+
+import dataclasses
+import itertools
+import json
+import os
+import signal
+from pathlib import Path
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import scalars
+
+from dfc_jax.errors import ConfigError
+from dfc_jax.files import write_npz
+from dfc_jax.training import OptimConfig, Task, TrainSettings, own_part
+from dfc_jax.training.run import run
+from dfc_jax.training.workdir import Workdir, open_workdir
+
+SIZE, BATCH, STEPS = 16, 8, 60
+SETTINGS = TrainSettings(
+    OptimConfig(learning_rate=0.03, steps=STEPS),
+    batch=BATCH,
+    seed=5,
+    ema_decay=0.9,
+    log_every=10,
+    save_every=20,
+    keep_last=1,
+    best_metric="disc_error",
+)
+
+
+def discs(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Pictures (B, S, S) of one bright disc each, and where it is."""
+    y, x = np.mgrid[:SIZE, :SIZE]
+    centre, radius = rng.uniform(4, 12, (2, BATCH, 1, 1)), rng.uniform(3, 5, (BATCH, 1, 1))
+    disc = (np.hypot(x - centre[0], y - centre[1]) < radius).astype(np.float32)
+    noise = rng.normal(0.0, 0.4, disc.shape).astype(np.float32)
+    return {"image": disc + noise, "disc": disc}
+
+
+def init(key):
+    kernel = 0.1 * jax.random.normal(key, (5, 5, 1, 1))
+    return {
+        "params": {"kernel": kernel, "bias": jnp.zeros(())},
+        "seen": {"pictures": jnp.zeros(())},
+    }
+
+
+def logits(variables, image):
+    layer = variables["params"]
+    found = jax.lax.conv_general_dilated(
+        image[..., None],
+        layer["kernel"],
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return found[..., 0] + layer["bias"]
+
+
+def batches(step: int):
+    for number in itertools.count(step):
+        yield {name: own_part(part) for name, part in discs(np.random.default_rng(number)).items()}
+
+
+def loss(variables, batch, key):
+    image = batch["image"] + 0.1 * jax.random.normal(key, batch["image"].shape)
+    found = logits(variables, image)
+    entropy = jnp.mean(jnp.logaddexp(0.0, found) - batch["disc"] * found)
+    seen = variables["seen"]["pictures"] + len(image)
+    return entropy, ({"seen": {"pictures": seen}}, {"entropy": entropy})
+
+
+HELD_OUT = discs(np.random.default_rng(1_000_003))
+
+
+def evaluate(variables) -> dict[str, float]:
+    found = logits(variables, HELD_OUT["image"]) > 0
+    return {"disc_error": float(np.mean(found != (HELD_OUT["disc"] > 0)))}
+
+
+def draw(variables) -> np.ndarray:
+    found = np.asarray(logits(variables, HELD_OUT["image"]) > 0)
+    pictures = np.concatenate([HELD_OUT["disc"][0], found[0]], axis=1)
+    return np.uint8(255 * pictures)[..., None].repeat(3, axis=-1)
+
+
+def save(file: Path, variables, metadata) -> None:
+    values = {**variables["params"], **variables["seen"], "metadata": json.dumps(metadata)}
+    write_npz(file.with_suffix(".npz"), **values)
+
+
+TASK = Task(init, batches, loss, save, evaluate, draw)
+
+
+def opened(folder: Path) -> Workdir:
+    return open_workdir(folder, {"steps": STEPS, "batch": BATCH}, {"network": "disc"})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Path, object]:
+    folder = tmp_path_factory.mktemp("disc") / "run"
+    return folder, run(TASK, opened(folder), SETTINGS)
+
+
+def test_a_new_system_learns_and_leaves_everything(whole) -> None:
+    folder, state = whole
+    curves = scalars(folder)
+    assert curves["loss", 60] < 0.7 * curves["loss", 10] and curves["entropy", 60] > 0.0
+    assert curves["disc_error", 60] < min(0.1, curves["disc_error", 20])
+    assert curves["examples_per_second", 60] > 0.0
+    written = json.loads((folder / "config.json").read_text())
+    assert written["config"] == {"steps": STEPS, "batch": BATCH} and written["network"] == "disc"
+    panels = cv2.imread(str(folder / "panels.png"))
+    assert panels.shape == (SIZE, 2 * SIZE, 3) and panels.std() > 20.0
+    with np.load(folder / "weights.npz") as found:
+        np.testing.assert_array_equal(found["kernel"], state.ema["params"]["kernel"])
+        header = json.loads(str(found["metadata"]))
+    assert (header["network"], header["steps"], header["batch"]) == ("disc", STEPS, BATCH)
+    np.testing.assert_allclose(header["scores"]["disc_error"], curves["disc_error", 60], rtol=1e-6)
+    assert float(state.variables["seen"]["pictures"]) == STEPS * BATCH
+    kept = {int(each.name) for each in (folder / "checkpoints").iterdir()}
+    lowest = min(curves["disc_error", step] for step in (20, 40, 60))
+    assert STEPS in kept and lowest in {curves["disc_error", step] for step in kept}
+
+
+def assert_continues(whole, folder: Path, task: Task, from_step: int) -> None:
+    """A run that begins again at `from_step` ends like the whole one."""
+    starts = []
+
+    def noted(step: int):
+        starts.append(step)
+        return batches(step)
+
+    state = run(dataclasses.replace(task, batches=noted), opened(folder), SETTINGS)
+    assert starts == [from_step]
+    jax.tree.map(np.testing.assert_array_equal, state, whole[1])
+    curves, expected = scalars(folder), scalars(whole[0])
+    # Each is the mean of the ten steps before it.
+    for step in range(from_step + 19 - (from_step + 9) % 10, STEPS + 1, 10):
+        assert curves["loss", step] == expected["loss", step]
+    with np.load(folder / "weights.npz") as ours, np.load(whole[0] / "weights.npz") as theirs:
+        assert str(ours["metadata"]) == str(theirs["metadata"])
+        np.testing.assert_array_equal(ours["kernel"], theirs["kernel"])
+
+
+def test_a_run_that_was_cut_off_continues_bit_for_bit(whole, tmp_path: Path) -> None:
+    def cut(step: int):
+        return itertools.islice(batches(step), 33)
+
+    with pytest.raises(ValueError, match="the data ended"):
+        run(dataclasses.replace(TASK, batches=cut), opened(tmp_path), SETTINGS)
+    assert not (tmp_path / "weights.npz").exists()
+    assert_continues(whole, tmp_path, TASK, from_step=20)
+
+
+def test_a_signal_ends_a_run_with_a_checkpoint_from_which_it_continues(
+    whole, tmp_path: Path, caplog
+) -> None:
+    caplog.set_level("INFO")
+
+    def stopped(step: int):
+        for number, batch in enumerate(batches(step), start=step):
+            if number == 27:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    state = run(dataclasses.replace(TASK, batches=stopped), opened(tmp_path), SETTINGS)
+    step = int(state.step)
+    assert 20 < step < 30 and not (tmp_path / "weights.npz").exists()
+    assert f"stopped by a signal after step {step} of {STEPS}" in caplog.text
+    assert_continues(whole, tmp_path, TASK, from_step=step)
+    assert f"resumed from step {step}" in caplog.text
+
+
+def test_a_finished_run_is_scored_and_written_again(whole, tmp_path: Path) -> None:
+    """Without training: a killed process may have saved its last state but no weights."""
+    (whole[0] / "weights.npz").rename(tmp_path / "before.npz")
+    run(dataclasses.replace(TASK, loss=lambda *_: 1 / 0), opened(whole[0]), SETTINGS)
+    with np.load(whole[0] / "weights.npz") as ours, np.load(tmp_path / "before.npz") as theirs:
+        assert str(ours["metadata"]) == str(theirs["metadata"])
+
+
+def test_a_task_can_do_without_scores_and_pictures(tmp_path: Path) -> None:
+    task = dataclasses.replace(TASK, evaluate=None, draw=None)
+    optimizer = dataclasses.replace(SETTINGS.optimizer, steps=2)
+    run(task, opened(tmp_path), dataclasses.replace(SETTINGS, optimizer=optimizer, log_every=1))
+    assert not (tmp_path / "panels.png").exists()
+    with np.load(tmp_path / "weights.npz") as found:
+        assert json.loads(str(found["metadata"]))["scores"] == {}
+
+
+@pytest.mark.parametrize(
+    "change", [{"batch": 0}, {"log_every": 0}, {"steps_per_call": 7}, {"keep_last": 0}]
+)
+def test_settings_that_make_no_sense_name_their_field(change) -> None:
+    name = "steps" if "steps_per_call" in change else next(iter(change))
+    with pytest.raises(ConfigError, match=rf"^config\.{name} is "):
+        dataclasses.replace(SETTINGS, **change)
