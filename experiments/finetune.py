@@ -20,14 +20,14 @@ from jax.tree_util import Partial
 
 from data_pipelines.faces.synthetic import SyntheticSettings, load_assets, sample_to_template
 from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
-from data_pipelines.photos.labels import PhotoSet, as_example
 from data_pipelines.photos.parameters import label_given, read_lp_model
-from data_pipelines.photos.sets import label_fitted, read_sets
+from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
+from data_pipelines.photos.shards import ShardedPhotos, open_shards
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
-from data_pipelines.photos.turned import turned_photos
+from data_pipelines.photos.turned import write_turned
 from data_pipelines.sources.layouts import LAYOUTS
-from dfc_jax.evaluation.metrics import flow_metrics, mask_iou
-from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.evaluation.metrics import flow_metrics, mask_iou, nme_percent
+from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.systems.dfc.lift import flow_landmarks
@@ -46,23 +46,23 @@ FEATURE_WIDTH = 0.04
 
 
 def load_photos(
-    workdir: Path, folders: list[str], model, template, layout: str = "ibug", lp=None
-) -> PhotoSet:
+    workdir: Path, folders: list[str], model, template, layout: str = "ibug", lp=None, copies=0
+) -> ShardedPhotos:
     """Labelled photographs, made once per workdir, layout and list of folders; what cannot be used
     is logged and left out. With `lp` (`read_lp_model`) the labels are made from the parameters
-    that 300W-LP gives, as in the paper; otherwise from a fit to the 68 points."""
+    that 300W-LP gives, as in the paper; otherwise from a fit to the 68 points. `copies` turned
+    copies of each will follow."""
     listed = "\n".join([layout, *(os.path.abspath(folder) for folder in folders)])
-    cache = workdir / f"photos-{hashlib.sha256(listed.encode()).hexdigest()[:8]}.npz"
-    if cache.is_file():
-        return PhotoSet.load(cache)
-    _, squares, problems = read_sets(folders, layout)
-    for problem in problems:
-        logging.warning("left out: %s", problem)
-    logging.info("labelling %d photographs, once per workdir", len(squares))
+    folder = workdir / f"photos-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
+    photos = open_shards(folder)
+    if photos is not None:
+        return photos
+    faces = open_sets(folders, layout)
     if lp is None:
-        photos = label_fitted(model, template, squares)
+        label_squares = partial(label_fitted, model, template)
     else:
-        photos = label_given(lp, template, squares)
+        label_squares = partial(label_given, lp, template)
+    photos = write_labelled(folder, faces, label_squares, more=copies * len(faces))
     worst = np.argsort(-photos.error)[:5]
     logging.info(
         "%d photographs, labels leave %.2f %% at the inner points; worst: %s",
@@ -70,11 +70,10 @@ def load_photos(
         photos.error.mean(),
         ", ".join(f"{photos.names[i]} {photos.error[i]:.1f} %" for i in worst),
     )
-    photos.save(cache)
     return photos
 
 
-def with_turned(workdir: Path, photos: PhotoSet, config, model, template) -> PhotoSet:
+def with_turned(workdir: Path, photos: ShardedPhotos, config, model, template) -> ShardedPhotos:
     """The photographs, and `config.turned` copies of each turned to a random yaw; made once per
     workdir."""
     rng = np.random.default_rng(config.seed)
@@ -82,11 +81,13 @@ def with_turned(workdir: Path, photos: PhotoSet, config, model, template) -> Pho
     copies = []
     for number, yaw in enumerate(yaws):
         made_from = hashlib.sha256(yaw.tobytes() + "\n".join(photos.names).encode())
-        cache = workdir / f"turned-{number}-{made_from.hexdigest()[:8]}.npz"
-        if not cache.is_file():
+        folder = workdir / f"turned-{number}-{made_from.hexdigest()[:8]}"
+        copy = open_shards(folder)
+        if copy is None:
             logging.info("turning the photographs, copy %d of %d", number + 1, config.turned)
-            turned_photos(model, template, photos, yaw).save(cache)
-        copies.append(PhotoSet.load(cache))
+            more = (config.turned - number - 1) * len(photos)
+            copy = write_turned(folder, model, template, photos, yaw, more)
+        copies.append(copy)
     return photos.joined(copies)
 
 
@@ -113,12 +114,12 @@ def held_out_count(count: int, held_out: float) -> int:
 def feature_importance(landmarks, size: int, gain: float):
     """What the flow's error counts at each template pixel (size, size): `gain` on the 51 inner
     landmarks (68, 2), 1 far from them, falling like a Gaussian of `FEATURE_WIDTH` of the side."""
-    apart = jnp.linalg.norm(pixel_grid(size, size)[..., None, :] - landmarks[N_JAW:], axis=-1)
+    apart = jnp.linalg.norm(pixel_grid(size, size)[..., None, :] - landmarks[INNER], axis=-1)
     near = jnp.exp(-0.5 * (jnp.min(apart, axis=-1) / (FEATURE_WIDTH * size)) ** 2)
     return 1.0 + (gain - 1.0) * near
 
 
-def batches(photos: PhotoSet, config) -> Callable[[int], Iterator[dict]]:
+def batches(photos: ShardedPhotos, config) -> Callable[[int], Iterator[dict]]:
     """Photographs in a new order every epoch, the same for every run with this seed; where they do
     not fill a batch, it holds some of them more than once, cropped in different ways."""
     per_epoch = max(1, len(photos) // config.batch)
@@ -130,7 +131,7 @@ def batches(photos: PhotoSet, config) -> Callable[[int], Iterator[dict]]:
             order = np.concatenate([rng.permutation(len(photos)) for _ in range(times)])
             start = step % per_epoch * config.batch
             index = own_part(order[start : start + config.batch])
-            yield {"photo": as_example(photos, index), "number": own_part(np.arange(config.batch))}
+            yield {"photo": photos.as_example(index), "number": own_part(np.arange(config.batch))}
             step += 1
 
     return iterate
@@ -172,7 +173,7 @@ def cut_middle(photos: LabelledPhoto, size: int) -> Labelled:
     return jax.vmap(lambda photo: cut(photo, matrix, size))(photos)
 
 
-def make_evaluate(photos: PhotoSet, model, template, spec):
+def make_evaluate(photos: ShardedPhotos, model, template, spec):
     """Scores on held-out training photographs: dense labels, and landmarks straight from the
     flow (NME in % of the landmark box)."""
     scale, offset = middle_crop(template.size)
@@ -184,26 +185,24 @@ def make_evaluate(photos: PhotoSet, model, template, spec):
         outputs = apply(variables, crops.image, template.image[None], spec)
         probability = matchability(outputs.logits)
         found, _ = jax.vmap(lambda f, m: flow_landmarks(f, m, wanted))(outputs.flow, probability)
-        error = jnp.linalg.norm(found * scale + offset - points, axis=-1)[:, N_JAW:].mean(-1)
-        box = jnp.sqrt(jnp.prod(points.max(axis=1) - points.min(axis=1), axis=-1))
         return {
             **flow_metrics(outputs.flow, crops.flow, crops.matchable),
             "iou": mask_iou(probability > 0.5, crops.matchable > 0.5),
-            "nme": 100.0 * error / box,
+            "nme": nme_percent(found * scale + offset, points, INNER),
         }
 
     def evaluate(variables):
         index = [np.arange(i, min(i + 20, len(photos))) for i in range(0, len(photos), 20)]
-        parts = [scores(variables, as_example(photos, i)) for i in index]
+        parts = [scores(variables, photos.as_example(i)) for i in index]
         joined = jax.tree.map(lambda *a: float(jnp.mean(jnp.concatenate(a))), *parts)
         return {f"held_out_{name}": value for name, value in joined.items()}
 
     return evaluate
 
 
-def make_draw(photos: PhotoSet, template, spec):
+def make_draw(photos: ShardedPhotos, template, spec):
     """Panels of the first `PANELS` held-out photographs."""
-    first = as_example(photos, np.arange(min(PANELS, len(photos))))
+    first = photos.as_example(np.arange(min(PANELS, len(photos))))
     crops = jax.jit(cut_middle, static_argnums=1)(first, template.size)
     targets = jnp.broadcast_to(template.image, crops.image.shape)
     pairs = Pair(crops.image, targets, crops.flow, crops.matchable, jnp.zeros_like(crops.matchable))
@@ -243,7 +242,7 @@ def train(
     template = make_template(model, augmentation.size)
     landmarks = template_landmarks(model, template)
     importance = feature_importance(landmarks, template.size, config.feature_gain)
-    photos = load_photos(workdir, folders, model, template, layout, lp)
+    photos = load_photos(workdir, folders, model, template, layout, lp, config.turned)
     count = held_out_count(len(photos), config.held_out)
     order = np.random.default_rng(config.seed).permutation(len(photos))
     training, held_out = photos.select(order[count:]), photos.select(order[:count])

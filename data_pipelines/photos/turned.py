@@ -8,6 +8,7 @@ behind it, that turns with the head near it and not at all at the border.
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import numpy as np
 from flax import struct
 
 from data_pipelines.photos.labels import PhotoSet, fit_points, index_batches
+from data_pipelines.photos.shards import ShardedPhotos, write_shards
 from data_pipelines.photos.squares import STORED_SCALE
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import CROP_LIFT, CROP_SCALE
@@ -156,25 +158,51 @@ def turned_photos(
     atlas = make_atlas(model, ATLAS_PX)
     fits = fit_points(model, photos.points, SETTINGS, photos.contour).params
 
-    @jax.jit
-    @partial(jax.vmap, in_axes=(None, None, None, 0, 0, 0, 0))
-    def some(model, atlas, template, image, points, params, yaw):
-        image = image.astype(jnp.float32) / 255.0
-        turned = turn(model, atlas, template, image, points, params, yaw, STORED_SCALE)
-        colors = jnp.round(255.0 * turned.image).astype(jnp.uint8)
-        return colors, turned.points, turned.template_xy, turned.matchable
-
     parts = []
     for index in index_batches(len(photos), batch):
         params = jax.tree.map(lambda leaf, index=index: leaf[index], fits)
         given = photos.images[index], photos.points[index], params, jnp.asarray(yaw_deg[index])
-        parts.append(jax.device_get(some(model, atlas, template, *given)))
+        parts.append(jax.device_get(_turn_batch(model, atlas, template, *given)))
     images, points, template_xy, matchable = (
         np.concatenate(arrays)[: len(photos)] for arrays in zip(*parts, strict=True)
     )
     template_xy = np.where(matchable[..., None], template_xy, 0.0).astype(np.float16)
     labels = points, template_xy, matchable, photos.error, np.ones(len(photos), bool)
     return PhotoSet(photos.names, images, *labels)
+
+
+@jax.jit
+@partial(jax.vmap, in_axes=(None, None, None, 0, 0, 0, 0))
+def _turn_batch(
+    model: FaceModel,
+    atlas: Atlas,
+    template: Template,
+    image: Array,
+    points: Array,
+    params: FaceParams,
+    yaw_deg: Array,
+) -> tuple[Array, Array, Array, Array]:
+    image = image.astype(jnp.float32) / 255.0
+    turned = turn(model, atlas, template, image, points, params, yaw_deg, STORED_SCALE)
+    colors = jnp.round(255.0 * turned.image).astype(jnp.uint8)
+    return colors, turned.points, turned.template_xy, turned.matchable
+
+
+def write_turned(
+    folder: Path,
+    model: FaceModel,
+    template: Template,
+    photos: ShardedPhotos,
+    yaw_deg: np.ndarray,
+    more: int = 0,
+) -> ShardedPhotos:
+    """`turned_photos` of a whole set, written to a folder of shards; see `write_shards`."""
+
+    def make(start: int, stop: int) -> tuple[PhotoSet, list[str]]:
+        some = photos.load(np.arange(start, stop))
+        return turned_photos(model, template, some, yaw_deg[start:stop]), []
+
+    return write_shards(folder, len(photos), make, more)
 
 
 def _is_throat(model: FaceModel) -> Array:

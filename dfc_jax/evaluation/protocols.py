@@ -7,6 +7,7 @@ import numpy as np
 
 from dfc_jax.crops import box_of_points
 from dfc_jax.data.ibug import Example
+from dfc_jax.evaluation.metrics import ALL, nme_percent
 from dfc_jax.landmarks68 import INNER, N_LANDMARKS
 
 if TYPE_CHECKING:
@@ -65,17 +66,6 @@ def intersection_over_union(a: np.ndarray, b: np.ndarray) -> float:
     return float(shared / (np.prod(a[2:]) + np.prod(b[2:]) - shared))
 
 
-def nme_percent(predicted: np.ndarray, true: np.ndarray, points: slice) -> np.ndarray:
-    """Normalised mean error in percent, per face: (n,) from two (n, 68, 2).
-
-    The mean distance over `points`, divided by sqrt(width * height) of the tight box of the 68
-    true points; NaN for a face without a prediction.
-    """
-    sizes = np.array([np.sqrt(np.prod(box_of_points(face)[2:])) for face in true])
-    distances = np.linalg.norm(predicted - true, axis=-1)
-    return 100.0 * distances[:, points].mean(axis=1) / sizes
-
-
 def summarise(predicted: np.ndarray, true: np.ndarray) -> dict[str, Any]:
     """Scores of predictions (n, 68, 2), NaN where missing.
 
@@ -87,8 +77,8 @@ def summarise(predicted: np.ndarray, true: np.ndarray) -> dict[str, Any]:
     """
     missing = np.isnan(predicted).any(axis=(1, 2))
     scores: dict[str, Any] = {"n": len(true), "no_output": int(missing.sum())}
-    for name, points in (("inner", INNER), ("all68", slice(0, N_LANDMARKS))):
-        errors = nme_percent(predicted[~missing], true[~missing], points)
+    for name, counted in (("inner", INNER), ("all68", ALL)):
+        errors = nme_percent(predicted[~missing], true[~missing], counted)
         failures = missing.sum() + (errors > FAILURE_PERCENT).sum()
         scores[name] = {
             "mean": float(errors.mean()) if errors.size else None,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dfc_jax.camera import to_camera
 from dfc_jax.fitting import project_landmarks
-from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.linear import FaceModel, shape, vertex_normals
 from dfc_jax.ops.fields import residual_field
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
@@ -50,11 +50,11 @@ def observe(
     flow, visible = ground_truth_flow(atlas.fragments, target, vertices, camera, model.triangles)
     xy = flow + pixel_grid(atlas.size, atlas.size)
 
-    residual = (points - project_landmarks(model, params, camera.principal_point))[N_JAW:]
+    residual = (points - project_landmarks(model, params, camera.principal_point))[INNER]
     edge = jnp.max(points.max(axis=0) - points.min(axis=0))
     coarse = 4.0
     places = coarse * pixel_grid(int(size / coarse), int(size / coarse))
-    field = residual_field(points[N_JAW:], residual, places, 0.08 * edge, noise=0.3)
+    field = residual_field(points[INNER], residual, places, 0.08 * edge, noise=0.3)
     moved = xy + bilinear_sample(field, xy / coarse)
 
     normals = vertex_normals(vertices, model.triangles)

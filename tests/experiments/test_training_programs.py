@@ -19,9 +19,12 @@ from quick import quick_compilation  # noqa: F401
 from tiny import SIZE, SPECS, STEPS, TINY, config_of, noise_pair, scalars, tiny_config
 
 from data_pipelines.faces.synthetic import SyntheticSettings, load_assets, sample_pair
+from data_pipelines.photos import turned
 from data_pipelines.photos.augment import AugmentSettings
 from data_pipelines.photos.labels import PhotoSet
 from data_pipelines.photos.squares import STORED_PX
+from dfc_jax.data.faces import AnnotatedFace, FaceSet
+from dfc_jax.errors import DatasetError
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.nets import weights
 from dfc_jax.systems.dfc import networks as variants
@@ -58,16 +61,35 @@ def drawn_photos() -> PhotoSet:
     )
 
 
-def give_photos(patch: pytest.MonkeyPatch) -> list[tuple]:
-    """Every folder holds `drawn_photos`, and a broken one; returns what was asked for."""
+def drawn_faces() -> FaceSet:
+    """The faces of `drawn_photos`, and a broken one."""
+    photos = drawn_photos()
+
+    def read(name: str) -> AnnotatedFace:
+        if name == "broken":
+            raise DatasetError("8.jpg: is broken")
+        encoded = cv2.imencode(".png", np.zeros((192, 192, 3), np.uint8))[1].tobytes()
+        return AnnotatedFace(Path(name), photos.points[0], name, encoded=encoded)
+
+    return FaceSet("drawn", [*photos.names, "broken"], read)
+
+
+def label_drawn(*given) -> PhotoSet:
+    """`drawn_photos` of the squares, which are the last argument."""
+    names = list(drawn_photos().names)
+    return drawn_photos().select(np.array([names.index(square.face.name) for square in given[-1]]))
+
+
+def give_photos(patch: pytest.MonkeyPatch, count: int = 7) -> list[tuple]:
+    """Every folder holds `drawn_faces`, or the first so many; returns what was asked for."""
     asked: list[tuple] = []
 
-    def read_sets(folders, layout):
+    def open_sets(folders, layout):
         asked.append((folders, layout))
-        return [], list(drawn_photos().names), ["8.jpg: is broken"]
+        return drawn_faces() if count == 7 else drawn_faces()[:count]
 
-    patch.setattr(finetune, "read_sets", read_sets)
-    patch.setattr(finetune, "label_fitted", lambda model, template, squares: drawn_photos())
+    patch.setattr(finetune, "open_sets", open_sets)
+    patch.setattr(finetune, "label_fitted", label_drawn)
     return asked
 
 
@@ -238,7 +260,7 @@ def test_noise_has_the_shapes_of_faces() -> None:
 def test_photographs_are_labelled_once_per_run(finetuned, monkeypatch) -> None:
     asked = give_photos(monkeypatch)
     photos = finetune.load_photos(finetuned.workdir, ["somewhere"], None, None)
-    np.testing.assert_array_equal(photos.images, drawn_photos().images)
+    np.testing.assert_array_equal(photos.load(np.arange(7)).images, drawn_photos().images)
     assert not asked
     finetune.load_photos(finetuned.workdir, ["somewhere", "else"], None, None)
     finetune.load_photos(finetuned.workdir, ["somewhere"], None, None, "300w-lp")
@@ -249,23 +271,26 @@ def test_with_basel_the_labels_are_those_given(monkeypatch, tmp_path: Path) -> N
     give_photos(monkeypatch)
     calls = []
     monkeypatch.setattr(
-        finetune, "label_given", lambda *given: calls.append(given) or drawn_photos()
+        finetune, "label_given", lambda *given: calls.append(given) or label_drawn(*given)
     )
     finetune.load_photos(tmp_path, ["somewhere"], "model", "template", "300w-lp", "lp")
-    assert calls == [("lp", "template", list(drawn_photos().names))]
+    ((lp, template, squares),) = calls
+    assert (lp, template) == ("lp", "template")
+    assert [square.face.name for square in squares] == list(drawn_photos().names)
     config = tiny_config("finetune_lite", "tiny")
     with pytest.raises(stages.ConfigError, match="with --basel set config.synthetic_batch"):
         finetune.train(config, tmp_path / "run", ["x"], layout="300w-lp", basel="somewhere")
 
 
 def test_turned_copies_stand_behind_the_photographs(monkeypatch, tmp_path) -> None:
-    photos, asked = drawn_photos(), []
+    give_photos(monkeypatch)
+    photos, asked = finetune.load_photos(tmp_path, ["somewhere"], None, None), []
 
     def turned_photos(model, template, some, yaw_deg):
         asked.append(yaw_deg)
         return dataclasses.replace(some, error=some.error + 100.0 * len(asked))
 
-    monkeypatch.setattr(finetune, "turned_photos", turned_photos)
+    monkeypatch.setattr(turned, "turned_photos", turned_photos)
     config = tiny_config("finetune_lite", "tiny")
     config.turned, config.turned_deg = 2, 60.0
     both = finetune.with_turned(tmp_path, photos, config, None, None)
@@ -343,9 +368,7 @@ def test_held_out_that_is_neither_share_nor_number_is_refused(held_out) -> None:
 def test_the_default_config_refines_on_few_photographs(
     count, patched, monkeypatch, tmp_path: Path
 ) -> None:
-    give_photos(monkeypatch)
-    few = drawn_photos().select(np.arange(count))
-    monkeypatch.setattr(finetune, "label_fitted", lambda *_: few)
+    give_photos(monkeypatch, count)
     config = tiny_config("finetune_lite", "tiny")
     config.held_out, config.batch = config_of("finetune_lite").held_out, 8
     state = finetune.train(config, tmp_path, ["x"])
