@@ -33,7 +33,7 @@ from data_pipelines.photos.squares import STORED_SCALE, read_square
 from data_pipelines.photos.turned import ATLAS_PX, SETTINGS, turn
 from data_pipelines.sources.layouts import LAYOUTS, open_faces
 from dfc_jax.crops import CROP_SCALE, apply_affine, box_of_points, crop_of_box, crop_photo
-from dfc_jax.data.ibug import Example
+from dfc_jax.data.faces import Example
 from dfc_jax.errors import DatasetError, ExportError, PhotoError, WeightsError
 from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.files import escaped, write_json, written_aside

@@ -1,4 +1,4 @@
-"""Hair, necks and shoulders, for `data_pipelines.occluders`."""
+"""Hair, necks and shoulders, for `data_pipelines.faces.occluders`."""
 
 import jax.numpy as jnp
 from flax import struct

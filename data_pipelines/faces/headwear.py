@@ -1,4 +1,4 @@
-"""Glasses, masks, hats and hoods, for `data_pipelines.occluders`."""
+"""Glasses, masks, hats and hoods, for `data_pipelines.faces.occluders`."""
 
 import functools
 

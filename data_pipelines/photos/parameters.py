@@ -20,7 +20,7 @@ from data_pipelines.photos.squares import STORED_PX, Square
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import apply_affine
 from dfc_jax.data.faces import Parameters
-from dfc_jax.data.folders import LP_EDGE_PX
+from dfc_jax.data.lp import LP_EDGE_PX
 from dfc_jax.errors import DatasetError, FaceModelError
 from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.landmarks68 import INNER

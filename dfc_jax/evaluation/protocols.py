@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from dfc_jax.crops import box_of_points
-from dfc_jax.data.ibug import Example
+from dfc_jax.data.faces import Example
 from dfc_jax.evaluation.metrics import ALL, nme_percent
 from dfc_jax.landmarks68 import INNER, N_LANDMARKS
 

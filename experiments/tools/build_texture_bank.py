@@ -37,7 +37,8 @@ from data_pipelines.photos.labels import fit_points, index_batches
 from data_pipelines.photos.squares import STORED_PX, stored_square
 from dfc_jax.camera import crop_camera, to_camera
 from dfc_jax.crops import apply_affine, crop_photo
-from dfc_jax.data.ibug import Example, read_ibug
+from dfc_jax.data.faces import Example
+from dfc_jax.data.ibug import read_ibug
 from dfc_jax.errors import DatasetError, ExportError, FaceModelError, PhotoError
 from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.files import escaped

@@ -22,7 +22,8 @@ import dfc_jax
 from data_pipelines.photos.labels import fit_points
 from data_pipelines.photos.squares import STORED_PX, stored_square
 from dfc_jax.crops import apply_affine, box_of_points
-from dfc_jax.data.ibug import Example, read_ibug
+from dfc_jax.data.faces import Example
+from dfc_jax.data.ibug import read_ibug
 from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.fitting import LandmarkSettings, project_landmarks
 from dfc_jax.inference.align import Aligner

@@ -26,8 +26,8 @@ from data_pipelines.photos.squares import read_square
 from data_pipelines.sources.layouts import open_faces
 from data_pipelines.sources.tfds import tfds_faces
 from dfc_jax.data.faces import AnnotatedFace, FaceSet, collect
-from dfc_jax.data.folders import LP_EDGE_PX, aflw2000, ibug, w300lp
-from dfc_jax.data.ibug import read_ibug
+from dfc_jax.data.ibug import ibug, read_ibug
+from dfc_jax.data.lp import LP_EDGE_PX, aflw2000, w300lp
 from dfc_jax.errors import DatasetError
 from dfc_jax.ops.rotations import angles_to_matrix
 
