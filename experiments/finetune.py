@@ -223,7 +223,7 @@ def train(
     stages.check_config(config, needs=("augment", "held_out", "synthetic_batch", "turned"))
     if basel and (config.synthetic_batch or config.turned):
         raise stages.ConfigError(
-            "the Basel model has no charts to render or to turn faces with; with --basel set "
+            "the Basel model has no uv atlas to render or to turn faces with; with --basel set "
             "config.synthetic_batch and config.turned to 0"
         )
     lp = read_lp_model(basel) if basel else None

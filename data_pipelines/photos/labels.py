@@ -1,4 +1,4 @@
-"""Annotated photographs as training data: the face model fitted to 68 points makes dense labels."""
+"""Dense labels of squares: the face model is fitted to the 68 points and rendered."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""How predictions are scored against annotated points."""
+"""Scoring an aligner on annotated photographs: boxes, predictions, failures."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +13,7 @@ from dfc_jax.landmarks68 import INNER, N_LANDMARKS
 if TYPE_CHECKING:
     from dfc_jax.inference.detect import Detection, Detector
 
+# A face whose NME is above this is a failure.
 FAILURE_PERCENT = 8.0
 
 
@@ -60,7 +61,7 @@ def best_match(detections: Sequence["Detection"], box: np.ndarray) -> "Detection
 
 
 def intersection_over_union(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two boxes (x, y, width, height)."""
+    """Intersection over union of two boxes (4,): x, y, width, height."""
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[:2] + a[2:], b[:2] + b[2:])
     shared = np.prod(np.maximum(high - low, 0.0))
     return float(shared / (np.prod(a[2:]) + np.prod(b[2:]) - shared))
