@@ -1,0 +1,1 @@
+"""Training data: rendered faces, labelled photographs, and where both come from."""

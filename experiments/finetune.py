@@ -28,14 +28,14 @@ from data_pipelines.faces.synthetic import (
     sample_to_template,
 )
 from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
-from data_pipelines.photos.labels import PhotoSet, as_example
 from data_pipelines.photos.parameters import LPModel, label_given, read_lp_model
-from data_pipelines.photos.sets import label_fitted, read_sets
+from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
+from data_pipelines.photos.shards import ShardedPhotos, open_shards
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
-from data_pipelines.photos.turned import turned_photos
+from data_pipelines.photos.turned import write_turned
 from data_pipelines.sources.layouts import LAYOUTS
 from dfc_jax.errors import ConfigError
-from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
@@ -121,22 +121,23 @@ def load_photos(
     template: Template,
     layout: str = "ibug",
     lp: LPModel | None = None,
-) -> PhotoSet:
+    copies: int = 0,
+) -> ShardedPhotos:
     """Labelled photographs, made once per workdir, layout and list of folders; what cannot be used
     is logged and left out. With `lp` (`read_lp_model`) the labels are made from the parameters
-    that 300W-LP gives, as in the paper; otherwise from a fit to the 68 points."""
+    that 300W-LP gives, as in the paper; otherwise from a fit to the 68 points. `copies` turned
+    copies of each will follow."""
     listed = "\n".join([layout, *(os.path.abspath(folder) for folder in folders)])
-    cache = workdir / f"photos-{hashlib.sha256(listed.encode()).hexdigest()[:8]}.npz"
-    if cache.is_file():
-        return PhotoSet.load(cache)
-    _, squares, problems = read_sets(folders, layout)
-    for problem in problems:
-        logging.warning("left out: %s", problem)
-    logging.info("labelling %d photographs, once per workdir", len(squares))
+    folder = workdir / f"photos-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
+    photos = open_shards(folder)
+    if photos is not None:
+        return photos
+    faces = open_sets(folders, layout)
     if lp is None:
-        photos = label_fitted(model, template, squares)
+        label_squares = partial(label_fitted, model, template)
     else:
-        photos = label_given(lp, template, squares)
+        label_squares = partial(label_given, lp, template)
+    photos = write_labelled(folder, faces, label_squares, more=copies * len(faces))
     worst = np.argsort(-photos.error)[:5]
     logging.info(
         "%d photographs, labels leave %.2f %% at the inner points; worst: %s",
@@ -144,17 +145,16 @@ def load_photos(
         photos.error.mean(),
         ", ".join(f"{photos.names[i]} {photos.error[i]:.1f} %" for i in worst),
     )
-    photos.save(cache)
     return photos
 
 
 def with_turned(
     workdir: Path,
-    photos: PhotoSet,
+    photos: ShardedPhotos,
     settings: FinetuneSettings,
     model: FaceModel,
     template: Template,
-) -> PhotoSet:
+) -> ShardedPhotos:
     """The photographs, and `settings.turned` copies of each turned to a random yaw; made once per
     workdir."""
     rng, most = np.random.default_rng(settings.training.seed), settings.turned_deg
@@ -162,11 +162,13 @@ def with_turned(
     copies = []
     for number, yaw in enumerate(yaws):
         made_from = hashlib.sha256(yaw.tobytes() + "\n".join(photos.names).encode())
-        cache = workdir / f"turned-{number}-{made_from.hexdigest()[:8]}.npz"
-        if not cache.is_file():
+        folder = workdir / f"turned-{number}-{made_from.hexdigest()[:8]}"
+        copy = open_shards(folder)
+        if copy is None:
             logging.info("turning the photographs, copy %d of %d", number + 1, settings.turned)
-            turned_photos(model, template, photos, yaw).save(cache)
-        copies.append(PhotoSet.load(cache))
+            more = (settings.turned - number - 1) * len(photos)
+            copy = write_turned(folder, model, template, photos, yaw, more)
+        copies.append(copy)
     return photos.joined(copies)
 
 
@@ -193,12 +195,14 @@ def held_out_count(count: int, held_out: float) -> int:
 def feature_importance(landmarks: jax.Array, size: int, gain: float) -> jax.Array:
     """What the flow's error counts at each template pixel (size, size): `gain` on the 51 inner
     landmarks (68, 2), 1 far from them, falling like a Gaussian of `FEATURE_WIDTH` of the side."""
-    apart = jnp.linalg.norm(pixel_grid(size, size)[..., None, :] - landmarks[N_JAW:], axis=-1)
+    apart = jnp.linalg.norm(pixel_grid(size, size)[..., None, :] - landmarks[INNER], axis=-1)
     near = jnp.exp(-0.5 * (jnp.min(apart, axis=-1) / (FEATURE_WIDTH * size)) ** 2)
     return 1.0 + (gain - 1.0) * near
 
 
-def batches(photos: PhotoSet, batch: int, seed: int) -> Callable[[int], Iterator[dict[str, Any]]]:
+def batches(
+    photos: ShardedPhotos, batch: int, seed: int
+) -> Callable[[int], Iterator[dict[str, Any]]]:
     """Photographs in a new order every epoch, the same for every run with this seed; where they do
     not fill a batch, it holds some of them more than once, cropped in different ways."""
     per_epoch = max(1, len(photos) // batch)
@@ -210,7 +214,7 @@ def batches(photos: PhotoSet, batch: int, seed: int) -> Callable[[int], Iterator
             order = np.concatenate([rng.permutation(len(photos)) for _ in range(times)])
             start = step % per_epoch * batch
             index = own_part(order[start : start + batch])
-            yield {"photo": as_example(photos, index), "number": own_part(np.arange(batch))}
+            yield {"photo": photos.as_example(index), "number": own_part(np.arange(batch))}
             step += 1
 
     return iterate
@@ -253,18 +257,20 @@ def held_out_examples(template: Template, photos: LabelledPhoto) -> Examples:
     return Examples(crops.image, template.image[None], crops.flow, crops.matchable, points=points)
 
 
-def held_out_photos(photos: PhotoSet, template: Template) -> list[HeldOut]:
+def held_out_photos(photos: ShardedPhotos, template: Template) -> list[HeldOut]:
     """Photographs for scores; none if there are none."""
 
     def parts() -> Iterator[LabelledPhoto]:
         for start in range(0, len(photos), CHUNK):
-            yield as_example(photos, np.arange(start, min(start + CHUNK, len(photos))))
+            yield photos.as_example(np.arange(start, min(start + CHUNK, len(photos))))
 
     some = HeldOut("held_out", parts, Partial(held_out_examples, template))
     return [some] if len(photos) else []
 
 
-def parted(photos: PhotoSet, settings: FinetuneSettings) -> tuple[PhotoSet, PhotoSet]:
+def parted(
+    photos: ShardedPhotos, settings: FinetuneSettings
+) -> tuple[ShardedPhotos, ShardedPhotos]:
     """The photographs to train on and those held out, the same for every run with this seed."""
     count = held_out_count(len(photos), settings.held_out)
     order = np.random.default_rng(settings.training.seed).permutation(len(photos))
@@ -309,7 +315,7 @@ def train(
     template = make_template(model, settings.augmentation.size)
     landmarks = template_landmarks(model, template)
     importance = feature_importance(landmarks, template.size, settings.feature_gain)
-    photos = load_photos(workdir, folders, model, template, layout, lp)
+    photos = load_photos(workdir, folders, model, template, layout, lp, settings.turned)
     training, held_out = parted(photos, settings)
     training = with_turned(workdir, training, settings, model, template)
     task = make_task(

@@ -4,10 +4,10 @@
 
 Annotated photographs are aligned from boxes that are displaced and scaled by up to 15 % of their
 longer edge (without a second crop and with one), turned in the plane by full rounds, and turned to
-larger yaws by `data_pipelines.profiling`; rendered faces that no training saw are sorted by their
-yaw. There, only the landmarks that the head shows count. Errors are of the 51 inner points, in %
-of sqrt(width * height) of the landmark box. Writes `robustness.json`, also with the error of every
-photograph, `robustness.png` (the curves), `faces.png` and `turned.png` (meshes and masks);
+larger yaws by `data_pipelines.photos.turned`; rendered faces that no training saw are sorted by
+their yaw. There, only the landmarks that the head shows count. Errors are of the 51 inner points,
+in % of sqrt(width * height) of the landmark box. Writes `robustness.json`, also with the error of
+every photograph, `robustness.png` (the curves), `faces.png` and `turned.png` (meshes and masks);
 everything random is seeded.
 """
 
@@ -33,15 +33,15 @@ from data_pipelines.photos.squares import STORED_SCALE, read_square
 from data_pipelines.photos.turned import ATLAS_PX, SETTINGS, turn
 from data_pipelines.sources.layouts import LAYOUTS, open_faces
 from dfc_jax.crops import CROP_SCALE, apply_affine, box_of_points, crop_of_box, crop_photo
-from dfc_jax.data.ibug import Example
-from dfc_jax.errors import DatasetError, ExportError, PhotoError
+from dfc_jax.data.faces import Example
+from dfc_jax.errors import DatasetError, ExportError, PhotoError, WeightsError
+from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.files import escaped, write_json, written_aside
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.draw import overlay
 from dfc_jax.inference.face import Face
-from dfc_jax.landmarks68 import N_JAW, N_LANDMARKS
+from dfc_jax.landmarks68 import INNER, N_LANDMARKS
 from dfc_jax.morphable.linear import landmarks3d
-from dfc_jax.nets.weights import WeightsError
 from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
 from dfc_jax.photo import write_png
 from dfc_jax.raster.flow import is_visible
@@ -78,9 +78,9 @@ class View(ByValue):
 
 def view_of(image: np.ndarray, points: np.ndarray, counts: np.ndarray | None = None) -> View:
     """With the tight box of the points; by default the inner points count."""
-    inner = np.arange(N_LANDMARKS) >= N_JAW
-    counts = inner if counts is None else inner & counts
-    return View(image, points, counts, box_of_points(points))
+    inner = np.zeros(N_LANDMARKS, bool)
+    inner[INNER] = True if counts is None else counts[INNER]
+    return View(image, points, inner, box_of_points(points))
 
 
 def wide(example: Example) -> View:
@@ -150,7 +150,7 @@ def rendered(aligner: Aligner, count: int) -> dict[int, list[View]]:
     for key in progress(keys, desc="renders"):
         image, points, seen, yaw = jax.device_get(draw(key, assets))
         nearest = min(YAWS_DEG, key=lambda each: abs(abs(yaw) - each))
-        if abs(abs(yaw) - nearest) <= YAW_WIDTH_DEG and seen[N_JAW:].any():
+        if abs(abs(yaw) - nearest) <= YAW_WIDTH_DEG and seen[INNER].any():
             picture = np.round(255.0 * image).astype(np.uint8)
             views[nearest].append(view_of(picture, points.astype(np.float64), seen))
     return views
@@ -163,12 +163,11 @@ def align(aligner: Aligner, views: Iterable[View], desc: str) -> list[Face | Non
 
 
 def errors(views: Sequence[View], faces: Sequence[Face | None]) -> np.ndarray:
-    """Mean error (n,) of the points that count, % of the landmark box; infinite without a face."""
+    """NME (n,) of the points that count, %; infinite without a face."""
     found = np.full(len(views), np.inf)
     for n, (view, face) in enumerate(zip(views, faces, strict=True)):
         if face is not None:
-            away = np.linalg.norm(face.landmarks - view.points, axis=-1)[view.counts].mean()
-            found[n] = 100.0 * away / np.sqrt(np.prod(box_of_points(view.points)[2:]))
+            found[n] = nme_percent(face.landmarks, view.points, view.counts)
     return found
 
 

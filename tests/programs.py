@@ -1,11 +1,16 @@
 """What the tests of the training programs share: stand-ins for photographs, faces and networks."""
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 from tiny import SIZE
 
 from data_pipelines.photos.labels import PhotoSet
 from data_pipelines.photos.squares import STORED_PX
+from dfc_jax.data.faces import AnnotatedFace, FaceSet
+from dfc_jax.errors import DatasetError
 from experiments import finetune, launch
 
 
@@ -28,16 +33,35 @@ def drawn_photos() -> PhotoSet:
     )
 
 
-def give_photos(patch: pytest.MonkeyPatch) -> list[tuple]:
-    """Every folder holds `drawn_photos`, and a broken one; returns what was asked for."""
+def drawn_faces() -> FaceSet:
+    """The faces of `drawn_photos`, and a broken one."""
+    photos = drawn_photos()
+
+    def read(name: str) -> AnnotatedFace:
+        if name == "broken":
+            raise DatasetError("8.jpg: is broken")
+        encoded = cv2.imencode(".png", np.zeros((192, 192, 3), np.uint8))[1].tobytes()
+        return AnnotatedFace(Path(name), photos.points[0], name, encoded=encoded)
+
+    return FaceSet("drawn", [*photos.names, "broken"], read)
+
+
+def label_drawn(*given) -> PhotoSet:
+    """`drawn_photos` of the squares, which are the last argument."""
+    names = list(drawn_photos().names)
+    return drawn_photos().select(np.array([names.index(square.face.name) for square in given[-1]]))
+
+
+def give_photos(patch: pytest.MonkeyPatch, count: int = 7) -> list[tuple]:
+    """Every folder holds `drawn_faces`, or the first so many; returns what was asked for."""
     asked: list[tuple] = []
 
-    def read_sets(folders, layout):
+    def open_sets(folders, layout):
         asked.append((folders, layout))
-        return [], list(drawn_photos().names), ["8.jpg: is broken"]
+        return drawn_faces() if count == 7 else drawn_faces()[:count]
 
-    patch.setattr(finetune, "read_sets", read_sets)
-    patch.setattr(finetune, "label_fitted", lambda model, template, squares: drawn_photos())
+    patch.setattr(finetune, "open_sets", open_sets)
+    patch.setattr(finetune, "label_fitted", label_drawn)
     return asked
 
 

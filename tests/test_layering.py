@@ -201,7 +201,7 @@ def test_training_imports_what_its_extra_installs(module):
 def test_tensorflow_stays_out_of_the_library_and_the_experiments():
     for module in MODULES:
         if not module.startswith("data_pipelines"):
-            assert not third_party(module) & {"tensorflow", "tensorflow_datasets", "grain"}, module
+            assert not third_party(module) & {"tensorflow", "tensorflow_datasets"}, module
 
 
 def test_systems_do_not_import_each_other():

@@ -1,0 +1,1 @@
+"""Rendered faces: the generator of synthetic pairs, one module a factor of variation."""

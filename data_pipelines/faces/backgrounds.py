@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.faces.shapes import Draws, cloth_colors, moved, pixel_planes, soft, wave
+from data_pipelines.faces.shapes import RandomStream, cloth_colors, moved, pixel_planes, soft, wave
 from dfc_jax.errors import DatasetError
 from dfc_jax.types import Array
 
@@ -129,23 +129,23 @@ def sample_background(
 
     `pictures` is (M, S, S, 3) uint8; with M = 0 the pictures' share is procedural too.
     """
-    draws = Draws(jax.random.uniform(key, (_ROLLS,)))
-    image = _procedural(draws, size)
+    rng = RandomStream(jax.random.uniform(key, (_ROLLS,)))
+    image = _procedural(rng, size)
     if len(pictures):
-        is_picture = draws.drawn(settings.pictures) > 0
-        image = jnp.where(is_picture, _crop(draws, pictures, size, settings), image)
-    grey = draws.uniform(0.05, 0.95)
-    return jnp.where(draws.drawn(settings.grey) > 0, grey, image)
+        is_picture = rng.bernoulli(settings.pictures) > 0
+        image = jnp.where(is_picture, _crop(rng, pictures, size, settings), image)
+    grey = rng.uniform(0.05, 0.95)
+    return jnp.where(rng.bernoulli(settings.grey) > 0, grey, image)
 
 
-def _crop(draws: Draws, pictures: Array, size: int, settings: BackgroundSettings) -> Array:
+def _crop(rng: RandomStream, pictures: Array, size: int, settings: BackgroundSettings) -> Array:
     """A random square of a random picture, mirrored half of the time."""
-    picture = pictures[draws.choice(len(pictures))]
+    picture = pictures[rng.choice(len(pictures))]
     side = picture.shape[0]
-    shown = side * draws.uniform(settings.zoom, 1.0)
-    first = (side - shown) * draws.uniform(shape=(2,))
+    shown = side * rng.uniform(settings.zoom, 1.0)
+    first = (side - shown) * rng.uniform(shape=(2,))
     steps = (jnp.arange(size) + 0.5) / size
-    across = jnp.where(draws.drawn(0.5) > 0, 1.0 - steps, steps)
+    across = jnp.where(rng.bernoulli(0.5) > 0, 1.0 - steps, steps)
     # An upright crop is separable: blend whole rows first, then columns.
     rows = _blend(picture.astype(jnp.float32) / 255.0, first[1] + shown * steps - 0.5)
     columns = _blend(jnp.swapaxes(rows, 0, 1), first[0] + shown * across - 0.5)
@@ -160,26 +160,24 @@ def _blend(lines: Array, positions: Array) -> Array:
     return (1.0 - part) * lines[low] + part * lines[low + 1]
 
 
-def _smooth_noise(draws: Draws, size: int, cells: int) -> Array:
+def _smooth_noise(rng: RandomStream, size: int, cells: int) -> Array:
     """A smooth random plane (size, size) in [0, 1] with about `cells` x `cells` bumps."""
-    values = draws.uniform(shape=(cells + 1, cells + 1))
+    values = rng.uniform(shape=(cells + 1, cells + 1))
     position = (jnp.arange(size) + 0.5) * cells / size
     away = jnp.abs(position[:, None] - jnp.arange(cells + 1.0))
     weight = jnp.where(away < 1.0, (1.0 - away) ** 2 * (1.0 + 2.0 * away), 0.0)
     return weight @ values @ weight.T
 
 
-def _procedural(draws: Draws, size: int) -> Array:
+def _procedural(rng: RandomStream, size: int) -> Array:
     """A gradient, noise, stripes or checks in two colours, blotched, and lights out of focus."""
-    x, y = moved(
-        pixel_planes(size), size * draws.uniform(shape=(2,)), draws.uniform(0.0, 2 * jnp.pi)
-    )
-    coarse, fine = _smooth_noise(draws, size, 4), _smooth_noise(draws, size, 16)
-    mottled = jnp.where(draws.drawn(0.5) > 0, coarse, 0.5 * (coarse + fine))
+    x, y = moved(pixel_planes(size), size * rng.uniform(shape=(2,)), rng.uniform(0.0, 2 * jnp.pi))
+    coarse, fine = _smooth_noise(rng, size, 4), _smooth_noise(rng, size, 16)
+    mottled = jnp.where(rng.bernoulli(0.5) > 0, coarse, 0.5 * (coarse + fine))
     # Straight in half of the backgrounds, bent by the noise in the others.
-    bend = size * draws.drawn(0.5) * draws.uniform(0.0, 0.3) * coarse
-    period = size * jnp.exp(draws.uniform(math.log(0.06), math.log(0.8)))
-    sharpness = jnp.exp(draws.uniform(0.0, 2.5))
+    bend = size * rng.bernoulli(0.5) * rng.uniform(0.0, 0.3) * coarse
+    period = size * jnp.exp(rng.uniform(math.log(0.06), math.log(0.8)))
+    sharpness = jnp.exp(rng.uniform(0.0, 2.5))
 
     def bands(coordinate: Array) -> Array:
         return jnp.clip(0.5 + sharpness * (wave((coordinate + bend) / period) - 0.5), 0.0, 1.0)
@@ -187,23 +185,23 @@ def _procedural(draws: Draws, size: int) -> Array:
     stripes, others = bands(x), bands(y)
     checks = stripes + others - 2.0 * stripes * others
     gradient = jnp.clip(0.5 + 0.7 * x / size, 0.0, 1.0)
-    kind = draws.choice(4)
+    kind = rng.choice(4)
     tone = jnp.where(
         kind < 2,
         jnp.where(kind == 0, gradient, mottled),
         jnp.where(kind == 2, stripes, checks),
     )
-    tone = tone + draws.uniform(0.0, 0.5) * (mottled - 0.5)
-    dark, light = cloth_colors(draws)
+    tone = tone + rng.uniform(0.0, 0.5) * (mottled - 0.5)
+    dark, light = cloth_colors(rng)
     image = dark + jnp.clip(tone, 0.0, 1.0)[..., None] * (light - dark)
-    return jnp.clip(image + draws.drawn(0.3) * _lights(draws, size), 0.0, 1.0)
+    return jnp.clip(image + rng.bernoulli(0.3) * _lights(rng, size), 0.0, 1.0)
 
 
-def _lights(draws: Draws, size: int) -> Array:
+def _lights(rng: RandomStream, size: int) -> Array:
     """Discs of light out of focus (bokeh), (size, size, 3), to be added."""
-    centres = size * draws.uniform(shape=(_DISCS, 2))
-    radius = size * draws.uniform(0.03, 0.15, (_DISCS,))
-    colors = draws.uniform(0.0, 0.5, (_DISCS, 3, 1, 1))
+    centres = size * rng.uniform(shape=(_DISCS, 2))
+    radius = size * rng.uniform(0.03, 0.15, (_DISCS,))
+    colors = rng.uniform(0.0, 0.5, (_DISCS, 3, 1, 1))
     x, y = pixel_planes(size)
     discs = (
         colors[i] * soft(jnp.sqrt((x - centres[i, 0]) ** 2 + (y - centres[i, 1]) ** 2) - radius[i])

@@ -1,4 +1,4 @@
-"""Hair, necks and shoulders, for `data_pipelines.occluders`."""
+"""Hair, necks and shoulders, for `data_pipelines.faces.occluders`."""
 
 import jax.numpy as jnp
 from flax import struct
@@ -6,10 +6,10 @@ from flax import struct
 from data_pipelines.faces.shapes import (
     SKULL_AXES_MM,
     SKULL_MM,
-    Draws,
     Grid,
     Head,
     Layer,
+    RandomStream,
     at,
     capsule,
     cloth_colors,
@@ -60,24 +60,24 @@ class Hair(ByValue):
     width_mm: Array
 
 
-def sample_hair(draws: Draws, bald: float, long: float) -> Hair:
+def sample_hair(rng: RandomStream, bald: float, long: float) -> Hair:
     """Natural colours as a rule; `long` is the share of those who are not bald."""
-    natural = jnp.array(_HAIR_COLORS)[draws.choice(len(_HAIR_COLORS))]
-    natural = natural * jnp.exp(0.15 * draws.normal((3,)))
-    color = jnp.where(draws.uniform() < 0.06, draws.uniform(0.1, 0.8, (3,)), natural)
-    is_bald = draws.drawn(bald)
-    flat = draws.uniform(1.05, 1.25)
-    thickness = jnp.where(draws.uniform() < 0.1, draws.uniform(1.3, 1.9), flat)
+    natural = jnp.array(_HAIR_COLORS)[rng.choice(len(_HAIR_COLORS))]
+    natural = natural * jnp.exp(0.15 * rng.normal((3,)))
+    color = jnp.where(rng.uniform() < 0.06, rng.uniform(0.1, 0.8, (3,)), natural)
+    is_bald = rng.bernoulli(bald)
+    flat = rng.uniform(1.05, 1.25)
+    thickness = jnp.where(rng.uniform() < 0.1, rng.uniform(1.3, 1.9), flat)
     return Hair(
         colors=jnp.stack([0.35 * color, jnp.minimum(1.25 * color + 0.04, 1.0)]),
         thickness=thickness,
-        turns=draws.uniform(2.0, 16.0, (6,)),
-        phase=draws.uniform(shape=(6,)),
-        light=unit(draws.normal((3,)) + jnp.array([0.0, 1.0, 0.8])),
+        turns=rng.uniform(2.0, 16.0, (6,)),
+        phase=rng.uniform(shape=(6,)),
+        light=unit(rng.normal((3,)) + jnp.array([0.0, 1.0, 0.8])),
         is_bald=is_bald,
-        is_long=draws.drawn(long) * (1.0 - is_bald),
-        length_mm=draws.uniform(60.0, 190.0),
-        width_mm=draws.uniform(82.0, 115.0),
+        is_long=rng.bernoulli(long) * (1.0 - is_bald),
+        length_mm=rng.uniform(60.0, 190.0),
+        width_mm=rng.uniform(82.0, 115.0),
     )
 
 
@@ -110,27 +110,27 @@ def _frontal(x: Array, z: Array) -> Array:
     return z / jnp.sqrt(x**2 + z**2 + 1e-6)
 
 
-def front_hair(draws: Draws, hair: Hair, head: Head, grid: Grid, probability: float) -> Layer:
+def front_hair(rng: RandomStream, hair: Hair, head: Head, grid: Grid, probability: float) -> Layer:
     """Hair over the face: a fringe down to a random line, and strands beside the cheeks."""
     edge, point = _scalp(head, grid, hair)
     x, y, z = point
     streaks, tone = _strands(hair, point)
     # The hairline, as a height on the unit sphere: in front, beside, and falling off a parting.
-    front = draws.uniform(-0.05, 0.5)
-    sides = draws.uniform(-0.9, 0.1)
-    parting, slope = draws.uniform(-0.5, 0.5), draws.uniform(-0.2, 0.8)
-    line = front - slope * jnp.abs(x - parting) + draws.uniform(-0.25, 0.25) * x
+    front = rng.uniform(-0.05, 0.5)
+    sides = rng.uniform(-0.9, 0.1)
+    parting, slope = rng.uniform(-0.5, 0.5), rng.uniform(-0.2, 0.8)
+    line = front - slope * jnp.abs(x - parting) + rng.uniform(-0.25, 0.25) * x
     line = line + (sides - line) * smoothstep(0.75, 0.3, _frontal(x, z))
-    ragged = draws.uniform(0.05, 0.45) * (streaks - 0.5)
+    ragged = rng.uniform(0.05, 0.45) * (streaks - 0.5)
     radius_px = head.scale * SKULL_AXES_MM[1] * hair.thickness
     scalp = jnp.maximum(edge, (line + ragged - y) * radius_px)
     beside, (across, _, forward) = _fall(head, grid, hair)
     # Long hair is a tube around the head, open towards the face.
-    opening = _frontal(across, forward) - draws.uniform(0.35, 0.85)
+    opening = _frontal(across, forward) - rng.uniform(0.35, 0.85)
     curtain = (opening + 0.4 * (streaks - 0.5)) * 80.0 * head.scale
     fall = jnp.maximum(beside + 3.0 * streaks, curtain)
     distance = jnp.where(hair.is_long > 0, jnp.minimum(scalp, fall), scalp)
-    shown = draws.drawn(probability) * (1.0 - hair.is_bald) * head.shown
+    shown = rng.bernoulli(probability) * (1.0 - hair.is_bald) * head.shown
     return Layer(soft(distance) * shown, tone, hair.colors)
 
 
@@ -152,28 +152,28 @@ def back_hair(hair: Hair, head: Head, grid: Grid, skin: Array) -> tuple[Layer, l
     ]
 
 
-def body(draws: Draws, head: Head, grid: Grid, skin: Array, probability: float) -> list[Layer]:
+def body(rng: RandomStream, head: Head, grid: Grid, skin: Array, probability: float) -> list[Layer]:
     """Neck, and shoulders that stay more upright than the head does."""
     root, scale = at(head, 0.0, -60.0, -25.0), head.scale
     down = unit(0.6 * unit(at(head, 0.0, -160.0, -35.0) - root) + jnp.array([0.0, 1.0]))
-    length = draws.uniform(70.0, 120.0) * scale
+    length = rng.uniform(70.0, 120.0) * scale
     angle = jnp.arctan2(-down[0], down[1])
     across, along = moved(grid, root + length * down, angle)
-    half = draws.uniform(130.0, 220.0) * scale
+    half = rng.uniform(130.0, 220.0) * scale
     # Shoulders slope away from the neck on both sides.
-    slope = draws.uniform(0.15, 0.5)
+    slope = rng.uniform(0.15, 0.5)
     shoulders = jnp.maximum(
         slope * (jnp.sqrt(across**2 + (25.0 * scale) ** 2)) - along, jnp.abs(across) - half
     )
     pattern = wave(
-        along / (scale * draws.uniform(20.0, 90.0)) + across * draws.drawn(0.5) / (scale * 40.0)
+        along / (scale * rng.uniform(20.0, 90.0)) + across * rng.bernoulli(0.5) / (scale * 40.0)
     )
     folds = wave(across / (scale * 110.0) + 0.3 * wave(along / (scale * 140.0)))
-    tone = jnp.clip(0.55 + 0.3 * folds + 0.5 * draws.drawn(0.4) * (pattern - 0.6), 0.0, 1.0)
-    shown = head.shown * draws.drawn(probability)
+    tone = jnp.clip(0.55 + 0.3 * folds + 0.5 * rng.bernoulli(0.4) * (pattern - 0.6), 0.0, 1.0)
+    shown = head.shown * rng.bernoulli(probability)
     neck = capsule(grid, root, root + 1.2 * length * down, 52.0 * scale)
     round_ = jnp.clip(-neck / (40.0 * scale), 0.0, 1.0)
     return [
         Layer(soft(neck) * shown, 0.15 + 0.5 * round_, skin),
-        Layer(soft(shoulders) * shown, tone, cloth_colors(draws)),
+        Layer(soft(shoulders) * shown, tone, cloth_colors(rng)),
     ]

@@ -1,4 +1,4 @@
-"""Light for rendered faces: who lights them, what throws shadows on them, where they shine.
+"""Light for rendered faces: spherical-harmonics environments, cast shadows and highlights.
 
 Everything is in camera space (x right, y down, z away from the camera); the spherical-harmonics
 coefficients are those of `dfc_jax.raster.shade`. One face per call, pure, for ``vmap``.
@@ -21,7 +21,7 @@ from dfc_jax.types import Array, ByValue
 # pi times the bands of the clamped cosine over pi (Ramamoorthi and Hanrahan 2001).
 _COSINE = math.pi * np.repeat([1.0, 2.0 / 3.0, 1.0 / 4.0], [1, 3, 5])
 _LUMA = np.array([0.299, 0.587, 0.114])
-# Mean of the basis over the pixels of a sphere in front of the camera, and over all normals.
+# Mean of the basis over the visible half of a sphere, pixel by pixel, and over all normals.
 _FACING = np.zeros(N_SH)
 _FACING[0] = math.sqrt(1.0 / (4.0 * math.pi))
 _FACING[2] = -2.0 / 3.0 * math.sqrt(3.0 / (4.0 * math.pi))
@@ -94,8 +94,8 @@ class LightSettings:
     """How rendered faces are lit; probabilities, unless said otherwise.
 
     Attributes:
-      vary: random light; the rest have the same frontal light. Shadows and highlights become as
-        much rarer: at 0 every face is lit alike.
+      vary: random light; the other faces get one fixed frontal light. It also multiplies `shadow`
+        and `highlights`: at 0 every face is lit alike.
       environments: weight of each of `ENVIRONMENTS`; they need not add up to 1.
       exposure: irradiance that the camera aims at on the whole face (1 shows the albedo as it
         is), and the standard deviation of its logarithm.
@@ -138,7 +138,7 @@ def lobe_irradiance(direction: Array, softness: Array) -> Array:
 
 
 def _between(share: Array, ends: tuple[float, float]) -> Array:
-    """A share of the way from one positive number to another, in logarithms."""
+    """Interpolate geometrically between two positive numbers: the first at 0, the second at 1."""
     return ends[0] * (ends[1] / ends[0]) ** share
 
 
@@ -148,7 +148,7 @@ def _unit(vectors: Array) -> Array:
 
 
 def _environment(key: Array, settings: LightSettings) -> Array:
-    """(9, 3) light of one of the environments, not yet exposed."""
+    """(9, 3) light of a random environment, before the camera's exposure."""
     keys = jax.random.split(key)
     normal = jax.random.normal(keys[0], (2, _LOBES.shape[1], 3))
     uniform = jax.random.uniform(keys[1], (_LOBES.shape[1] + 1, 3))
@@ -164,7 +164,8 @@ def _environment(key: Array, settings: LightSettings) -> Array:
 
 
 def _expose(key: Array, sh: Array, settings: LightSettings) -> Array:
-    """Scale a light as a camera does that meters mostly the face and takes out most of a cast."""
+    """Apply the camera's exposure, metered mostly on the face, and its white balance, which takes
+    out most of a colour cast, to a light (9, 3)."""
     keys = jax.random.split(key)
     low, high = settings.white_balance
     balance = low + (high - low) * jax.random.uniform(keys[0])
@@ -200,7 +201,7 @@ def shadow(key: Array, positions_mm: Array, normals: Array, settings: LightSetti
     u = jax.random.uniform(keys[1], (6 + 2 * _N_WAVES,))
     phase, spread = u[6 : 6 + _N_WAVES], u[6 + _N_WAVES :]
     parallel, turned_away = u[0] < 1.0 / 3.0, u[0] > 2.0 / 3.0
-    # Whatever casts the shadow is far from the face: its pattern is constant along the light.
+    # The caster is far from the face: the pattern is constant along the light's direction.
     toward = directions[0]
     waves = _unit(jnp.cross(toward, directions[1:]))
     length_mm = jnp.where(parallel, _between(u[1], (25.0, 400.0)), 30.0 * jnp.exp(spread))
@@ -219,7 +220,7 @@ def shadow(key: Array, positions_mm: Array, normals: Array, settings: LightSetti
 
 
 def _wave(turns: Array) -> Array:
-    """Parabolas in place of a sine, within 0.06 of it and many times cheaper."""
+    """A sine of period 1 approximated by parabolas, within 0.06 and many times cheaper."""
     t = turns - jnp.round(turns)
     return 16.0 * t * (0.5 - jnp.abs(t))
 
@@ -261,7 +262,7 @@ def highlights(
 
 
 def soft_clip(radiance: Array) -> Array:
-    """Any light to [0, 1]: unchanged up to 0.7, then ever slower, as film and cameras saturate."""
+    """Tone-map radiance to [0, 1]: linear up to 0.7, then saturating exponentially."""
     above = jnp.maximum(radiance - _KNEE, 0.0) / (1.0 - _KNEE)
     return jnp.clip(radiance, 0.0, _KNEE) + (1.0 - _KNEE) * (1.0 - jnp.exp(-above))
 

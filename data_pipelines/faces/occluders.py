@@ -1,4 +1,4 @@
-"""What lies over a face and around it: hair, glasses, hats, masks, hands, objects, rectangles.
+"""Occluders over and around a face: hair, glasses, hats, masks, hands, objects, rectangles.
 
 `hair_behind` paints a background before the head is drawn over it, `occlude` a finished image.
 Both find the head from its 68 landmarks alone, so photographs can be covered as rendered faces
@@ -15,10 +15,10 @@ from data_pipelines.faces.hair import Hair, back_hair, body, front_hair, sample_
 from data_pipelines.faces.headwear import glasses, hat, hood, mask
 from data_pipelines.faces.shapes import (
     NEVER_FAR,
-    Draws,
     Grid,
     Head,
     Layer,
+    RandomStream,
     box,
     capsule,
     cloth_colors,
@@ -68,8 +68,8 @@ class OccluderSettings:
     body: float = 0.9
 
 
-# More random numbers than any one kind uses.
-_ROLLS = 64
+# Random numbers sampled for each occluder; none uses more.
+_MAX_UNIFORMS = 64
 _DARK_SKIN, _LIGHT_SKIN = (0.22, 0.13, 0.09), (0.92, 0.73, 0.63)
 
 
@@ -97,38 +97,40 @@ def hair_behind(
     skin = jnp.clip(jnp.asarray(skin_color), 0.0, 1.0)
     skin = jnp.stack([0.45 * skin, skin])
     long, skull = back_hair(hair, head, grid, skin)
-    draws = _draws(jax.random.fold_in(key, 1))
-    shoulders = body(draws, head, grid, skin, settings.body)
+    rng = _random_stream(jax.random.fold_in(key, 1))
+    shoulders = body(rng, head, grid, skin, settings.body)
     return paint(background, [long, *shoulders, *skull])
 
 
-def _draws(key: Array, count: int = _ROLLS) -> Draws:
-    return Draws(jax.random.uniform(key, (count,)))
+def _random_stream(key: Array, count: int = _MAX_UNIFORMS) -> RandomStream:
+    return RandomStream(jax.random.uniform(key, (count,)))
 
 
 def _hair_of(key: Array, settings: OccluderSettings) -> Hair:
-    draws = _draws(jax.random.fold_in(key, 0))
-    return sample_hair(draws, settings.bald, settings.long_hair)
+    rng = _random_stream(jax.random.fold_in(key, 0))
+    return sample_hair(rng, settings.bald, settings.long_hair)
 
 
-def _hand(draws: Draws, head: Head, grid: Grid, landmarks_xy: Array, probability: float) -> Layer:
+def _hand(
+    rng: RandomStream, head: Head, grid: Grid, landmarks_xy: Array, probability: float
+) -> Layer:
     """An arm from beyond the border, a palm, four fingers and a thumb over a part of the face."""
     size = grid[0].shape[0]
     aims = jnp.array([8, 4, 12, 48, 54, 57, 33, 40, 47, 19])
-    aim = landmarks_xy[aims[draws.choice(len(aims))]]
+    aim = landmarks_xy[aims[rng.choice(len(aims))]]
     aim = jnp.clip(aim, -0.2 * size, 1.2 * size)
     scale = jnp.clip(head.scale, 0.25 / 128 * size, 1.2 / 128 * size)
     # From below as a rule; x is along the fingers.
-    angle = -0.5 * jnp.pi + 0.9 * draws.normal()
+    angle = -0.5 * jnp.pi + 0.9 * rng.normal()
     along, across = moved(grid, aim, angle)
-    along, across = along / scale, across * jnp.sign(draws.uniform(-1.0)) / scale
-    spread, bend = draws.uniform(0.03, 0.3), draws.uniform(0.5, 1.0)
+    along, across = along / scale, across * jnp.sign(rng.uniform(-1.0)) / scale
+    spread, bend = rng.uniform(0.03, 0.3), rng.uniform(0.5, 1.0)
     index = jnp.arange(4.0) - 1.5
     root = jnp.stack([-15.0 - 2.0 * index**2, 19.0 * index], axis=-1)
-    turn = spread * index + 0.06 * draws.normal((4,))
-    reach = bend * jnp.array([58.0, 74.0, 70.0, 62.0]) * draws.uniform(0.7, 1.1, (4,))
+    turn = spread * index + 0.06 * rng.normal((4,))
+    reach = bend * jnp.array([58.0, 74.0, 70.0, 62.0]) * rng.uniform(0.7, 1.1, (4,))
     tips = root + reach[:, None] * jnp.stack([jnp.cos(turn), jnp.sin(turn)], axis=-1)
-    thumb = jnp.array([[-70.0, 26.0], [-40.0, 62.0]]) + 8.0 * draws.normal((2, 2))
+    thumb = jnp.array([[-70.0, 26.0], [-40.0, 62.0]]) + 8.0 * rng.normal((2, 2))
     palm = jnp.array([[[-74.0, -9.0], [-26.0, -15.0]], [[-74.0, 9.0], [-26.0, 15.0]]])
     arm = jnp.array([[-90.0, 0.0], [-500.0, 0.0]])
     starts = jnp.concatenate([root, thumb[:1], palm[:, 0], arm[:1]])
@@ -142,51 +144,51 @@ def _hand(draws: Draws, head: Head, grid: Grid, landmarks_xy: Array, probability
     total, _ = jax.lax.scan(add, jnp.full_like(along, 1e-30), (starts, ends, radii))
     distance = -4.0 * jnp.log(total)
     round_ = 1.0 - (1.0 - jnp.clip(-distance / 12.0, 0.0, 1.0)) ** 2
-    tone = 0.2 + 0.65 * round_ + 0.15 * across / 60.0 * draws.uniform(-1.0)
-    skin = _skin(draws)
-    alpha = soft(distance * scale) * draws.drawn(probability)
+    tone = 0.2 + 0.65 * round_ + 0.15 * across / 60.0 * rng.uniform(-1.0)
+    skin = _skin(rng)
+    alpha = soft(distance * scale) * rng.bernoulli(probability)
     return Layer(alpha, jnp.clip(tone, 0.0, 1.0), jnp.stack([0.4 * skin, skin]))
 
 
-def _skin(draws: Draws) -> Array:
-    mix = draws.uniform()
+def _skin(rng: RandomStream) -> Array:
+    mix = rng.uniform()
     return mix * jnp.array(_LIGHT_SKIN) + (1.0 - mix) * jnp.array(_DARK_SKIN)
 
 
-def _object(draws: Draws, grid: Grid, landmarks_xy: Array, probability: float) -> Layer:
+def _object(rng: RandomStream, grid: Grid, landmarks_xy: Array, probability: float) -> Layer:
     """A rounded bar, box or disc, or an odd polygon, shaded, striped or checked."""
     size = grid[0].shape[0]
-    point = landmarks_xy[draws.choice(len(landmarks_xy))]
-    near = jnp.clip(point, 0.0, size) + 0.08 * size * draws.normal((2,))
-    centre = jnp.where(draws.drawn(0.6) > 0, near, size * draws.uniform(shape=(2,)))
-    x, y = moved(grid, centre, draws.uniform(0.0, 2.0 * jnp.pi))
-    half = size * jnp.exp(draws.uniform(math.log(0.025), math.log(0.25), (2,)))
-    rounded = box((x, y), half, jnp.min(half) * draws.uniform())
-    angles = (jnp.arange(6.0) + draws.uniform(-0.35, 0.35, (6,))) * jnp.pi / 3.0
-    odd = convex((x, y), angles, jnp.max(half) * draws.uniform(0.35, 1.0, (6,)))
-    distance = jnp.where(draws.drawn(0.4) > 0, odd, rounded)
+    point = landmarks_xy[rng.choice(len(landmarks_xy))]
+    near = jnp.clip(point, 0.0, size) + 0.08 * size * rng.normal((2,))
+    centre = jnp.where(rng.bernoulli(0.6) > 0, near, size * rng.uniform(shape=(2,)))
+    x, y = moved(grid, centre, rng.uniform(0.0, 2.0 * jnp.pi))
+    half = size * jnp.exp(rng.uniform(math.log(0.025), math.log(0.25), (2,)))
+    rounded = box((x, y), half, jnp.min(half) * rng.uniform())
+    angles = (jnp.arange(6.0) + rng.uniform(-0.35, 0.35, (6,))) * jnp.pi / 3.0
+    odd = convex((x, y), angles, jnp.max(half) * rng.uniform(0.35, 1.0, (6,)))
+    distance = jnp.where(rng.bernoulli(0.4) > 0, odd, rounded)
     u, v = x / half[0], y / half[1]
-    frequency = draws.uniform(0.2, 2.5)
-    stripes = wave(frequency * u + draws.uniform())
+    frequency = rng.uniform(0.2, 2.5)
+    stripes = wave(frequency * u + rng.uniform())
     checks = wave(frequency * v)
-    pattern = jnp.array([0.0, 0.5, 0.9, 0.9])[draws.choice(4)]
+    pattern = jnp.array([0.0, 0.5, 0.9, 0.9])[rng.choice(4)]
     checked = stripes + checks - 2.0 * stripes * checks
-    motif = jnp.where(draws.drawn(0.4) > 0, checked, stripes)
+    motif = jnp.where(rng.bernoulli(0.4) > 0, checked, stripes)
     cylinder = 0.5 + 0.4 * v - 0.2 * u * u
     tone = jnp.clip(cylinder + pattern * (motif - cylinder), 0.0, 1.0)
-    alpha = soft(distance) * draws.drawn(probability)
-    return Layer(alpha, tone, cloth_colors(draws))
+    alpha = soft(distance) * rng.bernoulli(probability)
+    return Layer(alpha, tone, cloth_colors(rng))
 
 
-def _boxes(draws: Draws, grid: Grid, settings: OccluderSettings) -> Layer:
+def _boxes(rng: RandomStream, grid: Grid, settings: OccluderSettings) -> Layer:
     """The paper's occluders: upright rectangles of one colour, hard-edged."""
     size, count = grid[0].shape[0], settings.boxes
-    centre = size * draws.uniform(shape=(count, 2, 1, 1))
-    half = size * draws.uniform(0.03, 0.2, (count, 2, 1, 1))
+    centre = size * rng.uniform(shape=(count, 2, 1, 1))
+    half = size * rng.uniform(0.03, 0.2, (count, 2, 1, 1))
     inside = jnp.all(jnp.abs(jnp.stack(grid) - centre) < half, axis=1)
-    drawn = draws.uniform(shape=(count, 1, 1)) < settings.box
+    drawn = rng.uniform(shape=(count, 1, 1)) < settings.box
     alpha = (inside & drawn).astype(jnp.float32)
-    color = draws.uniform(shape=(count, 1, 3))
+    color = rng.uniform(shape=(count, 1, 3))
     return Layer(alpha, jnp.zeros_like(alpha), jnp.repeat(color, 2, axis=1))
 
 
@@ -207,24 +209,24 @@ def occlude(
     """
     grid, head = pixel_planes(image.shape[0]), find_head(landmarks_xy)
     points = jnp.clip(jnp.nan_to_num(landmarks_xy), -NEVER_FAR, NEVER_FAR)
-    rows = jax.random.uniform(jax.random.fold_in(key, 2), (9, _ROLLS))
-    draws = [Draws(row) for row in rows]
+    rows = jax.random.uniform(jax.random.fold_in(key, 2), (9, _MAX_UNIFORMS))
+    rng = [RandomStream(row) for row in rows]
     worn_and_held = (
-        (settings.mask, lambda p: [mask(draws[0], head, grid, points, p)]),
-        (settings.glasses, lambda p: glasses(draws[1], head, grid, points, p, settings.sunglasses)),
-        (settings.hair, lambda p: [front_hair(draws[2], _hair_of(key, settings), head, grid, p)]),
-        (settings.hood, lambda p: [hood(draws[3], head, grid, p)]),
-        (settings.hat, lambda p: hat(draws[4], head, grid, p)),
-        (settings.objects, lambda p: [_object(draws[i], grid, points, p) for i in (5, 6)]),
-        (settings.hand, lambda p: [_hand(draws[7], head, grid, points, p)]),
+        (settings.mask, lambda p: [mask(rng[0], head, grid, points, p)]),
+        (settings.glasses, lambda p: glasses(rng[1], head, grid, points, p, settings.sunglasses)),
+        (settings.hair, lambda p: [front_hair(rng[2], _hair_of(key, settings), head, grid, p)]),
+        (settings.hood, lambda p: [hood(rng[3], head, grid, p)]),
+        (settings.hat, lambda p: hat(rng[4], head, grid, p)),
+        (settings.objects, lambda p: [_object(rng[i], grid, points, p) for i in (5, 6)]),
+        (settings.hand, lambda p: [_hand(rng[7], head, grid, points, p)]),
     )
     # What is never drawn costs nothing; what is drawn shares the light of the scene.
     lit = [layer for p, draw in worn_and_held if p > 0.0 for layer in draw(p)]
-    light = jnp.clip(1.8 * jnp.mean(image), 0.2, 1.0) * draws[8].uniform(0.6, 1.2)
+    light = jnp.clip(1.8 * jnp.mean(image), 0.2, 1.0) * rng[8].uniform(0.6, 1.2)
     layers = [layer.replace(colors=jnp.clip(light * layer.colors, 0.0, 1.0)) for layer in lit]
     if settings.boxes and settings.box > 0.0:
         layers.append(
-            _boxes(_draws(jax.random.fold_in(key, 3), 8 * settings.boxes), grid, settings)
+            _boxes(_random_stream(jax.random.fold_in(key, 3), 8 * settings.boxes), grid, settings)
         )
     if not layers:
         return image, jnp.zeros(image.shape[:2], bool)

@@ -1,4 +1,4 @@
-"""Shapes for painting over an image: signed distances, soft layers, and a head to hang them on.
+"""Shapes for painting over an image: signed distances, alpha layers, and the pose of the head.
 
 A grid is the pair of planes (x, y), each (s, s), of pixel centres. Distances are in pixels (or in
 the units of the coordinates that go in), negative inside.
@@ -36,9 +36,10 @@ _ANCHORS_MM = (
 _SOLVE = np.linalg.pinv(np.column_stack([_ANCHORS_MM, np.ones(len(_ANCHORS))])).astype(np.float32)
 # The skull behind the face, millimetres of model space.
 SKULL_MM, SKULL_AXES_MM = (0.0, 45.0, 10.0), (78.0, 93.0, 96.0)
-# Between these many pixels per millimetre what hangs on the head fades in.
+# What hangs on the head fades in while its scale grows from the first to the second of these
+# (pixels per millimetre).
 _SMALLEST_HEAD = (0.05, 0.12)
-# Landmarks are cut to this many pixels from the origin.
+# Landmark coordinates are clipped to this many pixels either side of the origin.
 NEVER_FAR = 1e4
 
 
@@ -59,13 +60,13 @@ class Layer(ByValue):
 
 @struct.dataclass(eq=False)
 class Head(ByValue):
-    """Where a head is, from its landmarks: ``pixel = matrix @ model_mm + offset``.
+    """The weak-perspective pose of a head: ``pixel = matrix @ model_mm + offset``.
 
     Attributes:
-      matrix: (2, 3) pixels per millimetre, a weak-perspective camera.
+      matrix: (2, 3) pixels per millimetre, scaled rotation.
       offset: (2,) pixel of the model's origin.
       scale: () pixels per millimetre, positive.
-      shown: () in [0, 1], 0 when the landmarks are too close together to tell a head.
+      shown: () in [0, 1], opacity of what hangs on the head; 0 for a very small head.
     """
 
     matrix: Array
@@ -81,8 +82,8 @@ def pixel_planes(size: int) -> Grid:
 
 
 def find_head(landmarks_xy: Array) -> Head:
-    """The head that shows its 68 landmarks (68, 2) at these pixels: linear least squares on those
-    that the expression hardly moves. Finite for any input."""
+    """The pose of the head whose 68 landmarks lie at these pixels (68, 2): linear least squares on
+    those landmarks that the expression hardly moves. Finite for any input."""
     points = landmarks_xy[jnp.array(_ANCHORS)]
     points = jnp.clip(jnp.nan_to_num(points), -NEVER_FAR, NEVER_FAR)
     solved = jnp.asarray(_SOLVE) @ points
@@ -101,13 +102,13 @@ def at(head: Head, x: Array, y: Array, z: Array) -> Array:
 
 
 def smoothstep(low: float, high: float, value: Array) -> Array:
-    """0 up to `low`, 1 from `high` on, smooth between; `high` may be the smaller."""
+    """0 up to `low`, 1 from `high` on, smooth between; falls instead of rising if high < low."""
     t = jnp.clip((value - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 def wave(turns: Array) -> Array:
-    """A smooth wave in [0, 1] of period 1, 0 at whole turns: a cosine for a tenth of its price."""
+    """A smooth wave in [0, 1] of period 1, 0 at whole turns; ten times cheaper than a cosine."""
     return smoothstep(1.0, 0.0, jnp.abs(2.0 * (turns - jnp.floor(turns)) - 1.0))
 
 
@@ -221,26 +222,34 @@ def _flat(layer: Layer) -> tuple[Array, Array, Array]:
     return alpha, tone, layer.colors.reshape(-1, 2, 3)
 
 
-class Draws:
-    """Random numbers for one drawing, made in one call and handed out in order while tracing:
-    to compile a random call for each would take longer than to compile the drawing."""
+class RandomStream:
+    """Uniform random numbers of one key, sampled in one call and handed out in order.
 
-    def __init__(self, rolls: Array) -> None:
-        """`rolls` (N,) are uniform in [0, 1)."""
-        self._rolls, self._used = rolls, 0
+    `jax.random` compiles every call anew, and a picture needs dozens: sampling them one by one
+    would take longer to compile than painting the picture.
+    """
+
+    def __init__(self, uniforms: Array) -> None:
+        """A stream of `uniforms` (N,), which are uniform in [0, 1)."""
+        self._uniforms, self._used = uniforms, 0
 
     def uniform(self, low: float = 0.0, high: float = 1.0, shape: tuple = ()) -> Array:
-        """The next numbers, uniform in [low, high), of this shape."""
+        """The next numbers, uniform in [low, high), of this shape.
+
+        Raises:
+          IndexError: the stream has no more numbers.
+        """
         first, self._used = self._used, self._used + math.prod(shape)
-        if self._used > len(self._rolls):
-            raise IndexError(f"a drawing needs more than {len(self._rolls)} random numbers")
-        return low + (high - low) * self._rolls[first : self._used].reshape(shape)
+        if self._used > len(self._uniforms):
+            raise IndexError(f"a picture needs more than {len(self._uniforms)} random numbers")
+        return low + (high - low) * self._uniforms[first : self._used].reshape(shape)
 
     def normal(self, shape: tuple = ()) -> Array:
-        """Bell-shaped, mean 0, standard deviation 1, cut at 3: the sum of three uniforms."""
+        """Nearly normal numbers of this shape, mean 0, standard deviation 1, within +-3: twice
+        the sum of three uniforms in [-0.5, 0.5)."""
         return 2.0 * jnp.sum(self.uniform(-0.5, 0.5, (3, *shape)), axis=0)
 
-    def drawn(self, probability: float) -> Array:
+    def bernoulli(self, probability: float) -> Array:
         """1 with this probability, else 0; float32."""
         return (self.uniform() < jnp.float32(probability)).astype(jnp.float32)
 
@@ -249,13 +258,13 @@ class Draws:
         return jnp.minimum((count * self.uniform()).astype(jnp.int32), count - 1)
 
 
-def cloth_colors(draws: Draws) -> Array:
+def cloth_colors(rng: RandomStream) -> Array:
     """Two colours (2, 3): mostly shades of one, at times two different ones."""
-    first, other = draws.uniform(0.02, 0.95, (2, 3))
+    first, other = rng.uniform(0.02, 0.95, (2, 3))
     grey = jnp.mean(first)
-    first = grey + draws.uniform() * (first - grey)
-    shade = first * draws.uniform(0.35, 0.8)
-    return jnp.stack([jnp.where(draws.drawn(0.25) > 0, other, shade), first])
+    first = grey + rng.uniform() * (first - grey)
+    shade = first * rng.uniform(0.35, 0.8)
+    return jnp.stack([jnp.where(rng.bernoulli(0.25) > 0, other, shade), first])
 
 
 def unit(vector: Array) -> Array:

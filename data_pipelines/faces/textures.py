@@ -93,7 +93,8 @@ def _solve_light(basis: Array, irradiance: Array, weight: Array) -> Array:
 
 
 def estimate_light(atlas: Atlas, seen: Observation) -> tuple[Array, Array, Array, Array]:
-    """Light and mean skin colour by turns of robust least squares and a smooth, symmetric albedo.
+    """Estimate light and mean skin colour: alternate robust least squares for the light with a
+    smooth, symmetric albedo.
 
     The scale between light and skin is settled by `split_tone`.
 

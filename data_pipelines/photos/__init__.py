@@ -1,0 +1,1 @@
+"""Annotated photographs as training data: squares, dense labels, shards, augmentation."""

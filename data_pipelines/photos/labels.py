@@ -1,10 +1,8 @@
-"""Annotated photographs as training data: the face model fitted to 68 points makes dense labels."""
+"""Dense labels of squares: the face model is fitted to the 68 points and rendered."""
 
 import dataclasses
-import zipfile
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +11,9 @@ import numpy as np
 from data_pipelines.photos.augment import LabelledPhoto
 from data_pipelines.photos.squares import STORED_PX
 from dfc_jax.camera import to_camera
-from dfc_jax.errors import DatasetError
-from dfc_jax.files import written_aside
+from dfc_jax.evaluation.metrics import ALL, nme_percent
 from dfc_jax.fitting import FitResult, LandmarkSettings, fit_landmarks, project_landmarks
-from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.landmarks68 import INNER, N_JAW
 from dfc_jax.morphable.linear import FaceModel, shape
 from dfc_jax.ops.fields import residual_field
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
@@ -28,15 +25,17 @@ from dfc_jax.types import Array, ByValue, Camera
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PhotoSet(ByValue):
-    """N squares of `STORED_PX` pixels with their points and labels.
+    """N labelled squares of S x S pixels, S = `STORED_PX`, in memory: what labelling returns.
+
+    `ShardedPhotos` reads in the same way and keeps the pixels on disk.
 
     Attributes:
-      names: N file names.
-      images: (N, S, S, 3) uint8.
+      names: N names of the faces.
+      images: (N, S, S, 3) uint8 RGB.
       points: (N, 68, 2) annotated points in pixels of the squares.
       template_xy: (N, S, S, 2) float16, see `LabelledPhoto`.
       matchable: (N, S, S) bool.
-      error: (N,) mean distance of the fit to the 51 inner points, % of the landmark box.
+      error: (N,) NME of the model's reprojected inner points, %.
       contour: (N,) bool, whether the jaw points follow the contour that the photograph shows.
     """
 
@@ -51,35 +50,17 @@ class PhotoSet(ByValue):
     def __len__(self) -> int:
         return len(self.images)
 
-    def save(self, path: str | Path) -> None:
-        """Write an uncompressed ``.npz``; it appears complete or not at all."""
-        arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        with written_aside(path) as aside:
-            np.savez(aside, **arrays)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "PhotoSet":
-        """Read what `save` wrote.
-
-        Raises:
-          DatasetError: the file cannot be read or lacks a part.
-        """
-        try:
-            with np.load(path) as file:
-                return cls(**{field.name: file[field.name] for field in dataclasses.fields(cls)})
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise DatasetError(
-                f"{path}: holds no labelled photographs; delete it to have it made again"
-            ) from error
-
     def select(self, index: np.ndarray) -> "PhotoSet":
+        """The squares at `index` (M,), in its order."""
         return PhotoSet(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
 
-    def joined(self, others: Sequence["PhotoSet"]) -> "PhotoSet":
-        """These photographs and then those of the others."""
-        fields = [field.name for field in dataclasses.fields(self)]
-        return PhotoSet(
-            *(np.concatenate([getattr(each, f) for each in (self, *others)]) for f in fields)
+    def as_example(self, index: np.ndarray | slice = ALL) -> LabelledPhoto:
+        """The squares at `index` (M,) as a batch: every array has a leading axis of M."""
+        return LabelledPhoto(
+            image=self.images[index],
+            template_xy=self.template_xy[index],
+            matchable=self.matchable[index],
+            points=self.points[index],
         )
 
 
@@ -145,7 +126,7 @@ def dense_labels(
     the fit left at the annotated points, those of the jaw only if they follow its `contour` ().
 
     Returns:
-      template_xy (S, S, 2), matchable (S, S), and the fit's mean error at the inner points (px).
+      template_xy (S, S, 2), matchable (S, S), and the fit's NME at the inner points (%).
     """
     params = fitted.params
     vertices = to_camera(params, shape(model, params.identity, params.expression))
@@ -160,8 +141,7 @@ def dense_labels(
     stacked = jnp.concatenate([jnp.where(mask, flow + grid, 0.0), mask], axis=-1)
     moved = bilinear_sample(stacked, grid - field, fill=0.0)
     template_xy = moved[..., :2] / jnp.maximum(moved[..., 2:], 1e-3)
-    error = jnp.mean(jnp.linalg.norm((points - projected)[N_JAW:], axis=-1))
-    return template_xy, moved[..., 2] > 0.5, error
+    return template_xy, moved[..., 2] > 0.5, nme_percent(projected, points, INNER)
 
 
 _label_batch = jax.jit(jax.vmap(dense_labels, in_axes=(None, None, 0, 0, 0)))
@@ -188,15 +168,4 @@ def label(
         given = jnp.asarray(points[index]), jnp.asarray(contour[index])
         labels = _label_batch(model, template, some, *given)
         xy[index], matchable[index], error[index] = labels
-    box = np.sqrt(np.prod(points.max(axis=1) - points.min(axis=1), axis=-1))
-    return PhotoSet(np.array(names), images, points, xy, matchable, 100.0 * error / box, contour)
-
-
-def as_example(photos: PhotoSet, index: np.ndarray) -> LabelledPhoto:
-    """A batch of `LabelledPhoto` (leading axis of `index`)."""
-    return LabelledPhoto(
-        image=photos.images[index],
-        template_xy=photos.template_xy[index],
-        matchable=photos.matchable[index],
-        points=photos.points[index],
-    )
+    return PhotoSet(np.array(names), images, points, xy, matchable, error, contour)

@@ -15,14 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.photos.labels import PhotoSet
+from data_pipelines.photos.labels import PhotoSet, index_batches
 from data_pipelines.photos.squares import STORED_PX, Square
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import apply_affine
 from dfc_jax.data.faces import Parameters
-from dfc_jax.data.folders import LP_EDGE_PX
+from dfc_jax.data.lp import LP_EDGE_PX
 from dfc_jax.errors import DatasetError, FaceModelError
-from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.evaluation.metrics import nme_percent
+from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.basel import EXPRESSION_FILES, SHAPE_FILES, read_basel
 from dfc_jax.morphable.linear import FaceModel, landmarks3d, shape
 from dfc_jax.ops.rotations import angles_to_rotvec
@@ -192,21 +193,17 @@ def label_given(
     points = np.stack([square.points for square in squares])
     xy = np.zeros((n, STORED_PX, STORED_PX, 2), np.float16)
     matchable, projected = np.zeros(xy.shape[:3], bool), np.zeros((n, *points.shape[1:]))
-    for start in range(0, n, batch):
-        # All batches are of one size, for one compilation.
-        index = np.resize(np.arange(start, min(start + batch, n)), batch)
+    for index in index_batches(n, batch):
         some = stack([faces[i] for i in index])
         xy[index], matchable[index], projected[index] = _label_batch(
             lp.model, template, some, nearest_uv
         )
-    error = np.linalg.norm(projected - points, axis=-1)[:, N_JAW:].mean(axis=1)
-    box = np.sqrt(np.prod(points.max(axis=1) - points.min(axis=1), axis=-1))
     return PhotoSet(
         names=np.array([square.face.name for square in squares]),
         images=np.stack([square.image for square in squares]),
         points=points,
         template_xy=xy,
         matchable=matchable,
-        error=100.0 * error / box,
+        error=nme_percent(projected, points, INNER),
         contour=np.array([square.face.jaw == "contour" for square in squares]),
     )

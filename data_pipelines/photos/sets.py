@@ -1,7 +1,7 @@
-"""Whole sets of squares."""
+"""Sets of annotated faces in several folders, as squares and as labelled squares."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,19 +9,40 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipelines.photos.labels import PhotoSet, label
+from data_pipelines.photos.shards import ShardedPhotos, write_shards
 from data_pipelines.photos.squares import Square, read_square
 from data_pipelines.sources.layouts import open_faces
-from dfc_jax.data.faces import FaceSet, collect
+from dfc_jax.data.faces import AnnotatedFace, FaceSet, collect
 from dfc_jax.errors import DatasetError
 from dfc_jax.fitting import LandmarkSettings
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.systems.dfc.template import Template
 
 
+def open_sets(folders: Sequence[str | os.PathLike[str]], layout: str) -> FaceSet:
+    """The faces of several folders as one set, folder after folder.
+
+    Args:
+      folders: of the data sets.
+      layout: of all of them, one of `LAYOUTS`.
+
+    Raises:
+      DatasetError: a folder is not of this layout.
+    """
+    sets = [open_faces(layout, folder) for folder in folders]
+    keys = [(faces, index) for faces in sets for index in range(len(faces))]
+
+    def read(key: tuple[FaceSet, int]) -> AnnotatedFace:
+        faces, index = key
+        return faces[index]
+
+    return FaceSet(", ".join(faces.name for faces in sets), keys, read)
+
+
 def read_sets(
     folders: Sequence[str | os.PathLike[str]], layout: str, count: int | None = None
 ) -> tuple[list[str], list[Square], list[str]]:
-    """The squares of several folders.
+    """The squares of several folders, in memory.
 
     Args:
       folders: read one after the other.
@@ -53,11 +74,7 @@ def _set_name(faces: FaceSet, square: Square) -> str:
     return faces.name if faces.name.startswith("tfds:") else str(Path(faces.name) / inner)
 
 
-def label_fitted(
-    model: FaceModel,
-    template: Template,
-    squares: Sequence[Square],
-) -> PhotoSet:
+def label_fitted(model: FaceModel, template: Template, squares: Sequence[Square]) -> PhotoSet:
     """Dense labels from a fit of the face model to the 68 points of each square."""
     return label(
         model,
@@ -68,3 +85,18 @@ def label_fitted(
         LandmarkSettings(),
         np.array([square.face.jaw == "contour" for square in squares]),
     )
+
+
+def write_labelled(
+    folder: Path,
+    faces: FaceSet,
+    label_squares: Callable[[list[Square]], PhotoSet],
+    more: int = 0,
+) -> ShardedPhotos:
+    """Cut out and label the faces of a set, written to a folder of shards; see `write_shards`."""
+
+    def make(start: int, stop: int) -> tuple[PhotoSet | None, list[str]]:
+        squares, problems = collect(faces[start:stop], read_square)
+        return (label_squares(squares) if squares else None), problems
+
+    return write_shards(folder, len(faces), make, more)

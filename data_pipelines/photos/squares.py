@@ -1,7 +1,6 @@
-"""Squares cut out of photographs around annotated faces, as training keeps them."""
+"""Squares of photographs around annotated faces, as training stores them."""
 
 import dataclasses
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +17,7 @@ CROP_PX = CROP_SCALE / STORED_SCALE * STORED_PX
 
 
 def stored_square(points: np.ndarray) -> Crop:
-    """The square around 68 points (68, 2) that is kept for training.
+    """The square around 68 points (68, 2), in photo pixels, that is stored for training.
 
     Raises:
       ValueError: the points lie on a line along an axis.
@@ -27,9 +26,9 @@ def stored_square(points: np.ndarray) -> Crop:
     return dataclasses.replace(crop, side_px=STORED_SCALE / CROP_SCALE * crop.side_px)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Square(ByValue):
-    """A face cut out as `data_pipelines.photos` stores it.
+    """A square of a photograph around an annotated face, before it is labelled.
 
     Attributes:
       face: what it was cut from.
@@ -45,7 +44,7 @@ class Square(ByValue):
 
 
 def read_square(face: AnnotatedFace) -> Square:
-    """Cut out the square that is kept for training.
+    """Read a face's photograph and cut out its square.
 
     Raises:
       DatasetError: the points span no face.

@@ -1,13 +1,14 @@
-"""Face profiling: photographs turned to other yaws through the mesh that was fitted to them.
+"""Face profiling: photographs turned to other yaws, by the face model that is fitted to them.
 
-After Zhu et al., "Face Alignment Across Large Poses: A 3D Solution" (2016), section 4, who made
-300W-LP so. The head is the fitted mesh with the photograph as its texture; what surrounds it is
-an elastic sheet over the whole picture, at the depth of the nearest part of the head and sinking
-behind it, that turns with the head near it and not at all at the border.
+This is how Zhu et al., "Face Alignment Across Large Poses: A 3D Solution" (2016), section 4, made
+300W-LP. The head is the fitted mesh, textured with the photograph. The surroundings are a grid mesh
+over the whole picture, the sheet: each vertex lies at the depth of the nearest part of the head or
+behind it. Near the head the sheet turns as the head does; at the picture's border it stays.
 """
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import numpy as np
 from flax import struct
 
 from data_pipelines.photos.labels import PhotoSet, fit_points, index_batches
+from data_pipelines.photos.shards import ShardedPhotos, write_shards
 from data_pipelines.photos.squares import STORED_SCALE
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import CROP_LIFT, CROP_SCALE
@@ -31,22 +33,23 @@ from dfc_jax.texture.atlas import Atlas, fill, make_atlas, mirrored
 from dfc_jax.texture.observe import Observation, observe
 from dfc_jax.types import Array, ByValue, Camera, FaceParams, Fragments
 
-# Cells along an edge of the sheet, and every how many vertices the head gives it a depth.
+# Cells along an edge of the sheet; it takes its depth from every `_EVERY`-th vertex of the head.
 _CELLS, _EVERY = 40, 16
-# How fast the sheet sinks behind the head's outline (millimetres per millimetre beside it), how
-# far it always lies below the skin, and how much farther the rasterizer takes it to be: it never
-# covers the head.
+# Depth of the sheet behind the head: its slope beside the outline (millimetres per millimetre), and
+# its least distance behind the skin. The rasterizer draws it another `_BEHIND_MM` farther away, so
+# that it never covers the head.
 _SLOPE, _BELOW_MM, _BEHIND_MM = 1.0, 25.0, 2000.0
-# Landmarks lie on rims of lips and lids: this much below what hides them they are still seen.
+# A landmark counts as visible up to this far behind the drawn surface: many lie on the rims of lips
+# and lids, which hide them by a little.
 _LIP_MM = 4.0
-# So far below the chin the model's neck ends.
+# The model's neck is drawn down to this far below the chin.
 _THROAT_MM = 15.0
-# Of the distance from the head's middle to the border: within, the sheet turns as the head does.
+# The sheet turns rigidly with the head within this share of the way from its middle to the border.
 _RIGID = 0.55
 
 
-# Depth is what 68 points tell least of, and what a turned face shows: shapes closer to the mean
-# than the best fit of the points.
+# A turned face shows depth, of which 68 points say little: a stronger identity prior keeps the
+# shape closer to the mean than the best fit to the points.
 SETTINGS = LandmarkSettings(fit=dataclasses.replace(LandmarkSettings().fit, identity_weight=8.0))
 # Texels along an edge of the atlas that carries a photograph's skin.
 ATLAS_PX = 256
@@ -93,10 +96,10 @@ def turn(
       atlas: of the model.
       template: of the model.
       image: (S, S, 3) RGB in [0, 1], a square with the face in its middle.
-      points: (68, 2) annotated points, pixels; the texture lies where they say.
+      points: (68, 2) annotated points, pixels; the texture is sampled at them, not at the fit.
       params: fitted to them, the principal point at the middle of the square.
       yaw_deg: the new yaw, as in `dfc_jax.types`.
-      scale: edge of the new square, in longer edges of the new landmark box.
+      scale: edge of the new square over the longer edge of the new landmark box.
     """
     size = image.shape[0]
     camera = Camera(params.focal_px, jnp.full(2, (size - 1) / 2.0))
@@ -156,19 +159,11 @@ def turned_photos(
     atlas = make_atlas(model, ATLAS_PX)
     fits = fit_points(model, photos.points, SETTINGS, photos.contour).params
 
-    @jax.jit
-    @partial(jax.vmap, in_axes=(None, None, None, 0, 0, 0, 0))
-    def some(model, atlas, template, image, points, params, yaw):
-        image = image.astype(jnp.float32) / 255.0
-        turned = turn(model, atlas, template, image, points, params, yaw, STORED_SCALE)
-        colors = jnp.round(255.0 * turned.image).astype(jnp.uint8)
-        return colors, turned.points, turned.template_xy, turned.matchable
-
     parts = []
     for index in index_batches(len(photos), batch):
         params = jax.tree.map(lambda leaf, index=index: leaf[index], fits)
         given = photos.images[index], photos.points[index], params, jnp.asarray(yaw_deg[index])
-        parts.append(jax.device_get(some(model, atlas, template, *given)))
+        parts.append(jax.device_get(_turn_batch(model, atlas, template, *given)))
     images, points, template_xy, matchable = (
         np.concatenate(arrays)[: len(photos)] for arrays in zip(*parts, strict=True)
     )
@@ -177,9 +172,43 @@ def turned_photos(
     return PhotoSet(photos.names, images, *labels)
 
 
+@jax.jit
+@partial(jax.vmap, in_axes=(None, None, None, 0, 0, 0, 0))
+def _turn_batch(
+    model: FaceModel,
+    atlas: Atlas,
+    template: Template,
+    image: Array,
+    points: Array,
+    params: FaceParams,
+    yaw_deg: Array,
+) -> tuple[Array, Array, Array, Array]:
+    image = image.astype(jnp.float32) / 255.0
+    turned = turn(model, atlas, template, image, points, params, yaw_deg, STORED_SCALE)
+    colors = jnp.round(255.0 * turned.image).astype(jnp.uint8)
+    return colors, turned.points, turned.template_xy, turned.matchable
+
+
+def write_turned(
+    folder: Path,
+    model: FaceModel,
+    template: Template,
+    photos: ShardedPhotos,
+    yaw_deg: np.ndarray,
+    more: int = 0,
+) -> ShardedPhotos:
+    """`turned_photos` of a whole set, written to a folder of shards; see `write_shards`."""
+
+    def make(start: int, stop: int) -> tuple[PhotoSet, list[str]]:
+        some = photos.load(np.arange(start, stop))
+        return turned_photos(model, template, some, yaw_deg[start:stop]), []
+
+    return write_shards(folder, len(photos), make, more)
+
+
 def _is_throat(model: FaceModel) -> Array:
-    """(T,) bool: the neck below the chin, rarely where that of a photograph is; the sheet shows
-    it instead."""
+    """(T,) bool, triangles of the neck below the chin. The model's neck rarely lies on that of the
+    photograph, so the sheet shows it instead."""
     height = model.mean_mm[model.triangles, 1].mean(axis=1)
     chin = landmarks3d(model, model.mean_mm)[8, 1]
     return (model.triangle_part == PARTS.index("neck")) & (height < chin - _THROAT_MM)
@@ -190,7 +219,8 @@ def _rotvec(angles: Array, yaw_deg: Array) -> Array:
 
 
 def _texture(seen: Observation, atlas: Atlas) -> Array:
-    """What the photograph shows of the skin, then of its other side, then what continues that."""
+    """Texture (S, S, 3): the skin that the photograph shows; where it shows none, the other side of
+    the face; elsewhere a smooth continuation of both."""
     other, borrowed = mirrored(atlas, seen.color), mirrored(atlas, seen.weight[..., None])
     own = seen.weight[..., None]
     borrowed = (1.0 - own) * borrowed
@@ -222,8 +252,8 @@ def _sheet(
     yaw_deg: Array,
     size: int,
 ) -> tuple[Array, Array]:
-    """The surroundings: turned vertices (N, 3) in camera space, and where each takes its colour
-    (N, 2). The outermost ring lies far outside, so that the picture's border is continued."""
+    """The sheet: its turned vertices (N, 3) in camera space, and the pixels (N, 2) of the picture
+    that they show. The outermost vertices lie far outside, which continues the picture's border."""
     step = jnp.arange(_CELLS + 1.0) / _CELLS
     x, y = jnp.meshgrid(step * (size - 1), step * (size - 1), indexing="xy")
     xy = jnp.stack([x, y], axis=-1).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Modules that only an extra of the installation brings."""
+"""Modules of the optional dependencies (extras) of the installation."""
 
 import importlib
 from typing import Any

@@ -21,7 +21,7 @@ import numpy as np
 
 from data_pipelines.sources.extras import required
 from dfc_jax.data.faces import AnnotatedFace, FaceSet, Parameters
-from dfc_jax.data.folders import JAW_OF, LP_EDGE_PX, N_EXPRESSION, N_POSE, N_SHAPE, LPPoints
+from dfc_jax.data.lp import JAW_OF, LP_EDGE_PX, N_EXPRESSION, N_POSE, N_SHAPE, LPPoints
 from dfc_jax.errors import DatasetError
 from dfc_jax.landmarks68 import N_LANDMARKS
 
@@ -45,7 +45,7 @@ def tfds_faces(
       name: ``the300w_lp`` or ``aflw2k3d``.
       data_dir: where TFDS prepared it; its own default if left out.
       split: e.g. ``train`` or ``train[:10%]``.
-      points: which annotation of `the300w_lp`; see `data_pipelines.readers.folders`.
+      points: which annotation of `the300w_lp`; see `dfc_jax.data.lp`.
 
     Raises:
       DatasetError: the extra `tfds` is not installed, or the set is not there.

@@ -22,7 +22,7 @@ from dfc_jax.files import path_text
 if TYPE_CHECKING:
     import numpy as np
 
-    from dfc_jax.data.ibug import Example
+    from dfc_jax.data.faces import Example
     from dfc_jax.inference.align import Aligner
 
 

@@ -1,0 +1,1 @@
+"""Readers of annotated faces, light enough for an installation that only evaluates."""

@@ -1,22 +1,44 @@
-"""The record that every reader of annotated faces returns, and passing over bad files of a set."""
+"""Annotated faces: the records that readers return, sets of them, and passing over bad files."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, overload
 
 import cv2
 import numpy as np
 
-from dfc_jax.data.ibug import Example
 from dfc_jax.errors import DatasetError, PhotoError
+from dfc_jax.photo import read_photo
 from dfc_jax.types import ByValue
 
-# What one bad file of a set may raise.
+# What reading one face of a set may raise; the others can still be used.
 UNUSABLE = (DatasetError, PhotoError)
 # Whether the 17 jaw points follow the contour that the photograph shows, as annotators draw it,
 # or are fixed points of the surface, which the turned head may hide.
 Jaw = Literal["contour", "surface"]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Example(ByValue):
+    """One annotated photograph.
+
+    Attributes:
+      photo: its file.
+      points: (68, 2) float64, photo pixels.
+    """
+
+    photo: Path
+    points: np.ndarray
+
+    def image(self) -> np.ndarray:
+        """The photograph, (H, W, 3) uint8 RGB.
+
+        Raises:
+          PhotoError: it cannot be read.
+        """
+        return read_photo(self.photo)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +60,15 @@ class Parameters(ByValue):
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedFace(Example):
-    """One annotated face; what it has beyond an `Example`:
+    """One annotated face of a set.
 
     Attributes:
+      photo, points: see `Example`.
       name: unique in its set, with the folder where there are several (``AFW/AFW_1_0``).
       jaw: what the 17 jaw points are.
       parameters: of 300W-LP and AFLW2000-3D.
       depth_px: (68,) of AFLW2000-3D: `pt3d_68`'s third row, pixels, growing to the viewer.
-      encoded: the photograph's file, where it is not one on disk (then `photo` only names it).
+      encoded: the bytes of the photograph's file, where it is not on disk; `photo` then is a name.
     """
 
     name: str
@@ -55,6 +78,11 @@ class AnnotatedFace(Example):
     encoded: bytes | None = field(default=None, repr=False)
 
     def image(self) -> np.ndarray:
+        """The photograph, (H, W, 3) uint8 RGB.
+
+        Raises:
+          PhotoError: it cannot be read.
+        """
         if self.encoded is None:
             return super().image()
         decoded = None
@@ -66,17 +94,18 @@ class AnnotatedFace(Example):
 
 
 class FaceSet(Sequence[AnnotatedFace], Generic[T]):
-    """Faces that are read when asked for; slices are sets again.
+    """Faces that are read when they are asked for; a slice is a set again.
 
-    Indexing raises `DatasetError` (or `PhotoError`) for a face that cannot be used.
+    Indexing raises what `UNUSABLE` names for a face that cannot be used.
     """
 
     def __init__(self, name: str, keys: Sequence[T], read: Callable[[T], AnnotatedFace]):
-        """
+        """A set of the faces of `keys`.
+
         Args:
           name: of the set, for messages and reports.
           keys: one for each face, in order.
-          read: the face of a key.
+          read: reads the face of a key.
         """
         self.name, self._keys, self._read = name, keys, read
 
@@ -94,6 +123,7 @@ class FaceSet(Sequence[AnnotatedFace], Generic[T]):
 
 
 def itself(face: AnnotatedFace) -> AnnotatedFace:
+    """The face as it is: what `collect` prepares by default."""
     return face
 
 

@@ -1,16 +1,14 @@
-"""Folders of photographs with 68 annotated points (the iBUG layout of 300W)."""
+"""The iBUG layout of 300W: folders of photographs, each beside a ``.pts`` file of 68 points."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dfc_jax.crops import box_of_points
+from dfc_jax.data.faces import AnnotatedFace, Example, FaceSet
 from dfc_jax.errors import DatasetError
 from dfc_jax.landmarks68 import N_LANDMARKS
-from dfc_jax.photo import read_photo
-from dfc_jax.types import ByValue
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_PTS_BYTES = 1_000_000  # 68 points take a few kilobytes
@@ -74,22 +72,6 @@ def _is_header(line: str) -> bool:
     return bool(colon) and name.strip().lower() in _HEADERS
 
 
-@dataclass(frozen=True, eq=False)
-class Example(ByValue):
-    """One annotated photograph: its file and the 68 points (68, 2) in photo pixels."""
-
-    photo: Path
-    points: np.ndarray
-
-    def image(self) -> np.ndarray:
-        """The photograph, (H, W, 3) uint8 RGB.
-
-        Raises:
-          PhotoError: it cannot be read.
-        """
-        return read_photo(self.photo)
-
-
 def list_ibug(folder: str | os.PathLike[str], mirrored: bool = False) -> list[Path]:
     """The ``.pts`` files of a folder, sorted; suffixes count in any case.
 
@@ -127,6 +109,23 @@ def photo_beside(annotation: Path) -> Path:
     raise DatasetError(f"{annotation}: there is no photograph of this name beside it")
 
 
+def ibug(folder: str | os.PathLike[str], mirrored: bool = False) -> FaceSet[Path]:
+    """The annotated photographs of a folder as a set, by name.
+
+    Args:
+      folder: of photographs and annotations; folders inside it are not entered.
+      mirrored: see `list_ibug`.
+
+    Raises:
+      DatasetError: no such folder, or no ``.pts`` file in it.
+    """
+    return FaceSet(str(folder), list_ibug(folder, mirrored), _read_face)
+
+
+def _read_face(annotation: Path) -> AnnotatedFace:
+    return AnnotatedFace(photo_beside(annotation), read_pts(annotation), annotation.stem)
+
+
 def read_example(annotation: Path) -> Example:
     """One annotated photograph, ``name.jpg`` beside ``name.pts``.
 
@@ -140,7 +139,7 @@ def read_example(annotation: Path) -> Example:
 
 
 def read_ibug(folder: str | os.PathLike[str], mirrored: bool = False) -> list[Example]:
-    """The annotated photographs of a folder (``name.jpg`` beside ``name.pts``), by name.
+    """The annotated photographs of a folder, by name; every one has to be in order.
 
     Args:
       folder: of photographs and annotations; folders inside it are not entered.
@@ -153,7 +152,10 @@ def read_ibug(folder: str | os.PathLike[str], mirrored: bool = False) -> list[Ex
 
 
 def read_usable(folder: str | os.PathLike[str]) -> tuple[list[Example], dict[Path, str]]:
-    """The same, but what is broken is left out: a sentence for each such ``.pts`` file.
+    """The annotated photographs of a folder that can be used, by name.
+
+    Returns:
+      the photographs, and one sentence for each ``.pts`` file that cannot be used.
 
     Raises:
       DatasetError: no such folder, or nothing in it can be used.

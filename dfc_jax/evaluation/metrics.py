@@ -1,9 +1,16 @@
 """Scores of correspondences and landmarks; per example, leading axes are kept."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dfc_jax.types import Array
 
+AnyArray = Any  # of NumPy or of JAX
+ALL = slice(None)
+# `flow_metrics` gives the share of pixels whose end-point error is below each of these.
 SHARES_PX = (1, 2, 5)
 
 
@@ -42,16 +49,25 @@ def mask_iou(predicted: Array, truth: Array) -> Array:
     return jnp.where(union > 0, intersection / jnp.maximum(union, 1), 1.0)
 
 
-def nme_percent(points: Array, truth: Array, box: Array, visible: Array | None = None) -> Array:
-    """Normalised mean error (...) in percent: mean distance over the box's sqrt(w h).
+def nme_percent(points: AnyArray, truth: AnyArray, counted: slice | AnyArray = ALL) -> AnyArray:
+    """Normalised mean error (...) in percent: the mean distance between points and the truth,
+    divided by sqrt(width * height) of the tight box of all true points.
+
+    Works on NumPy arrays, and on JAX arrays under jit and vmap; NaN where a point that counts is.
 
     Args:
       points, truth: (..., N, 2) pixels.
-      box: (..., 4) x, y, width, height of the ground truth.
-      visible: (..., N) bool, the points that count (default all); 0 % where none does.
+      counted: the points that count, as a slice (`dfc_jax.landmarks68.INNER`) or as a mask (N,) or
+        (..., N) bool; by default all. 0 % where none does.
     """
-    distances = jnp.linalg.norm(points - truth, axis=-1)
-    counted = jnp.ones_like(distances) if visible is None else visible.astype(distances.dtype)
-    total = jnp.sum(jnp.where(counted > 0, distances, 0.0), axis=-1)
-    mean = total / jnp.maximum(jnp.sum(counted, axis=-1), 1.0)
-    return 100.0 * mean / jnp.sqrt(box[..., 2] * box[..., 3])
+    xp = jnp if isinstance(points, jax.Array) or isinstance(truth, jax.Array) else np
+    distances = xp.linalg.norm(points - truth, axis=-1)
+    if isinstance(counted, slice):
+        mask = np.zeros(distances.shape[-1], bool)
+        mask[counted] = True
+        counted = mask
+    counted = xp.broadcast_to(counted, distances.shape)
+    total = xp.sum(xp.where(counted, distances, 0.0), axis=-1)
+    mean = total / xp.maximum(xp.sum(counted, axis=-1), 1)
+    box = truth.max(axis=-2) - truth.min(axis=-2)
+    return 100.0 * mean / xp.sqrt(xp.prod(box, axis=-1))

@@ -1,4 +1,4 @@
-"""How predictions are scored against annotated points."""
+"""Scoring an aligner on annotated photographs: boxes, predictions, failures."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dfc_jax.crops import box_of_points
-from dfc_jax.data.ibug import Example
+from dfc_jax.data.faces import Example
+from dfc_jax.evaluation.metrics import ALL, nme_percent
 from dfc_jax.landmarks68 import INNER, N_LANDMARKS
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from dfc_jax.inference.detect import Detection, Detector
     from dfc_jax.inference.face import Face
 
+# A face whose NME is above this is a failure.
 FAILURE_PERCENT = 8.0
 
 
@@ -69,21 +71,10 @@ def best_match(detections: Sequence["Detection"], box: np.ndarray) -> "Detection
 
 
 def intersection_over_union(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two boxes (x, y, width, height)."""
+    """Intersection over union of two boxes (4,): x, y, width, height."""
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[:2] + a[2:], b[:2] + b[2:])
     shared = np.prod(np.maximum(high - low, 0.0))
     return float(shared / (np.prod(a[2:]) + np.prod(b[2:]) - shared))
-
-
-def nme_percent(predicted: np.ndarray, true: np.ndarray, points: slice) -> np.ndarray:
-    """Normalised mean error in percent, per face: (n,) from two (n, 68, 2).
-
-    The mean distance over `points`, divided by sqrt(width * height) of the tight box of the 68
-    true points; NaN for a face without a prediction.
-    """
-    sizes = np.array([np.sqrt(np.prod(box_of_points(face)[2:])) for face in true])
-    distances = np.linalg.norm(predicted - true, axis=-1)
-    return 100.0 * distances[:, points].mean(axis=1) / sizes
 
 
 def summarise(predicted: np.ndarray, true: np.ndarray) -> dict[str, Any]:
@@ -97,8 +88,8 @@ def summarise(predicted: np.ndarray, true: np.ndarray) -> dict[str, Any]:
     """
     missing = np.isnan(predicted).any(axis=(1, 2))
     scores: dict[str, Any] = {"n": len(true), "no_output": int(missing.sum())}
-    for name, points in (("inner", INNER), ("all68", slice(0, N_LANDMARKS))):
-        errors = nme_percent(predicted[~missing], true[~missing], points)
+    for name, counted in (("inner", INNER), ("all68", ALL)):
+        errors = nme_percent(predicted[~missing], true[~missing], counted)
         failures = missing.sum() + (errors > FAILURE_PERCENT).sum()
         scores[name] = {
             "mean": float(errors.mean()) if errors.size else None,

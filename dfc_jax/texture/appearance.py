@@ -3,12 +3,10 @@
 import jax.numpy as jnp
 
 from dfc_jax.morphable.linear import PARTS, FaceModel
-from dfc_jax.types import (
-    Array,
-)
+from dfc_jax.types import Array
 
-# The template's looks (linear RGB albedo per part, in the order of `PARTS`): enough contrast
-# for an encoder to tell the parts apart.
+# Linear RGB albedo of each part, in the order of `PARTS`: enough contrast for an encoder to tell
+# the parts of the template apart.
 _PART_COLORS = (
     (0.72, 0.55, 0.45),
     (0.25, 0.17, 0.12),

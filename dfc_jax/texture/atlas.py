@@ -1,4 +1,4 @@
-"""A face model's uv atlas as texels, which side of the face they mirror, and smoothing on it."""
+"""A face model's uv atlas, rasterized: its texels, their mirror images, and filters over them."""
 
 from functools import partial
 
@@ -19,17 +19,17 @@ from dfc_jax.types import Array, ByValue, Fragments
 
 @struct.dataclass(eq=False)
 class Atlas(ByValue):
-    """The uv atlas of a face model as S x S texels.
+    """The uv atlas of a face model as S x S texels; texel centres are at integers, row 0 at v = 1.
 
     Attributes:
-      fragments: which triangle each texel lies in, and where.
-      mirror_px: (S, S, 2) texel (x, y) of the other side of the face, itself on the background.
-      albedo: (S, S, 3) mean colour per part, relative to the skin's except for the eyes.
-      skin: (S, S) bool, texels whose colour tells the light: the face, hairline to jaw.
-      plain: (S, S) bool, texels that show bare skin if nothing covers them: no beard, no brows,
-        no lids.
-      rims: (S, S) bool, those of them that glasses would cover.
-      feature: (S, S) bool, brows, lids and lips: whatever their colour, it may be their own.
+      fragments: the triangle and barycentric coordinates of each texel.
+      mirror_px: (S, S, 2) texel (x, y) of the same place on the other side of the face; on the
+        background the texel itself.
+      albedo: (S, S, 3) mean RGB of each part, relative to the skin's except for the eyes.
+      skin: (S, S) bool, the front of the face from hairline to jaw, from which light is estimated.
+      plain: (S, S) bool, bare skin unless something covers it: no beard, brows or lids.
+      rims: (S, S) bool, bare skin that the rims of glasses would cover.
+      feature: (S, S) bool, brows, lids and lips, which have colours of their own.
       eyes: (S, S) bool, the eyeballs.
     """
 
@@ -48,7 +48,7 @@ class Atlas(ByValue):
 
 
 def make_atlas(model: FaceModel, size: int) -> Atlas:
-    """Rasterize the atlas of a model.
+    """Rasterize the uv atlas of a model at `size` x `size` texels.
 
     Raises:
       DatasetError: the model is not left-right symmetric.
@@ -99,9 +99,9 @@ def _draw_atlas(model: FaceModel, mirror: Array, size: int) -> Atlas:
 
 
 def _zones(position: Array, points: Array) -> tuple[Array, ...]:
-    """Where the skin (..., 3), mm, lies relative to the 68 landmarks: between hairline and chin;
-    on the front; free of beard, brows and lids; on brows and lids; where glasses would sit.
-    """
+    """Zones of skin positions (..., 3) by the 68 landmarks (68, 3), both millimetres of model
+    space, each (...) bool: between hairline and chin; on the front; without beard, brows and lids;
+    on brows and lids; under the rims of glasses."""
     x, y = jnp.abs(position[..., 0]), position[..., 1]
     brow, chin, nostrils = points[17:27, 1].max(), points[8, 1], points[33, 1]
     height = brow - chin
@@ -123,7 +123,7 @@ def _texels(uv: Array, size: int) -> Array:
 
 
 def blur(values: Array, sigma: float) -> Array:
-    """Gaussian blur of texels (S, S, C), `sigma` in texels, nothing beyond the border."""
+    """Gaussian blur of texels (S, S, C), `sigma` in texels; texels beyond the border count as 0."""
     offset = jnp.arange(values.shape[0])
     kernel = jnp.exp(-0.5 * ((offset[:, None] - offset) / sigma) ** 2)
     kernel /= kernel[len(offset) // 2].sum()
@@ -131,7 +131,8 @@ def blur(values: Array, sigma: float) -> Array:
 
 
 def smooth(values: Array, weight: Array, sigma: float, otherwise: Array | float = 0.0) -> Array:
-    """Local weighted mean of texels (S, S, C); `otherwise` where there is no weight around."""
+    """Gaussian-weighted mean of texels (S, S, C) with weights (S, S), `sigma` in texels; tends to
+    `otherwise` where there is no weight nearby."""
     mean = blur(values * weight[..., None], sigma)
     total = blur(weight[..., None], sigma)
     epsilon = 1e-3
@@ -139,7 +140,7 @@ def smooth(values: Array, weight: Array, sigma: float, otherwise: Array | float 
 
 
 def fill(values: Array, weight: Array) -> Array:
-    """Texels (S, S, C), those of weight 0 continued smoothly and down to 0 far from any other."""
+    """Inpaint the texels (S, S, C) of weight (S, S) 0: smooth near the others, 0 far from them."""
     filled, sigma = jnp.zeros_like(values), len(values) / 12.0
     while sigma > 0.7:
         filled = smooth(values, weight, sigma, filled)
@@ -148,5 +149,5 @@ def fill(values: Array, weight: Array) -> Array:
 
 
 def mirrored(atlas: Atlas, values: Array) -> Array:
-    """Texels (S, S, C) of the other side of the face."""
+    """Texels (S, S, C) resampled from the other side of the face."""
     return bilinear_sample(values, atlas.mirror_px)

@@ -1,4 +1,4 @@
-"""What a photograph shows of a fitted face, at every texel of the atlas."""
+"""A photograph sampled over the uv atlas of the face that is fitted to it."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dfc_jax.camera import to_camera
 from dfc_jax.fitting import project_landmarks
-from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.linear import FaceModel, shape, vertex_normals
 from dfc_jax.ops.fields import residual_field
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
@@ -16,19 +16,23 @@ from dfc_jax.raster.flow import fragments_of, ground_truth_flow
 from dfc_jax.texture.atlas import Atlas, smooth
 from dfc_jax.types import Array, Camera, FaceParams
 
-# Depth may change by this much within `MARGIN_PX` of a texel's pixel: beyond, it lies too close
-# to a silhouette for a fit to be trusted.
+# A texel is left out if the depth changes by more than `DEPTH_RANGE_MM` within `MARGIN_PX` of its
+# pixel: it then lies so close to a silhouette that the fit may miss it.
 MARGIN_PX, DEPTH_RANGE_MM = 3, 14.0
-# Facing (cosine between normal and line of sight) at which a texel begins to count, and counts
-# in full.
+# The weight rises from 0 to 1 between these cosines of the angle between normal and line of sight.
 FACING = (0.15, 0.5)
-# Texels fade towards hidden ones over this part of the atlas's edge.
+# Weights fade towards hidden texels over this share of the atlas's edge.
 FEATHER = 0.012
 
 
 class Observation(NamedTuple):
-    """A photograph over the atlas: color (S, S, 3), weight (S, S) in [0, 1] (0 is not seen),
-    normals (S, S, 3) in camera space."""
+    """A photograph over the atlas.
+
+    Attributes:
+      color: (S, S, 3) RGB in [0, 1].
+      weight: (S, S) in [0, 1], how well the photograph shows the texel; 0 where it does not.
+      normals: (S, S, 3) unit normals in camera space.
+    """
 
     color: Array
     weight: Array
@@ -38,10 +42,16 @@ class Observation(NamedTuple):
 def observe(
     model: FaceModel, atlas: Atlas, params: FaceParams, image: Array, points: Array
 ) -> Observation:
-    """Sample an image (H, H, 3), in [0, 1], at the texels of a fitted face.
+    """Sample a square image at the texels of the face that is fitted to it.
 
-    `params` and the 68 annotated points (68, 2) are in pixels of the image, whose centre is the
-    principal point. A smooth field takes up what the fit left at the inner points.
+    A smooth residual field moves the texels, so that inner landmarks lie on the annotated points.
+
+    Args:
+      model: the face model.
+      atlas: of the model.
+      params: the fit, in pixels of the image; the principal point is the image's centre.
+      image: (H, H, 3) RGB in [0, 1].
+      points: (68, 2) annotated points, pixels.
     """
     size = image.shape[0]
     camera = Camera(params.focal_px, jnp.full(2, (size - 1) / 2.0))
@@ -50,11 +60,11 @@ def observe(
     flow, visible = ground_truth_flow(atlas.fragments, target, vertices, camera, model.triangles)
     xy = flow + pixel_grid(atlas.size, atlas.size)
 
-    residual = (points - project_landmarks(model, params, camera.principal_point))[N_JAW:]
+    residual = (points - project_landmarks(model, params, camera.principal_point))[INNER]
     edge = jnp.max(points.max(axis=0) - points.min(axis=0))
     coarse = 4.0
     places = coarse * pixel_grid(int(size / coarse), int(size / coarse))
-    field = residual_field(points[N_JAW:], residual, places, 0.08 * edge, noise=0.3)
+    field = residual_field(points[INNER], residual, places, 0.08 * edge, noise=0.3)
     moved = xy + bilinear_sample(field, xy / coarse)
 
     normals = vertex_normals(vertices, model.triangles)

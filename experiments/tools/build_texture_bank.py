@@ -33,15 +33,17 @@ from data_pipelines.faces.textures import (
     make_atlas,
     save_texture_bank,
 )
-from data_pipelines.photos.labels import fit_points
+from data_pipelines.photos.labels import fit_points, index_batches
 from data_pipelines.photos.squares import STORED_PX, stored_square
 from dfc_jax.camera import crop_camera, to_camera
 from dfc_jax.crops import apply_affine, crop_photo
-from dfc_jax.data.ibug import Example, read_ibug
+from dfc_jax.data.faces import Example
+from dfc_jax.data.ibug import read_ibug
 from dfc_jax.errors import DatasetError, ExportError, FaceModelError, PhotoError
+from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.files import escaped
 from dfc_jax.fitting import LandmarkSettings, project_landmarks
-from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.ops.rotations import angles_to_rotvec
@@ -89,16 +91,14 @@ def read_square(example: Example) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def fit_squares(model: FaceModel, points: np.ndarray) -> tuple[FaceParams, np.ndarray]:
-    """The model fitted to points (N, 68, 2), and the error at the inner points (N,) in % of the
-    box of the 68."""
+    """The model fitted to points (N, 68, 2) in pixels of the squares, and its NME (N,) at the
+    inner points, %."""
     scale = SQUARE_PX / STORED_PX
     stored = ((points + 0.5) / scale - 0.5).astype(np.float32)
     params = fit_points(model, stored, LandmarkSettings(), batch=4 * BATCH).params
     centre = jnp.full(2, (STORED_PX - 1) / 2.0)
     project = jax.jit(jax.vmap(lambda p: project_landmarks(model, p, centre)))
-    residual = stored - np.asarray(project(params))
-    box = np.sqrt(np.prod(np.ptp(stored, axis=1), axis=-1))
-    error = 100.0 * np.linalg.norm(residual[:, N_JAW:], axis=-1).mean(axis=1) / box
+    error = nme_percent(np.asarray(project(params)), stored, INNER)
     return dataclasses.replace(params, focal_px=scale * params.focal_px), error
 
 
@@ -175,9 +175,7 @@ def _collect_batch(
     images, points = (np.stack([square[k] for _, square in batch]) for k in (0, 1))
     params, errors = fit_squares(model, points)
     found = []
-    for start in range(0, len(batch), BATCH):
-        # Always the same shapes: the last batch repeats its entries.
-        index = np.resize(np.arange(start, min(start + BATCH, len(batch))), BATCH)
+    for index in index_batches(len(batch), BATCH):
         some = jax.tree.map(lambda a, index=index: a[index], params)
         results = jax.device_get(_extract_batch(model, atlas, some, images[index], points[index]))
         for row, k in enumerate(np.unique(index)):

@@ -15,7 +15,8 @@ from absl import app, flags
 from tqdm import tqdm
 
 from dfc_jax.crops import box_of_points
-from dfc_jax.data.ibug import Example, read_ibug
+from dfc_jax.data.faces import Example
+from dfc_jax.data.ibug import read_ibug
 from dfc_jax.evaluation.protocols import intersection_over_union
 from dfc_jax.inference import detect
 

@@ -22,10 +22,12 @@ import dfc_jax
 from data_pipelines.photos.labels import fit_points
 from data_pipelines.photos.squares import STORED_PX, stored_square
 from dfc_jax.crops import apply_affine, box_of_points
-from dfc_jax.data.ibug import Example, read_ibug
+from dfc_jax.data.faces import Example
+from dfc_jax.data.ibug import read_ibug
+from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.fitting import LandmarkSettings, project_landmarks
 from dfc_jax.inference.align import Aligner
-from dfc_jax.landmarks68 import MIRROR, N_JAW
+from dfc_jax.landmarks68 import INNER, MIRROR, N_JAW
 from dfc_jax.morphable.file import load_face_model, save_face_model
 from dfc_jax.morphable.linear import PARTS, FaceModel, landmarks3d
 from dfc_jax.types import SurfacePoints
@@ -39,30 +41,28 @@ MOUTH_CORNERS = (48, 54, 60, 64)
 
 def leftover_mm(model: FaceModel, points: np.ndarray, settings: LandmarkSettings):
     """Median displacement (68, 2) from projected to annotated points, in the mean face's x and y
-    (millimetres, left-right averaged), and the mean error in % of the landmark box."""
+    (millimetres, left-right averaged), and the mean error (NME at the inner points, %)."""
     fits = fit_points(model, points, settings)
     centre = jnp.full(2, (STORED_PX - 1) / 2.0)
     projected = np.asarray(
         jax.jit(jax.vmap(lambda params: project_landmarks(model, params, centre)))(fits.params)
     )
     residual = points - projected
-    box = np.sqrt(np.prod(points.max(1) - points.min(1), axis=-1))
-    error = np.linalg.norm(residual[:, N_JAW:], axis=-1).mean(1) / box
     frontal = np.linalg.norm(np.asarray(fits.params.rotation), axis=1) < FRONTAL_LIMIT_RAD
     offset = median_offset_mm(model, projected[frontal], residual[frontal])
     mirrored = offset[MIRROR] * [-1.0, 1.0]
-    return (offset + mirrored) / 2.0, 100.0 * error.mean()
+    return (offset + mirrored) / 2.0, nme_percent(projected, points, INNER).mean()
 
 
 def median_offset_mm(model: FaceModel, seen: np.ndarray, residual: np.ndarray) -> np.ndarray:
     """Median (68, 2) over n faces of the displacements `residual` (n, 68, 2) from landmarks `seen`
     (n, 68, 2) in images, in the mean face's x and y (millimetres)."""
-    reference = np.asarray(landmarks3d(model, model.mean_mm))[N_JAW:, :2]
+    reference = np.asarray(landmarks3d(model, model.mean_mm))[INNER, :2]
     reference = np.column_stack([reference, np.ones(len(reference))])
     offsets = []
     for image, left in zip(seen, residual, strict=True):
         # The affine map from the mean face to the image takes image offsets back to the model.
-        affine = np.linalg.lstsq(reference, image[N_JAW:], rcond=None)[0][:2]
+        affine = np.linalg.lstsq(reference, image[INNER], rcond=None)[0][:2]
         offsets.append(left @ np.linalg.inv(affine))
     return np.median(offsets, axis=0)
 
@@ -80,7 +80,7 @@ def sideways_mm(model: FaceModel, aligner: Aligner, examples: Sequence[Example])
                 seen.append(face.landmarks)
                 residual.append(example.points - face.landmarks)
     offset = median_offset_mm(model, np.stack(seen), np.stack(residual))
-    return float(offset[N_JAW:, 0].mean())
+    return float(offset[INNER, 0].mean())
 
 
 def allowed_triangles(model: FaceModel, landmark: int) -> np.ndarray:
@@ -127,7 +127,7 @@ def main(_) -> None:
         model = move_landmarks(model, np.tile([sideways, 0.0], (len(points[0]), 1)))
     for number in range(flags.FLAGS.rounds):
         offset, error = leftover_mm(model, points, settings)
-        length = np.linalg.norm(offset[N_JAW:], axis=1)
+        length = np.linalg.norm(offset[INNER], axis=1)
         print(
             f"round {number}: fit leaves {error:.3f} % of the box; offsets of the landmarks: "
             f"mean {length.mean():.2f} mm, largest {length.max():.2f} mm"

@@ -27,6 +27,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
+from data_pipelines.photos.labels import index_batches
 from data_pipelines.photos.parameters import (
     LPModel,
     posed,
@@ -40,10 +41,10 @@ from data_pipelines.photos.squares import STORED_PX, Square
 from data_pipelines.sources.layouts import LAYOUTS
 from dfc_jax.camera import project, to_camera
 from dfc_jax.errors import DatasetError, ExportError, FaceModelError, PhotoError
-from dfc_jax.evaluation.protocols import nme_percent
+from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.files import escaped, write_json
 from dfc_jax.fitting import LandmarkSettings, fit_landmarks, project_landmarks
-from dfc_jax.landmarks68 import N_JAW, N_LANDMARKS
+from dfc_jax.landmarks68 import INNER, N_JAW, N_LANDMARKS
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import PARTS, FaceModel, landmarks3d, shape
 from dfc_jax.photo import write_png
@@ -64,8 +65,8 @@ Reprojection = tuple[np.ndarray, np.ndarray]
 def in_batches(function, items: Sequence[Any]) -> Reprojection:
     """`function` of lists of `BATCH` items, the last one filled up, results joined."""
     parts = []
-    for start in tqdm(range(0, len(items), BATCH), unit="batch", disable=None):
-        index = np.resize(np.arange(start, min(start + BATCH, len(items))), BATCH)
+    batches = list(index_batches(len(items), BATCH))
+    for index in tqdm(batches, unit="batch", disable=None):
         parts.append(jax.device_get(function([items[i] for i in index])))
     joined = [np.concatenate(arrays)[: len(items)] for arrays in zip(*parts, strict=True)]
     return joined[0], joined[1]
@@ -175,7 +176,7 @@ def report(
 ) -> tuple[dict[str, Any], np.ndarray]:
     """What `labels.json` holds, and the inner error (n,) of each face."""
     true = np.stack([square.points for square in squares])
-    inner, all68 = (nme_percent(drawn[0], true, slice(first, N_LANDMARKS)) for first in (N_JAW, 0))
+    inner, all68 = nme_percent(drawn[0], true, INNER), nme_percent(drawn[0], true)
     per_set = np.array(names)
     sets = {
         name: summary(inner[per_set == name], all68[per_set == name])

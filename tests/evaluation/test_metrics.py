@@ -1,9 +1,12 @@
 """Scores against small examples worked out by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dfc_jax.evaluation import metrics
+from dfc_jax.landmarks68 import INNER
 
 
 def test_flow_metrics_count_only_matchable_pixels() -> None:
@@ -30,11 +33,26 @@ def test_mask_iou() -> None:
     np.testing.assert_allclose(metrics.mask_iou(a, b), [1 / 3, 1.0, 0.0], rtol=1e-6)
 
 
-def test_nme_is_in_percent_of_the_geometric_mean_of_the_box() -> None:
-    truth = jnp.zeros((2, 3, 2))
-    points = truth.at[:, 0].set(jnp.array([3.0, 4.0])).at[:, 2].set(jnp.array([0.0, 4.0]))
-    box = jnp.array([[9.0, 9.0, 10.0, 40.0], [0.0, 0.0, 30.0, 30.0]])
-    np.testing.assert_allclose(metrics.nme_percent(points, truth, box), [15.0, 10.0], rtol=1e-6)
-    visible = jnp.array([[True, True, False], [False, False, False]])
-    scores = metrics.nme_percent(points, truth, box, visible)
-    np.testing.assert_allclose(scores, [12.5, 0.0], rtol=1e-6)
+@pytest.mark.parametrize("array", [np.array, jnp.array], ids=["numpy", "jax"])
+def test_nme_is_in_percent_of_the_geometric_mean_of_the_true_points_box(array) -> None:
+    truth = array([[[0.0, 0.0], [10.0, 0.0], [0.0, 40.0]], [[5.0, 5.0], [35.0, 5.0], [5.0, 35.0]]])
+    points = truth + array([[3.0, 4.0], [0.0, 0.0], [0.0, 4.0]])
+    scores = metrics.nme_percent(points, truth)
+    assert isinstance(scores, jax.Array) == (array is jnp.array)
+    np.testing.assert_allclose(scores, [15.0, 10.0], rtol=1e-6)
+    np.testing.assert_allclose(metrics.nme_percent(points, truth, slice(1, 3)), [10.0, 20 / 3])
+    counted = array([[True, True, False], [False, False, False]])
+    np.testing.assert_allclose(metrics.nme_percent(points, truth, counted), [12.5, 0.0], rtol=1e-6)
+    missing = points.at[1, 1].set(jnp.nan) if array is jnp.array else points.copy()
+    if array is np.array:
+        missing[1, 1] = np.nan
+    scores = metrics.nme_percent(missing, truth)
+    assert np.isnan(scores[1]) and np.isfinite(scores[0])
+    assert np.isfinite(metrics.nme_percent(missing, truth, array([True, False, True]))).all()
+
+
+def test_nme_runs_under_jit_and_vmap() -> None:
+    rng = np.random.default_rng(0)
+    points, truth = rng.normal(size=(2, 4, 68, 2)).astype(np.float32)
+    found = jax.jit(jax.vmap(lambda a, b: metrics.nme_percent(a, b, INNER)))(points, truth)
+    np.testing.assert_allclose(found, metrics.nme_percent(points, truth, INNER), rtol=1e-5)

@@ -6,9 +6,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import drawn_photos, give_photos
+from programs import drawn_photos, give_photos, label_drawn
 from tiny import tiny_config
 
+from data_pipelines.photos import turned
 from dfc_jax.errors import ConfigError
 from experiments import finetune
 
@@ -17,23 +18,26 @@ def test_with_basel_the_labels_are_those_given(patched, monkeypatch, tmp_path: P
     give_photos(monkeypatch)
     calls = []
     monkeypatch.setattr(
-        finetune, "label_given", lambda *given: calls.append(given) or drawn_photos()
+        finetune, "label_given", lambda *given: calls.append(given) or label_drawn(*given)
     )
     finetune.load_photos(tmp_path, ["somewhere"], "model", "template", "300w-lp", "lp")
-    assert calls == [("lp", "template", list(drawn_photos().names))]
+    ((lp, template, squares),) = calls
+    assert (lp, template) == ("lp", "template")
+    assert [square.face.name for square in squares] == list(drawn_photos().names)
     config = tiny_config("finetune_lite", "tiny")
     with pytest.raises(ConfigError, match="with --basel set config.synthetic_batch"):
         finetune.train(config, tmp_path / "run", ["x"], layout="300w-lp", basel="somewhere")
 
 
 def test_turned_copies_stand_behind_the_photographs(patched, monkeypatch, tmp_path) -> None:
-    photos, asked = drawn_photos(), []
+    give_photos(monkeypatch)
+    photos, asked = finetune.load_photos(tmp_path, ["somewhere"], None, None), []
 
     def turned_photos(model, template, some, yaw_deg):
         asked.append(yaw_deg)
         return dataclasses.replace(some, error=some.error + 100.0 * len(asked))
 
-    monkeypatch.setattr(finetune, "turned_photos", turned_photos)
+    monkeypatch.setattr(turned, "turned_photos", turned_photos)
     config = tiny_config("finetune_lite", "tiny")
     config.turned, config.turned_deg = 2, 60.0
     settings = finetune.settings_of(config)

@@ -42,7 +42,7 @@ def test_wrong_networks_and_weight_files_are_named(
     assert f"{weight_file}: holds another network than --config asks for (lite-tied)" in line
     # Tied weights can be untied, but not the other way round.
     paper = tmp_path / "paper.safetensors"
-    small = variants.NetSpec("lite", widths=(4,) * 4, depths=(0,) * 4, decoder_depths=(0,) * 4)
+    small = variants.LiteSpec(widths=(4,) * 4, depths=(0,) * 4, decoder_depths=(0,) * 4)
     weights.save(paper, variants.init(jax.random.key(0), small), small, {})
     assert "holds another network" in start("tiny-tied", str(paper))
     assert "absent.safetensors: no such weight file" in start("tiny", "x/absent.safetensors")

@@ -13,7 +13,7 @@ from quick import quick_compilation  # noqa: F401
 
 from data_pipelines.faces import shapes
 from data_pipelines.faces.occluders import OccluderSettings, hair_behind, occlude
-from data_pipelines.faces.shapes import Draws, Layer, find_head, pixel_planes
+from data_pipelines.faces.shapes import Layer, RandomStream, find_head, pixel_planes
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import landmarks3d
 from dfc_jax.ops.rotations import angles_to_matrix
@@ -171,19 +171,19 @@ def test_layers_are_painted_in_order() -> None:
     np.testing.assert_array_equal(shapes.opacity([above, below]), half)
 
 
-def test_dice_hand_out_every_number_once() -> None:
-    rolls = jax.random.uniform(jax.random.key(0), (3000,))
-    draws = Draws(rolls)
-    first, second = draws.uniform(shape=(4,)), draws.uniform(2.0, 4.0, (2, 2))
-    np.testing.assert_array_equal(first, rolls[:4])
-    np.testing.assert_allclose(np.ravel(second), 2.0 + 2.0 * rolls[4:8], rtol=1e-6)
-    bell = np.asarray(draws.normal((900,)))
+def test_a_random_stream_hands_out_every_number_once() -> None:
+    uniforms = jax.random.uniform(jax.random.key(0), (3000,))
+    rng = RandomStream(uniforms)
+    first, second = rng.uniform(shape=(4,)), rng.uniform(2.0, 4.0, (2, 2))
+    np.testing.assert_array_equal(first, uniforms[:4])
+    np.testing.assert_allclose(np.ravel(second), 2.0 + 2.0 * uniforms[4:8], rtol=1e-6)
+    bell = np.asarray(rng.normal((900,)))
     assert abs(bell.mean()) < 0.1 and abs(bell.std() - 1.0) < 0.1 and np.abs(bell).max() <= 3.0
-    drawn = [float(draws.drawn(p)) for p in (0.0, 1.0)]
+    drawn = [float(rng.bernoulli(p)) for p in (0.0, 1.0)]
     assert drawn == [0.0, 1.0]
-    assert sorted({int(draws.choice(3)) for _ in range(40)}) == [0, 1, 2]
+    assert sorted({int(rng.choice(3)) for _ in range(40)}) == [0, 1, 2]
     with pytest.raises(IndexError, match="more than 3000"):
-        draws.uniform(shape=(3000,))
+        rng.uniform(shape=(3000,))
 
 
 # -- occluders -------------------------------------------------------------------------------------

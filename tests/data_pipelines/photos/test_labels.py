@@ -11,7 +11,7 @@ from paths import SHARED_DATA
 from PIL import Image
 from quick import quick_compilation  # noqa: F401
 
-from data_pipelines.photos.labels import PhotoSet, as_example, label
+from data_pipelines.photos.labels import PhotoSet, label
 from data_pipelines.photos.sets import label_fitted, read_sets
 from data_pipelines.photos.squares import CROP_PX, STORED_PX, stored_square
 from dfc_jax.camera import project, to_camera
@@ -132,29 +132,6 @@ def test_stored_square_is_a_wider_crop() -> None:
     photo = apply_affine(crop.to_photo, corners)
     expected = (STORED_PX - 1) / 2.0 + CROP_PX * np.array([[-0.5, -0.5], [0.5, 0.5]])
     np.testing.assert_allclose(apply_affine(square.to_crop, photo), expected)
-
-
-def test_sets_survive_saving_and_select(labelled, tmp_path: Path) -> None:
-    path = tmp_path / "photos.npz"
-    labelled.save(path)
-    assert [p.name for p in tmp_path.iterdir()] == ["photos.npz"]
-    loaded = PhotoSet.load(path)
-    chosen = loaded.select(np.array([2, 0]))
-    assert len(loaded) == 3 and len(chosen) == 2 and list(chosen.names) == ["2.jpg", "0.jpg"]
-    for name in ("images", "points", "template_xy", "matchable", "error", "names", "contour"):
-        before, after = getattr(labelled, name), getattr(loaded, name)
-        assert before.dtype == after.dtype
-        np.testing.assert_array_equal(before, after)
-        np.testing.assert_array_equal(before[[2, 0]], getattr(chosen, name))
-    example = as_example(chosen, np.array([1]))
-    np.testing.assert_array_equal(example.image[0], labelled.images[0])
-    np.testing.assert_array_equal(example.template_xy[0], labelled.template_xy[0])
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(DatasetError, match=f"{path}: holds no labelled photographs"):
-        PhotoSet.load(path)
-    np.savez(path, images=labelled.images)
-    with pytest.raises(DatasetError, match="holds no labelled"):
-        PhotoSet.load(path)
 
 
 def write_pts(path: Path, points: np.ndarray) -> None:

@@ -20,7 +20,7 @@ from data_pipelines.photos.parameters import (
 from data_pipelines.photos.squares import STORED_PX, Square, read_square
 from dfc_jax.crops import apply_affine
 from dfc_jax.data.faces import collect
-from dfc_jax.data.folders import w300lp
+from dfc_jax.data.lp import w300lp
 from dfc_jax.errors import DatasetError, FaceModelError
 from dfc_jax.systems.dfc.template import Template, make_template
 

@@ -21,15 +21,14 @@ from dataset_layouts import (
 from paths import SHARED_DATA
 from scipy.io import savemat
 
-from data_pipelines.photos.sets import read_sets
+from data_pipelines.photos.sets import open_sets, read_sets
 from data_pipelines.photos.squares import read_square
-from data_pipelines.photos.stream import stream
 from data_pipelines.sources.layouts import open_faces
 from data_pipelines.sources.tfds import tfds_faces
 from dfc_jax.data.faces import AnnotatedFace, FaceSet, collect
-from dfc_jax.data.folders import LP_EDGE_PX, aflw2000, ibug, w300lp
-from dfc_jax.data.ibug import read_ibug
-from dfc_jax.errors import DatasetError, PhotoError
+from dfc_jax.data.ibug import ibug, read_ibug
+from dfc_jax.data.lp import LP_EDGE_PX, aflw2000, w300lp
+from dfc_jax.errors import DatasetError
 from dfc_jax.ops.rotations import angles_to_matrix
 
 AFLW2000 = SHARED_DATA / "aflw2000"
@@ -140,6 +139,18 @@ def test_an_unknown_layout_lists_those_there_are(tmp_path):
         open_faces("tfds:mnist", tmp_path)
 
 
+def test_several_folders_open_as_one_set(tmp_path):
+    points = np.random.default_rng(0).uniform(50, 200, (68, 2))
+    for folder, names in (("b", "12"), ("a", "3")):
+        for name in names:
+            write_ibug(tmp_path / folder, name, points)
+    (tmp_path / "b" / "1.jpg").unlink()
+    faces = open_sets([tmp_path / "b", tmp_path / "a"], "ibug")
+    assert len(faces) == 3 and [face.name for face in faces[1:]] == ["2", "3"]
+    used, (problem,) = collect(faces)
+    assert [face.name for face in used] == ["2", "3"] and "1.pts: there is no photo" in problem
+
+
 def test_sets_are_read_one_after_the_other_and_faces_taken_evenly(tmp_path):
     points = np.random.default_rng(0).uniform(50, 200, (68, 2))
     for folder in ("a", "b"):
@@ -221,15 +232,12 @@ def test_bad_tfds_records_are_named(monkeypatch):
         assert problem.startswith(f"the300w_lp/train/{number:06d}: ") and word in problem
 
 
-@pytest.mark.parametrize("module", ["tensorflow_datasets", "array_record", "grain"])
+@pytest.mark.parametrize("module", ["tensorflow_datasets", "array_record"])
 def test_a_missing_module_is_named_with_the_extra(monkeypatch, module):
     stub_tfds(monkeypatch, [])
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(DatasetError, match=rf"{module} is needed.*pip install 'dfc_jax\[tfds\]'"):
-        if module == "grain":
-            stream([sample(0)], seed=0)
-        else:
-            tfds_faces("the300w_lp")
+        tfds_faces("the300w_lp")
 
 
 @pytest.fixture(scope="module")
@@ -266,59 +274,6 @@ def test_a_set_that_is_not_prepared_says_how_to(prepared, tmp_path):
         tfds_faces("the300w_lp", tmp_path)
     with pytest.raises(DatasetError, match="Unknown split 'test'"):
         tfds_faces("the300w_lp", prepared, split="test")
-
-
-# --- grain ---
-
-
-def numbered(n: int, bad: tuple[int, ...] = ()) -> FaceSet[int]:
-    def read(key: int) -> AnnotatedFace:
-        if key in bad:
-            raise PhotoError(f"face {key} is broken")
-        return AnnotatedFace(Path(str(key)), np.zeros((68, 2)), str(key))
-
-    return FaceSet("numbered", range(n), read)
-
-
-def names(dataset, n: int) -> list[str]:
-    iterator = iter(dataset.to_iter_dataset())
-    return [next(iterator).name for _ in range(n)]
-
-
-def test_a_stream_shuffles_every_epoch_anew_and_repeats_itself():
-    pytest.importorskip("grain", reason="grain shuffles and resumes; install the extra tfds")
-    once, again = names(stream(numbered(20), seed=3), 60), names(stream(numbered(20), seed=3), 60)
-    assert once == again
-    epochs = [once[0:20], once[20:40], once[40:60]]
-    assert all(sorted(epoch, key=int) == [str(n) for n in range(20)] for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert once != names(stream(numbered(20), seed=4), 60)
-
-
-def test_a_stream_goes_on_from_a_step_and_from_a_state():
-    pytest.importorskip("grain", reason="grain shuffles and resumes; install the extra tfds")
-    whole = names(stream(numbered(20), seed=3), 60)
-    assert names(stream(numbered(20), seed=3)[33:], 27) == whole[33:]
-    reported: list[str] = []
-    dataset = stream(numbered(20, bad=(4, 5)), seed=3, report=reported.append).to_iter_dataset()
-    iterator = iter(dataset)
-    for _ in range(30):
-        next(iterator)
-    state = iterator.get_state()
-    rest = [next(iterator).name for _ in range(30)]
-    resumed = iter(dataset)
-    resumed.set_state(state)
-    assert [next(resumed).name for _ in range(30)] == rest
-    assert not {"4", "5"} & set(rest)
-    assert sorted(reported) == ["face 4 is broken", "face 5 is broken"]
-
-
-def test_a_stream_of_bad_files_alone_ends():
-    pytest.importorskip("grain", reason="grain shuffles and resumes; install the extra tfds")
-    with pytest.raises(DatasetError, match="none of 3 faces"):
-        names(stream(numbered(3, bad=(0, 1, 2)), seed=0, report=lambda _: None), 1)
-    with pytest.raises(DatasetError, match="without faces"):
-        stream(numbered(0), seed=0)
 
 
 # --- real files ---

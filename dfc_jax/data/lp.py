@@ -1,4 +1,10 @@
-"""Folders of annotated photographs: the iBUG layout, 300W-LP, AFLW2000-3D."""
+"""300W-LP and AFLW2000-3D (Zhu et al. 2016) from their original folders.
+
+Both come as 450 x 450 photographs, each beside a MATLAB file with the Basel model that was fitted
+to it. 300W-LP gives three annotations: ``pt2d`` (in the same file), and ``pts_2d`` and ``pts_3d``
+(under ``landmarks/``), whose jaw points follow the contour or stay on the surface. The files count
+pixels from 1; 1 is subtracted here.
+"""
 
 import os
 from functools import partial
@@ -8,11 +14,12 @@ from typing import Literal, get_args
 import numpy as np
 
 from dfc_jax.data.faces import AnnotatedFace, FaceSet, Jaw, Parameters
-from dfc_jax.data.ibug import list_ibug, photo_beside, read_pts
+from dfc_jax.data.ibug import photo_beside
 from dfc_jax.errors import DatasetError
 from dfc_jax.landmarks68 import N_LANDMARKS
 
 LP_SETS = ("AFW", "HELEN", "IBUG", "LFPW")
+# Edge of every photograph of the two sets, in pixels.
 LP_EDGE_PX = 450
 LPPoints = Literal["pt2d", "pts_2d", "pts_3d"]
 JAW_OF: dict[LPPoints, Jaw] = {"pt2d": "contour", "pts_2d": "contour", "pts_3d": "surface"}
@@ -24,19 +31,6 @@ _PARAMETERS = {
 }
 
 
-def ibug(folder: str | os.PathLike[str], mirrored: bool = False) -> FaceSet[Path]:
-    """Photographs beside ``.pts`` files; see `dfc_jax.data.ibug.read_ibug`.
-
-    Raises:
-      DatasetError: no such folder, or no ``.pts`` file in it.
-    """
-    return FaceSet(str(folder), list_ibug(folder, mirrored), _read_ibug)
-
-
-def _read_ibug(annotation: Path) -> AnnotatedFace:
-    return AnnotatedFace(photo_beside(annotation), read_pts(annotation), annotation.stem)
-
-
 def w300lp(
     folder: str | os.PathLike[str], points: LPPoints = "pt2d", flipped: bool = False
 ) -> FaceSet[Path]:
@@ -44,7 +38,7 @@ def w300lp(
 
     Args:
       folder: holds ``AFW``, ``HELEN``, ``IBUG``, ``LFPW`` (some of them).
-      points: which of its three annotations; see the module.
+      points: which of the three annotations; see the module.
       flipped: also ``AFW_Flip`` and so on, the left-right copies.
 
     Raises:
@@ -55,7 +49,6 @@ def w300lp(
         raise ValueError(f"there are no points {points!r}; choose from {get_args(LPPoints)}")
     folder = Path(folder)
     names = sorted(LP_SETS + (tuple(f"{s}_Flip" for s in LP_SETS) if flipped else ()))
-    # Not `_mat_files`: a set that is not there is left out, here.
     found = [path for name in names for path in sorted((folder / name).glob("*.mat"))]
     if not found:
         raise DatasetError(

@@ -1,0 +1,248 @@
+"""Labelled photographs on disk: made once, shard by shard, and read by the batch.
+
+For each `SHARD` faces of a set, a folder of shards holds ``00000.bin``, a `RECORD` for each
+labelled square, and ``00000.npz``, the names and errors, which is written last: a shard with both
+files is whole. ``complete.json`` says how many shards there are, once all are made. Batches are
+read with ordinary reads, not through a memory map, whose pages would count as memory of the
+process.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from data_pipelines.photos.augment import LabelledPhoto
+from data_pipelines.photos.labels import PhotoSet
+from data_pipelines.photos.squares import STORED_PX
+from dfc_jax.errors import DatasetError, ExportError
+from dfc_jax.files import write_json, write_npz, written_aside
+from dfc_jax.types import ByValue
+
+# Faces of a shard; a multiple of the batches in which labels are made.
+SHARD = 256
+RECORD = np.dtype(
+    [
+        ("image", np.uint8, (STORED_PX, STORED_PX, 3)),
+        ("template_xy", np.float16, (STORED_PX, STORED_PX, 2)),
+        ("matchable", np.bool_, (STORED_PX, STORED_PX)),
+        ("points", np.float32, (68, 2)),
+    ]
+)
+COMPLETE = "complete.json"
+_COLUMNS = ("names", "error", "contour")
+# Free space that is left to checkpoints and everything else.
+_SPARE_BYTES = 2**30
+
+# Labels the faces start to stop of a set: the labelled squares (None if no face can be used), and
+# one sentence for each face that cannot be used.
+Make = Callable[[int, int], tuple[PhotoSet | None, list[str]]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShardedPhotos(ByValue):
+    """N labelled squares on disk; reads like a `PhotoSet`, and only what is asked for.
+
+    Attributes:
+      files: paths of the shards' records.
+      file: (N,) int32, the index in `files` of the shard of each square.
+      row: (N,) int32, its record there.
+      names: (N,) names of the faces.
+      error: (N,) see `PhotoSet`.
+      contour: (N,) bool, see `PhotoSet`.
+    """
+
+    files: tuple[Path, ...]
+    file: np.ndarray
+    row: np.ndarray
+    names: np.ndarray
+    error: np.ndarray
+    contour: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def select(self, index: np.ndarray) -> "ShardedPhotos":
+        """The squares at `index` (M,), in its order; nothing is read."""
+        columns = (self.file, self.row, self.names, self.error, self.contour)
+        return ShardedPhotos(self.files, *(column[index] for column in columns))
+
+    def joined(self, others: Sequence["ShardedPhotos"]) -> "ShardedPhotos":
+        """These squares and then those of the others; nothing is read."""
+        sets = (self, *others)
+        first = np.cumsum([0, *(len(each.files) for each in sets)])
+        return ShardedPhotos(
+            tuple(path for each in sets for path in each.files),
+            np.concatenate([start + each.file for start, each in zip(first, sets, strict=False)]),
+            *(
+                np.concatenate([getattr(each, name) for each in sets])
+                for name in ("row", *_COLUMNS)
+            ),
+        )
+
+    def as_example(self, index: np.ndarray) -> LabelledPhoto:
+        """The squares at `index` (M,) as a batch: every array has a leading axis of M.
+
+        Raises:
+          DatasetError: a shard is missing or cut short.
+        """
+        columns = {
+            name: np.empty((len(index), *RECORD[name].shape), RECORD[name].base)
+            for name in RECORD.names or ()
+        }
+        for place, (file, row) in enumerate(zip(self.file[index], self.row[index], strict=True)):
+            record = _read_record(self.files[file], row)
+            for name, column in columns.items():
+                column[place] = record[name]
+        return LabelledPhoto(**columns)
+
+    def load(self, index: np.ndarray) -> PhotoSet:
+        """The squares at `index` (M,), in memory.
+
+        Raises:
+          DatasetError: a shard is missing or cut short.
+        """
+        read = self.as_example(index)
+        columns = read.points, read.template_xy, read.matchable
+        return PhotoSet(
+            self.names[index], read.image, *columns, self.error[index], self.contour[index]
+        )
+
+
+def open_shards(folder: Path) -> ShardedPhotos | None:
+    """The squares of a folder of shards; None if they are not all made yet.
+
+    Raises:
+      DatasetError: the folder is damaged.
+    """
+    complete = folder / COMPLETE
+    if not complete.is_file():
+        return None
+    try:
+        shards = int(json.loads(complete.read_text())["shards"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{complete}: is damaged; delete it to have it made again") from error
+    return _opened([_records(folder, number) for number in range(shards)])
+
+
+def write_shards(folder: Path, count: int, make: Make, more: int = 0) -> ShardedPhotos:
+    """Label `count` faces, a shard at a time; the shards that an earlier run left are kept.
+
+    Says first how much disk space that takes. What cannot be used is logged and left out. Several
+    processes that write to one folder share the work: each starts at another shard.
+
+    Args:
+      folder: of the shards; made if need be.
+      count: faces of the set.
+      make: labels the faces from one index to another.
+      more: squares that the caller will write to the same disk afterwards.
+
+    Raises:
+      DatasetError: the disk has too little space, or no face can be used.
+      ExportError: the folder cannot be written to.
+    """
+    paths = [_records(folder, number) for number in range(-(-count // SHARD))]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{folder}: this folder cannot be made ({error.strerror})") from error
+    first = len(paths) * jax.process_index() // jax.process_count()
+    missing = [n for n in np.roll(range(len(paths)), -first) if not _is_whole(paths[n], count)]
+    todo = sum(min(SHARD, count - n * SHARD) for n in missing)
+    if todo:
+        _check_space(folder, todo, more)
+    with tqdm(total=count, initial=count - todo, unit="photo", disable=None) as progress:
+        for number in missing:
+            start, stop = number * SHARD, min((number + 1) * SHARD, count)
+            if not _is_whole(paths[number], count):  # another process may have made it meanwhile
+                _write_shard(paths[number], count, *make(start, stop))
+            progress.update(stop - start)
+    photos = _opened(paths)
+    if not len(photos):
+        problems = [text for path in paths for text in _table(path)["problems"]]
+        shutil.rmtree(folder, ignore_errors=True)
+        raise DatasetError(f"nothing can be used; first of {len(problems)}: {problems[0]}")
+    write_json(folder / COMPLETE, {"shards": len(paths), "squares": len(photos)})
+    return photos
+
+
+def _check_space(folder: Path, squares: int, more: int) -> None:
+    needed, free = (squares + more) * RECORD.itemsize, shutil.disk_usage(folder).free
+    space = f"{needed / 1e9:.1f} GB of disk space, and {free / 1e9:.1f} GB are free"
+    later = f", {more} more will follow" if more else ""
+    logging.info("%s: writing %d labelled squares%s; they take %s", folder, squares, later, space)
+    if needed + _SPARE_BYTES > free:
+        raise DatasetError(
+            f"{folder}: {squares + more} labelled squares take {space}; free some or choose "
+            "another workdir"
+        )
+
+
+def _records(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.bin"
+
+
+def _table(path: Path) -> dict[str, np.ndarray]:
+    """The names, errors and so on of the shard whose records are at `path`."""
+    with np.load(path.with_suffix(".npz")) as file:
+        return dict(file)
+
+
+def _write_shard(path: Path, count: int, photos: PhotoSet | None, problems: list[str]) -> None:
+    for problem in problems:
+        logging.warning("left out: %s", problem)
+    records = np.zeros(len(photos) if photos else 0, RECORD)
+    table = {"names": np.zeros(0, str), "error": np.zeros(0), "contour": np.zeros(0, bool)}
+    if photos:
+        records["image"], records["points"] = photos.images, photos.points
+        records["template_xy"], records["matchable"] = photos.template_xy, photos.matchable
+        table = {"names": photos.names, "error": photos.error, "contour": photos.contour}
+    with written_aside(path) as aside:
+        records.tofile(aside)
+    write_npz(
+        path.with_suffix(".npz"),
+        **table,
+        problems=np.array(problems, str),
+        count=np.array(count),
+    )
+
+
+def _is_whole(path: Path, count: int | None = None) -> bool:
+    """Whether both files of a shard are there and whole, of a set of `count` faces if given."""
+    try:
+        table = _table(path)
+        is_of_set = count is None or table["count"] == count
+        return bool(is_of_set) and path.stat().st_size == len(table["names"]) * RECORD.itemsize
+    except Exception:  # numpy and zipfile raise many kinds for a broken file
+        return False
+
+
+def _opened(paths: Sequence[Path]) -> ShardedPhotos:
+    for path in paths:
+        if not _is_whole(path):
+            raise DatasetError(
+                f"{path}: is missing or cut short; delete its folder to have it made again"
+            )
+    tables = [_table(path) for path in paths]
+    sizes = [len(table["names"]) for table in tables]
+    return ShardedPhotos(
+        tuple(paths),
+        np.repeat(np.arange(len(paths), dtype=np.int32), sizes),
+        np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
+        *(np.concatenate([table[name] for table in tables]) for name in _COLUMNS),
+    )
+
+
+def _read_record(path: Path, row: int) -> np.void:
+    try:
+        return np.fromfile(path, RECORD, count=1, offset=int(row) * RECORD.itemsize)[0]
+    except (OSError, IndexError) as error:
+        raise DatasetError(
+            f"{path}: is missing or cut short; delete its folder to have it made again"
+        ) from error
