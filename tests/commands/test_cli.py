@@ -24,11 +24,6 @@ from dfc_jax import cli
 from dfc_jax.photo import read_photo
 
 
-@pytest.fixture(scope="module")
-def aligner():
-    return mean_aligner()
-
-
 @pytest.fixture
 def fake(monkeypatch, aligner):
     """`dfc_jax.load` without a network; collects what it was asked for."""

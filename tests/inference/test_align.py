@@ -342,11 +342,6 @@ def test_looking_once_searches_only_the_upright_photograph():
     assert detector.calls == 1
 
 
-@pytest.fixture(scope="module")
-def trained():
-    return dfc_jax.load()
-
-
 @pytest.mark.parametrize("turn_deg", [45, 90, 135, 180, 270])
 def test_a_portrait_turned_in_its_plane_is_found_and_aligned_as_the_upright_one(turn_deg, trained):
     aligner = trained

@@ -18,7 +18,6 @@ from data_pipelines.faces.mouth import (
     sample_mouth_albedo,
 )
 from dfc_jax.camera import project, to_camera
-from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import landmarks3d, shape
 from dfc_jax.ops.rotations import angles_to_rotvec
 from dfc_jax.raster.flow import fragments_of, ground_truth_flow
@@ -27,11 +26,6 @@ from dfc_jax.types import Camera, FaceParams, Fragments
 SIZE = 128
 DISTANCE_MM, WIDTH_MM = 700.0, 110.0
 FRONTAL = (0.0, 0.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_face_model()
 
 
 @pytest.fixture(scope="module")

@@ -42,11 +42,6 @@ YAWS = (8.0, 45.0)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return load_face_model()
-
-
-@pytest.fixture(scope="module")
 def atlas(model):
     return make_atlas(model, TEXELS)
 

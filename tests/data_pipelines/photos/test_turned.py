@@ -12,27 +12,15 @@ from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import apply_affine
 from dfc_jax.fitting import project_landmarks
 from dfc_jax.landmarks68 import N_JAW
-from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import shape
 from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation, matrix_to_angles
 from dfc_jax.raster import interpolate
 from dfc_jax.raster.flow import fragments_of
-from dfc_jax.systems.dfc.template import make_template
 from dfc_jax.texture.atlas import make_atlas
 from dfc_jax.types import Camera, FaceParams
 
 YAW_DEG, PITCH_DEG, ROLL_DEG = 10.0, 4.0, -6.0
 CENTRE = jnp.full(2, (STORED_PX - 1) / 2.0)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_face_model()
-
-
-@pytest.fixture(scope="module")
-def template(model):
-    return make_template(model)
 
 
 @pytest.fixture(scope="module")

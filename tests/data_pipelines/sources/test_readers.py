@@ -18,7 +18,7 @@ from dataset_layouts import (
     write_jpeg,
     write_tfds,
 )
-from paths import SHARED_DATA
+from paths import extra_module, shared_data
 from scipy.io import savemat
 
 from data_pipelines.photos.sets import read_sets
@@ -32,7 +32,6 @@ from dfc_jax.data.ibug import read_ibug
 from dfc_jax.errors import DatasetError, PhotoError
 from dfc_jax.ops.rotations import angles_to_matrix
 
-AFLW2000 = SHARED_DATA / "aflw2000"
 RIGHT_EYE, LEFT_EYE, NOSE_TIP, RIGHT_EAR, LEFT_EAR = 36, 45, 30, 0, 16
 LP_FACES = {
     "HELEN/HELEN_2_1": sample(2),
@@ -237,7 +236,7 @@ def prepared(tmp_path_factory) -> Path:
     """Both data sets, prepared by TFDS itself."""
     # importlib_resources is what TFDS' writer (not its reader) forgets to require.
     for module in ("tensorflow_datasets", "array_record", "importlib_resources"):
-        pytest.importorskip(module, reason=f"{module} writes and reads TFDS' files; extra tfds")
+        extra_module(module, "tfds")
     root = tmp_path_factory.mktemp("tensorflow_datasets")
     write_tfds(root, "the300w_lp", LP_FACES)
     write_tfds(root, "aflw2k3d", AFLW_FACES)
@@ -286,7 +285,7 @@ def names(dataset, n: int) -> list[str]:
 
 
 def test_a_stream_shuffles_every_epoch_anew_and_repeats_itself():
-    pytest.importorskip("grain", reason="grain shuffles and resumes; install the extra tfds")
+    extra_module("grain", "tfds")
     once, again = names(stream(numbered(20), seed=3), 60), names(stream(numbered(20), seed=3), 60)
     assert once == again
     epochs = [once[0:20], once[20:40], once[40:60]]
@@ -296,7 +295,7 @@ def test_a_stream_shuffles_every_epoch_anew_and_repeats_itself():
 
 
 def test_a_stream_goes_on_from_a_step_and_from_a_state():
-    pytest.importorskip("grain", reason="grain shuffles and resumes; install the extra tfds")
+    extra_module("grain", "tfds")
     whole = names(stream(numbered(20), seed=3), 60)
     assert names(stream(numbered(20), seed=3)[33:], 27) == whole[33:]
     reported: list[str] = []
@@ -314,7 +313,7 @@ def test_a_stream_goes_on_from_a_step_and_from_a_state():
 
 
 def test_a_stream_of_bad_files_alone_ends():
-    pytest.importorskip("grain", reason="grain shuffles and resumes; install the extra tfds")
+    extra_module("grain", "tfds")
     with pytest.raises(DatasetError, match="none of 3 faces"):
         names(stream(numbered(3, bad=(0, 1, 2)), seed=0, report=lambda _: None), 1)
     with pytest.raises(DatasetError, match="without faces"):
@@ -324,14 +323,13 @@ def test_a_stream_of_bad_files_alone_ends():
 # --- real files ---
 
 
-@pytest.mark.skipif(not AFLW2000.is_dir(), reason=f"{AFLW2000} with AFLW2000-3D is not there")
 def test_poses_of_real_files_take_their_points_back_to_one_face():
     """`Pose_Para`'s angles, scale and translation undone: three people, one set of eye corners.
 
     Wrong signs, orders or directions put them tens of millimetres apart.
     """
     heads = []
-    for face in aflw2000(AFLW2000):
+    for face in aflw2000(shared_data("aflw2000")):
         pitch, yaw, roll, x, y, z, scale = face.parameters.pose
         rotation = np.asarray(angles_to_matrix(jnp.rad2deg(jnp.array([yaw, pitch, roll]))))
         camera_px = np.stack(
