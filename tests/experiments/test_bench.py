@@ -60,6 +60,7 @@ def quick(monkeypatch):
     return Stopwatch(repeats=3, seconds=0.0)
 
 
+@pytest.mark.slow
 def test_cpu_suite_measures_every_part(quick):
     figures = bench.measure("cpu", 2, quick)
     assert set(figures) == ABOUT | PARTS_MS | START | {"batch", "network_lite_crops_per_s"}

@@ -19,6 +19,8 @@ from dfc_jax.raster.flow import fragments_of
 from dfc_jax.texture.atlas import make_atlas
 from dfc_jax.types import Camera, FaceParams
 
+pytestmark = pytest.mark.slow
+
 YAW_DEG, PITCH_DEG, ROLL_DEG = 10.0, 4.0, -6.0
 CENTRE = jnp.full(2, (STORED_PX - 1) / 2.0)
 
