@@ -1,0 +1,1 @@
+"""Training data: rendered faces, photographs with labels, and where they come from."""

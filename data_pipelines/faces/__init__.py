@@ -1,0 +1,1 @@
+"""Rendered faces with exact labels, and what they are put together from."""

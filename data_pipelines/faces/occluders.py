@@ -10,6 +10,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from data_pipelines.faces.hair import Hair, back_hair, body, front_hair, sample_hair
 from data_pipelines.faces.headwear import glasses, hat, hood, mask
@@ -78,7 +79,7 @@ def hair_behind(
     background: Array,
     landmarks_xy: Array,
     settings: OccluderSettings,
-    skin_color: Array = (0.6, 0.45, 0.37),
+    skin_color: ArrayLike | tuple[float, float, float] = (0.6, 0.45, 0.37),
 ) -> Array:
     """What shows of a head and its body around the face that will be drawn over it.
 
@@ -221,7 +222,9 @@ def occlude(
     # What is never drawn costs nothing; what is drawn shares the light of the scene.
     lit = [layer for p, draw in worn_and_held if p > 0.0 for layer in draw(p)]
     light = jnp.clip(1.8 * jnp.mean(image), 0.2, 1.0) * draws[8].uniform(0.6, 1.2)
-    layers = [layer.replace(colors=jnp.clip(light * layer.colors, 0.0, 1.0)) for layer in lit]
+    layers = [
+        dataclasses.replace(layer, colors=jnp.clip(light * layer.colors, 0.0, 1.0)) for layer in lit
+    ]
     if settings.boxes and settings.box > 0.0:
         layers.append(
             _boxes(_draws(jax.random.fold_in(key, 3), 8 * settings.boxes), grid, settings)

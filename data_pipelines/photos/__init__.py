@@ -1,0 +1,1 @@
+"""Annotated photographs: dense labels, turned copies, random crops."""

@@ -1,0 +1,1 @@
+"""Where annotated faces come from: layouts of folders, and TFDS."""

@@ -55,6 +55,11 @@ class AnnotatedFace(Example):
     encoded: bytes | None = field(default=None, repr=False)
 
     def image(self) -> np.ndarray:
+        """The photograph, (H, W, 3) uint8 RGB.
+
+        Raises:
+          PhotoError: it cannot be read.
+        """
         if self.encoded is None:
             return super().image()
         decoded = None
@@ -94,6 +99,7 @@ class FaceSet(Sequence[AnnotatedFace], Generic[T]):
 
 
 def itself(face: AnnotatedFace) -> AnnotatedFace:
+    """The face; for sets whose keys are the faces."""
     return face
 
 

@@ -1,0 +1,1 @@
+"""The texture atlas, and what a photograph shows of it."""

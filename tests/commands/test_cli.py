@@ -262,7 +262,7 @@ def test_file_names_of_any_bytes_give_results_whose_names_and_json_are_valid(
     tmp_path, fake, capsys
 ):
     photos = hostile_photos(tmp_path)
-    code, out, err = run(capsys, "align", *photos, "--out", tmp_path / "out")
+    code, _, err = run(capsys, "align", *photos, "--out", tmp_path / "out")
     assert (code, err) == (0, "")
     written = os.listdir(tmp_path / "out")
     records = [name for name in written if name.endswith(".json")]

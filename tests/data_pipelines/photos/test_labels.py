@@ -91,7 +91,7 @@ def test_label_takes_up_what_the_fit_leaves(model, template, faces, labelled) ->
     moved[0, 27:36] += [3.0, 0.0]
     warped = label(model, template, labelled.images[:1], moved, ["x"], LandmarkSettings())
     assert warped.error[0] > 2 * labelled.error[0] and warped.error[0] < 5.0
-    tip, column = int(round(moved[0, 30, 1])), int(round(moved[0, 30, 0]))
+    tip, column = round(moved[0, 30, 1]), round(moved[0, 30, 0])
     there = warped.template_xy[0, tip, column].astype(np.float32)
     before = exact[0, tip, column - 3]
     assert np.linalg.norm(there - before) < 1.0 < np.linalg.norm(there - exact[0, tip, column])

@@ -80,7 +80,7 @@ def agreement(face, size: int) -> np.ndarray:
 
 
 def test_the_same_yaw_gives_the_picture_back(turned, painted, template) -> None:
-    image, points = painted
+    _, points = painted
     face = turned[YAW_DEG]
     square = stored_square(np.asarray(points))
     np.testing.assert_allclose(face.points, apply_affine(square.to_crop, points), atol=0.1)
