@@ -1,11 +1,14 @@
-# make demo | test | lint; PYTHON chooses the interpreter (3.11 or newer) for the first of them.
+# make demo | test | test-fast | lint; PYTHON chooses the interpreter (3.11 or newer) for the first of them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock
+# Each process takes what lies together, so that expensive fixtures are made once, and the rest of
+# the other's when it has done its own.
+PYTEST := DFC_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 PROJECT := setup.cfg pyproject.toml requirements.lock
 
-.PHONY: demo test lint lock
+.PHONY: demo test test-fast lint lock
 
 demo: $(VENV)/.installed
 	$(BIN)/dfc align examples/astronaut.jpg --out out
@@ -13,7 +16,11 @@ demo: $(VENV)/.installed
 	@echo "    $(BIN)/dfc align PHOTO.jpg --out out"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+# What does not start processes, train or compile for long; to be run after every change.
+test-fast: $(VENV)/.installed-dev
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -36,5 +43,5 @@ $(VENV)/.installed: $(PROJECT) | $(BIN)/pip
 	touch $@
 
 $(VENV)/.installed-dev: $(PROJECT) | $(BIN)/pip
-	$(INSTALL) -e ".[train,dev]"
+	$(INSTALL) -e ".[train,tfds,dev]"
 	touch $@ $(VENV)/.installed

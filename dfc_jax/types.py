@@ -33,6 +33,8 @@ import numpy as np
 from flax import struct
 
 Array: TypeAlias = jax.Array
+# Where it makes no difference which of the two holds the numbers.
+AnyArray: TypeAlias = jax.Array | np.ndarray
 Projection = Literal["perspective", "orthographic"]
 
 

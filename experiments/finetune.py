@@ -253,7 +253,7 @@ def held_out_examples(template: Template, photos: LabelledPhoto) -> Examples:
     offset = (STORED_PX - 1) / 2.0 - scale * (size - 1) / 2.0
     matrix = jnp.array([[scale, 0.0, offset], [0.0, scale, offset]])
     crops = jax.vmap(lambda photo: cut(photo, matrix, size))(photos)
-    points = (photos.points - offset) / scale
+    points = (jnp.asarray(photos.points) - offset) / scale
     return Examples(crops.image, template.image[None], crops.flow, crops.matchable, points=points)
 
 

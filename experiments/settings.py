@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import ml_collections
 
@@ -45,7 +45,7 @@ def picked_from(kind: type[Settings], config: ml_collections.ConfigDict, **given
     Raises:
       ConfigError: of the dataclass.
     """
-    names = [field.name for field in dataclasses.fields(kind) if field.name not in given]
+    names = [field.name for field in dataclasses.fields(cast(Any, kind)) if field.name not in given]
     return kind(**{name: config[name] for name in names}, **given)
 
 
@@ -55,7 +55,9 @@ def settings_from(kind: type[Settings], config: ml_collections.ConfigDict) -> Se
     Raises:
       ConfigError: the config names a field that does not exist.
     """
-    known = {field.name: field.type for field in dataclasses.fields(kind)}
+    known: dict[str, Any] = {
+        field.name: field.type for field in dataclasses.fields(cast(Any, kind))
+    }
     unknown = set(config.keys()) - set(known)
     if unknown:
         names = ", ".join(sorted(unknown))

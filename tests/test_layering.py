@@ -5,6 +5,7 @@ import configparser
 import functools
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TypeGuard
 
@@ -32,7 +33,13 @@ LAYERS = (
     ("commands",),
     ("cli",),
 )
+PIPELINES = (
+    ("sources", "faces"),
+    ("photos",),
+    ("synth",),
+)
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}
+PIPELINE_RANK = {part: rank for rank, parts in enumerate(PIPELINES) for part in parts}
 # Import names of the distributions in setup.cfg that are called differently.
 IMPORT_NAMES = {
     "opencv-python-headless": "cv2",
@@ -90,6 +97,12 @@ def unit(module: str) -> str | None:
     return parts[1] if parts[0] == "dfc_jax" and len(parts) > 1 else None
 
 
+def part(module: str, package: str) -> str | None:
+    """What lies directly in `package` and holds the module: a system, a part of the pipelines."""
+    below = module.removeprefix(f"{package}.")
+    return below.split(".")[0] if below != module else None
+
+
 def reached(module: str) -> set[str]:
     """Everything of ours that importing `module` may import in turn, itself included."""
     seen, queue = set(), [module]
@@ -139,6 +152,7 @@ def late():
 
 def test_every_part_of_the_library_has_its_layer():
     assert {unit(module) for module in MODULES} - {None} == set(RANK)
+    assert {part(module, "data_pipelines") for module in MODULES} - {None} == set(PIPELINE_RANK)
 
 
 @pytest.mark.parametrize("module", library())
@@ -161,6 +175,32 @@ def test_nets_import_the_ground_floor_and_ops_only():
                 "types",
                 "ops",
             }
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if part(m, "data_pipelines")])
+def test_imports_within_the_data_pipelines_run_from_top_to_bottom(module):
+    own = part(module, "data_pipelines")
+    for name in imports(module):
+        other = part(name, "data_pipelines")
+        if other is not None and other != own:
+            assert PIPELINE_RANK[other] < PIPELINE_RANK[own], f"{module} imports {name}"
+
+
+def test_systems_do_not_import_each_other():
+    for module in MODULES:
+        own = part(module, "dfc_jax.systems")
+        if own is not None:
+            others = {part(name, "dfc_jax.systems") for name in imports(module)} - {None, own}
+            assert not others, f"{module} imports {others}"
+
+
+def test_the_experiments_are_not_installed():
+    """Their name is too common for everyone's site-packages; the programs run from a checkout."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    patterns = config["options.packages.find"]["include"].split()
+    assert not [p for p in patterns if fnmatch("experiments", p) or fnmatch("experiments.x", p)]
+    assert all(any(fnmatch(name, p) for p in patterns) for name in ("dfc_jax", "data_pipelines"))
 
 
 def test_nothing_imports_experiments():
@@ -202,14 +242,6 @@ def test_tensorflow_stays_out_of_the_library_and_the_experiments():
     for module in MODULES:
         if not module.startswith("data_pipelines"):
             assert not third_party(module) & {"tensorflow", "tensorflow_datasets"}, module
-
-
-def test_systems_do_not_import_each_other():
-    for module in MODULES:
-        parts = module.split(".")
-        if parts[:2] == ["dfc_jax", "systems"] and len(parts) > 2:
-            found = {name.split(".")[2] for name in imports(module) if ".systems." in name}
-            assert found <= {parts[2]}, module
 
 
 def test_training_knows_no_system_and_no_config():

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from data_pipelines.faces.synthetic import SyntheticAssets, SyntheticSettings, sample_pair
 from dfc_jax.files import write_npz
@@ -37,9 +38,9 @@ def export_pairs(
             out / f"pair_{number:05d}.npz",
             source=_bytes(pair.source),
             target=_bytes(pair.target),
-            flow=pair.flow,
-            matchable=pair.matchable > 0,
-            occluded=pair.occluded > 0,
+            flow=np.asarray(pair.flow),
+            matchable=np.asarray(pair.matchable) > 0,
+            occluded=np.asarray(pair.occluded) > 0,
         )
         shown.append(_strip(pair))
         if len(shown) == SHEET_ROWS * SHEET_COLUMNS or number == count - 1:
@@ -62,16 +63,16 @@ def _pairs(
             yield jax.tree.map(lambda leaf, n=n: leaf[n], batch)
 
 
-def _bytes(image: np.ndarray) -> np.ndarray:
-    return np.round(255.0 * image).astype(np.uint8)
+def _bytes(image: ArrayLike) -> np.ndarray:
+    return np.round(255.0 * np.asarray(image)).astype(np.uint8)
 
 
 def _strip(pair: Pair) -> np.ndarray:
     """Source, target, flow and labels side by side: (S, 4 S, 3) uint8."""
-    matchable, occluded = pair.matchable > 0, pair.occluded > 0
+    matchable, occluded = np.asarray(pair.matchable) > 0, np.asarray(pair.occluded) > 0
     labels = np.where(matchable[..., None], np.uint8(255), np.uint8(40)).repeat(3, axis=-1)
     labels[occluded, 1:] //= 3
-    flow = flow_picture(pair.flow, pair.matchable, edge=len(matchable))
+    flow = flow_picture(np.asarray(pair.flow), np.asarray(pair.matchable), edge=len(matchable))
     return np.concatenate([_bytes(pair.source), _bytes(pair.target), flow, labels], axis=1)
 
 

@@ -37,7 +37,7 @@ def glasses(
     eyes = jnp.stack([landmarks_xy[36:42].mean(axis=0), landmarks_xy[42:48].mean(axis=0)])
     sides = jnp.array([-1.0, 1.0])
 
-    def lens(eye: Array, side: Array) -> tuple[Array, ...]:
+    def lens(eye: Array, side: Array) -> tuple[Array, Grid, Array, Array, Array]:
         centre = eye + head.matrix @ jnp.stack([1.5 * side, jnp.float32(-4.0), jnp.float32(14.0)])
         across = head.matrix @ jnp.stack([jnp.cos(wrap), jnp.float32(0.0), -side * jnp.sin(wrap)])
         up = head.matrix[:, 1]

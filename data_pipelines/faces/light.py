@@ -134,7 +134,7 @@ def lobe_irradiance(direction: Array, softness: Array) -> Array:
     """
     band = np.repeat([0.0, 1.0, 2.0], [1, 3, 5])
     spread = jnp.exp(-0.5 * band * (band + 1.0) * softness**2)
-    return _COSINE * spread * sh_basis(direction)
+    return spread * _COSINE * sh_basis(direction)
 
 
 def _between(share: Array, ends: tuple[float, float]) -> Array:

@@ -78,7 +78,7 @@ def hair_behind(
     background: Array,
     landmarks_xy: Array,
     settings: OccluderSettings,
-    skin_color: Array = (0.6, 0.45, 0.37),
+    skin_color: Array | tuple[float, float, float] = (0.6, 0.45, 0.37),
 ) -> Array:
     """What shows of a head and its body around the face that will be drawn over it.
 
@@ -223,7 +223,9 @@ def occlude(
     # What is never drawn costs nothing; what is drawn shares the light of the scene.
     lit = [layer for p, draw in worn_and_held if p > 0.0 for layer in draw(p)]
     light = jnp.clip(1.8 * jnp.mean(image), 0.2, 1.0) * rng[8].uniform(0.6, 1.2)
-    layers = [layer.replace(colors=jnp.clip(light * layer.colors, 0.0, 1.0)) for layer in lit]
+    layers = [
+        dataclasses.replace(layer, colors=jnp.clip(light * layer.colors, 0.0, 1.0)) for layer in lit
+    ]
     if settings.boxes and settings.box > 0.0:
         layers.append(
             _boxes(_random_stream(jax.random.fold_in(key, 3), 8 * settings.boxes), grid, settings)

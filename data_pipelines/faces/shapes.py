@@ -6,11 +6,13 @@ the units of the coordinates that go in), negative inside.
 
 import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from dfc_jax.types import Array, ByValue
 
@@ -96,7 +98,7 @@ def find_head(landmarks_xy: Array) -> Head:
     )
 
 
-def at(head: Head, x: Array, y: Array, z: Array) -> Array:
+def at(head: Head, x: ArrayLike, y: ArrayLike, z: ArrayLike) -> Array:
     """The pixel (2,) that shows a point of model space, millimetres."""
     return head.matrix @ jnp.stack([jnp.float32(x), jnp.float32(y), jnp.float32(z)]) + head.offset
 
@@ -117,14 +119,14 @@ def soft(distance: Array) -> Array:
     return jnp.clip(0.5 - distance, 0.0, 1.0)
 
 
-def moved(grid: Grid, centre: Array, angle: Array = 0.0) -> Grid:
+def moved(grid: Grid, centre: Array, angle: ArrayLike = 0.0) -> Grid:
     """Coordinates about `centre` (2,), turned so that the x axis points to `angle` (radians)."""
     x, y = grid[0] - centre[0], grid[1] - centre[1]
     c, s = jnp.cos(angle), jnp.sin(angle)
     return c * x + s * y, c * y - s * x
 
 
-def box(grid: Grid, half: Array, radius: Array = 0.0) -> Array:
+def box(grid: Grid, half: Array, radius: ArrayLike = 0.0) -> Array:
     """Distance to the box of half extents (2,) about the origin, its corners rounded inside."""
     qx = jnp.abs(grid[0]) - half[0] + radius
     qy = jnp.abs(grid[1]) - half[1] + radius
@@ -198,8 +200,8 @@ def ellipsoid(
 
 def ripples(coordinate: Array, turns: Array, phase: Array) -> Array:
     """Streaks: the mean of N waves of `turns` (N,) per unit and `phase` (N,), in [0, 1]."""
-    count = len(turns)
-    return sum(wave(turns[i] * coordinate + phase[i]) for i in range(count)) / count
+    waves = (wave(turns[i] * coordinate + phase[i]) for i in range(len(turns)))
+    return functools.reduce(operator.add, waves) / len(turns)
 
 
 def paint(image: Array, layers: list[Layer]) -> Array:

@@ -15,7 +15,7 @@ from data_pipelines.faces.degradation import DegradationSettings, degrade
 from data_pipelines.faces.occluders import OccluderSettings, occlude
 from dfc_jax.landmarks68 import MIRROR
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
-from dfc_jax.types import Array, ByValue
+from dfc_jax.types import AnyArray, Array, ByValue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +57,10 @@ class LabelledPhoto(ByValue):
       points: (68, 2) landmarks, pixels.
     """
 
-    image: Array
-    template_xy: Array
-    matchable: Array
-    points: Array
+    image: AnyArray
+    template_xy: AnyArray
+    matchable: AnyArray
+    points: AnyArray
 
 
 @struct.dataclass(eq=False)
@@ -114,7 +114,7 @@ def mirror(crop: Labelled) -> Labelled:
     return dataclasses.replace(flipped, flow=flipped.flow * jnp.array([-1.0, 1.0]))
 
 
-def crop_points(points: Array, matrix: Array) -> Array:
+def crop_points(points: AnyArray, matrix: Array) -> Array:
     """Where points (68, 2) of a photo lie in the crop that `cut` makes with `matrix`, pixels."""
     return jnp.linalg.solve(matrix[:, :2], (points - matrix[:, 2]).T).T
 

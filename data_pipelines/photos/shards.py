@@ -109,10 +109,11 @@ class ShardedPhotos(ByValue):
           DatasetError: a shard is missing or cut short.
         """
         read = self.as_example(index)
-        columns = read.points, read.template_xy, read.matchable
-        return PhotoSet(
-            self.names[index], read.image, *columns, self.error[index], self.contour[index]
+        image, points, xy, matchable = map(
+            np.asarray, (read.image, read.points, read.template_xy, read.matchable)
         )
+        names, error, contour = self.names[index], self.error[index], self.contour[index]
+        return PhotoSet(names, image, points, xy, matchable, error, contour)
 
 
 def open_shards(folder: Path) -> ShardedPhotos | None:

@@ -1,0 +1,1 @@
+"""What is written of a face: records, arrays, pictures, meshes, textures."""

@@ -244,6 +244,8 @@ def with_priors(
 
 
 def joint_bounds(x: Array, n_identity: int, focal_known: bool) -> tuple[Array, Array]:
+    """Lowest and highest values of the unknowns `x`: weights of expressions are in [0, 1], a known
+    focal length stays."""
     expression = jnp.arange(x.size) >= N_POSE + n_identity
     lower = jnp.where(expression, 0.0, -jnp.inf)
     upper = jnp.where(expression, 1.0, jnp.inf)
@@ -327,6 +329,7 @@ def refine(
 def fit_result(
     x: Array, problem: FitProblem, settings: FitSettings, n_identity: int, results: LMResult
 ) -> FitResult:
+    """The unknowns `x` as parameters, with errors and status; zeros where they are not finite."""
     leaves = jax.tree.leaves(unflatten(x, n_identity))
     sound = jnp.all(jnp.isfinite(jnp.concatenate([leaf.ravel() for leaf in leaves])))
     x = jnp.where(sound, x, jnp.zeros_like(x).at[0].set(jnp.log(settings.distance_mm)))

@@ -1,0 +1,1 @@
+"""The linear face model, its file, and readers of its sources."""

@@ -40,10 +40,12 @@ class FaceModel(ByValue):
 
     @property
     def n_identity(self) -> int:
+        """Number of identity directions."""
         return self.identity_mm.shape[-1]
 
     @property
     def n_expression(self) -> int:
+        """Number of expression directions."""
         return self.expression_mm.shape[-1]
 
 

@@ -185,7 +185,7 @@ def _exists(module: str) -> bool:
 def _check(
     name: str,
     value: Any,
-    type: type,  # noqa: A002
+    type: type,
     low: int = 0,
     high: int = 0,
     lengths: tuple[int, int] = (1, 1),

@@ -1,0 +1,1 @@
+"""Rotations, sampling and fields in pure JAX."""

@@ -44,6 +44,7 @@ class Atlas(ByValue):
 
     @property
     def size(self) -> int:
+        """Edge in texels."""
         return self.skin.shape[0]
 
 

@@ -34,7 +34,8 @@ from dfc_jax.files import write_json
 from dfc_jax.fitting import fit
 from dfc_jax.inference.align import DEFAULT_WEIGHTS, load
 from dfc_jax.inference.detect import make_detector
-from dfc_jax.inference.solve import make_solver
+from dfc_jax.inference.schedule import Batches
+from dfc_jax.inference.solve import Solver
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel, shape
 from dfc_jax.nets import weights
@@ -79,7 +80,7 @@ def cpu_suite(watch: Stopwatch, batch: int | None = None) -> Figures:
         ),
         "fit_ms": fit_ms(watch, model, template),
         "render_128_ms": render_ms(watch, model, template),
-        **photo_figures(watch, make_solver(variables, spec, model)),
+        **photo_figures(watch, Solver(variables, spec, model)),
         **start_figures(PHOTO),
     }
     if batch is not None:
@@ -156,14 +157,22 @@ def render_ms(watch: Stopwatch, model: FaceModel, template: Template) -> float:
     return watch.median_ms(draw)
 
 
-def photo_figures(watch: Stopwatch, solver: Callable[[np.ndarray], Any]) -> Figures:
+def photo_figures(watch: Stopwatch, solver: Batches) -> Figures:
     """Detection, crop and everything after it, on the example photograph."""
     image, detector = read_photo(PHOTO), make_detector("haar", None)
     crop = crop_of_box(detector(image)[0].landmark_box)
+    one = crop_photo(image, crop)
+    sixteen = [np.roll(one, shift, axis=1) for shift in range(-8, 8)]
+
+    def align(crops: list[np.ndarray], largest: int | None = None) -> list[Any]:
+        located = solver.locate(crops, largest)
+        return solver.finish([found for found in located if found is not None], largest)
+
     return {
         "detect_ms": watch.median_ms(detector, image),
         "crop_ms": watch.median_ms(crop_photo, image, crop),
-        "align_total_ms": watch.median_ms(solver, crop_photo(image, crop)),
+        "align_total_ms": watch.median_ms(align, [one]),
+        "align_batch16_ms_per_face": round(watch.median_ms(align, sixteen, 16) / 16, 3),
     }
 
 

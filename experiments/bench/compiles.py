@@ -14,9 +14,9 @@ def compiles() -> int:
     return _seen
 
 
-def _count(name: str, *_: object, **__: object) -> None:
+def _count(event: str, duration_secs: float, **_: str | int) -> None:
     global _seen
-    _seen += name == EVENT
+    _seen += event == EVENT
 
 
 monitoring.register_event_duration_secs_listener(_count)

@@ -163,7 +163,10 @@ def report(samples: Samples) -> None:
     print(f"right fits {len(calibrating)}, wrong fits to faces, left out {samples.wrong}")
     for title, kinds in (("faces", samples.right), ("no faces", samples.none)):
         halves = {kind: rows[1::2] for kind, rows in kinds.items()}
-        for kind, rows in {**halves, "all": sum(halves.values(), [])}.items():
+        for kind, rows in {
+            **halves,
+            "all": [row for half in halves.values() for row in half],
+        }.items():
             sure = [not doubts(evidence) for evidence in rows]
             print(f"{title}, {kind}: {sum(sure)} of {len(sure)} ok ({np.mean(sure):.1%})")
 

@@ -10,6 +10,7 @@ all points lie to one side, and they are moved by that, too. Never run it on pho
 kept for validation. About three minutes on two cores for 1,200 photographs.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -107,8 +108,8 @@ def move_landmarks(model: FaceModel, offset_mm: np.ndarray) -> FaceModel:
         target = position[k] + [*offset_mm[k], 0.0]
         found, weights = nearest_surface(target[None], vertices, triangles[index])
         triangle[k], barycentric[k] = index[found[0]], weights[0]
-    return model.replace(
-        landmarks=SurfacePoints(jnp.asarray(triangle), jnp.asarray(barycentric, jnp.float32))
+    return dataclasses.replace(
+        model, landmarks=SurfacePoints(jnp.asarray(triangle), jnp.asarray(barycentric, jnp.float32))
     )
 
 
@@ -135,7 +136,7 @@ def main(_) -> None:
         model = move_landmarks(model, offset)
     _, error = leftover_mm(model, points, settings)
     print(f"after {flags.FLAGS.rounds} rounds: fit leaves {error:.3f} %")
-    save_face_model(flags.FLAGS.out, model.replace(version=flags.FLAGS.version))
+    save_face_model(flags.FLAGS.out, dataclasses.replace(model, version=flags.FLAGS.version))
 
 
 if __name__ == "__main__":

@@ -24,11 +24,6 @@ from dfc_jax import cli
 from dfc_jax.photo import read_photo
 
 
-@pytest.fixture(scope="module")
-def aligner():
-    return mean_aligner()
-
-
 @pytest.fixture
 def fake(monkeypatch, aligner):
     """`dfc_jax.load` without a network; collects what it was asked for."""
@@ -267,7 +262,7 @@ def test_file_names_of_any_bytes_give_results_whose_names_and_json_are_valid(
     tmp_path, fake, capsys
 ):
     photos = hostile_photos(tmp_path)
-    code, out, err = run(capsys, "align", *photos, "--out", tmp_path / "out")
+    code, _, err = run(capsys, "align", *photos, "--out", tmp_path / "out")
     assert (code, err) == (0, "")
     written = os.listdir(tmp_path / "out")
     records = [name for name in written if name.endswith(".json")]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from faces import FakeSolver, mean_solution
 from paths import ROOT
 
 from data_pipelines.faces.synthetic import SyntheticSettings
@@ -24,7 +25,7 @@ from experiments.bench.stopwatch import Stopwatch
 ABOUT = {"suite", "samples", "jax", "device", "cores", "reference_ms", "compiles_again"}
 ALIGNER = {"compiles_load", "photo_landmarks_px", "rendered_nme_percent"}
 PARTS_MS = {"network_lite_ms", "network_paper_ms", "fit_ms", "render_128_ms", "align_total_ms"}
-PARTS_MS |= {"detect_ms", "crop_ms"}
+PARTS_MS |= {"detect_ms", "crop_ms", "align_batch16_ms_per_face"}
 START = {"bare_jax_s", "cold_start_s", "cold_start_cached_s"}
 START |= {"cold_start_ratio", "cold_start_cached_ratio"}
 STAGES = ("sample_pair", "sample_scene", "rasterize_scene", "shade_scene", "take_photograph")
@@ -47,13 +48,14 @@ def traced(function):
 @pytest.fixture
 def quick(monkeypatch):
     """Three calls of each; the large programs, which have tests of their own, are only traced."""
+    solution = mean_solution(load_face_model())
     for name in ("fit", "render"):
         monkeypatch.setattr(bench, name, traced(getattr(bench, name)))
     for name in STAGES:
         monkeypatch.setattr(bench_synthetic, name, traced(getattr(bench_synthetic, name)))
     for name, small in (("BANDWIDTH_FLOATS", (64, 64)), ("MATRIX_EDGE", (8, 8))):
         monkeypatch.setattr(bench_synthetic, name, small)
-    monkeypatch.setattr(bench, "make_solver", lambda *a: lambda crop: jnp.asarray(crop) + 1.0)
+    monkeypatch.setattr(bench, "Solver", lambda *a: FakeSolver(lambda crop: solution))
     monkeypatch.setattr(bench, "start_figures", lambda photo: dict.fromkeys(START, 1.0))
     monkeypatch.setattr(bench, "load", lambda: lambda image: [])
     accurate = {"photo_landmarks_px": [[1.0, 2.0]], "rendered_nme_percent": 2.5}
@@ -64,6 +66,7 @@ def quick(monkeypatch):
     return Stopwatch(repeats=3, seconds=0.0)
 
 
+@pytest.mark.slow
 def test_cpu_suite_measures_every_part(quick):
     figures = bench.measure("cpu", 2, quick)
     expected = ABOUT | ALIGNER | PARTS_MS | START | {"batch", "network_lite_crops_per_s"}

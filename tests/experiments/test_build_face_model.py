@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from faces import mean_aligner
-from paths import SHARED_DATA
+from paths import shared_data
 
 from data_pipelines.photos.squares import STORED_PX
 from dfc_jax.errors import FaceModelError
@@ -26,7 +26,6 @@ from dfc_jax.types import FaceParams
 from experiments.tools import build_face_model as build
 from experiments.tools import calibrate_landmarks as calibrate
 
-ARCHIVE = SHARED_DATA / "ICT-FaceKit-light.tar.xz"
 # A quad and a triangle on five vertices, centimetres.
 NEUTRAL = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0.5, 2, 0.25]])
 FACES = "f 1/1/1 2/2/1 3/3/1 4/4/1\nf 4/4 3/3 5/5\n"
@@ -216,13 +215,12 @@ def test_mirror_permutation_refuses_a_crooked_mesh():
         mirror_permutation(vertices)
 
 
-@pytest.mark.skipif(not ARCHIVE.exists(), reason="the FaceKit's archive is not here")
 def test_embedded_model_stands_for_its_source(tmp_path):
     # The archive is read in its own order up to the neutral mesh: a tenth of the directions.
     identities = {f"identity{k:03d}" for k in (0, 4, 11, 18, 37, 42, 68, 77)}
     expressions = {"jawOpen", "browDown_R", "mouthSmile_L", "eyeBlink_L"}
     wanted = identities | expressions | {"generic_neutral_mesh", "vertex_indices"}
-    with tarfile.open(ARCHIVE, "r|xz") as archive:
+    with tarfile.open(shared_data("ICT-FaceKit-light.tar.xz"), "r|xz") as archive:
         for member in archive:
             if (name := Path(member.name)).stem in wanted:
                 (tmp_path / name.name).write_bytes(archive.extractfile(member).read())
@@ -307,11 +305,6 @@ def test_nearest_surface_point_of_a_plane_is_the_foot():
 
 
 # --- landmarks moved to where annotators put them
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_face_model()
 
 
 def test_landmarks_move_over_the_surface_by_their_offset(model):

@@ -13,6 +13,8 @@ from paths import ROOT
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import landmarks3d
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = ROOT / "experiments" / "notebooks"
 TINY = {
     "synthetic_factors": {

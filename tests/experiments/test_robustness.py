@@ -66,6 +66,7 @@ def test_errors_count_what_is_visible_and_what_is_missing(view) -> None:
     assert score(np.array([np.inf]))["mean"] is None
 
 
+@pytest.mark.slow
 def test_program_writes_figures_and_pictures(tmp_path, monkeypatch) -> None:
     """With an aligner that finds the same face in every crop."""
     monkeypatch.setattr(dfc_jax, "load", lambda weights: mean_aligner())
@@ -97,6 +98,7 @@ def test_program_writes_figures_and_pictures(tmp_path, monkeypatch) -> None:
     assert np.asarray(Image.open(tmp_path / "out" / "robustness.png")).std() > 5
 
 
+@pytest.mark.slow
 def test_renders_are_sorted_by_yaw_and_hidden_points_do_not_count(monkeypatch) -> None:
     monkeypatch.setattr(robustness, "YAWS_DEG", (10, 80))
     views = robustness.rendered(mean_aligner(), 12)

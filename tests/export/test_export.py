@@ -6,18 +6,12 @@ import json
 import numpy as np
 import pytest
 import trimesh
-from faces import mean_aligner
 from paths import ROOT
 
 from dfc_jax.errors import ExportError
 from dfc_jax.export.obj import write_obj
 from dfc_jax.export.records import SCHEMA_VERSION, _rounded, face_record, photo_record
 from dfc_jax.files import write_json, write_npz, written_aside
-
-
-@pytest.fixture(scope="module")
-def aligner():
-    return mean_aligner()
 
 
 @pytest.fixture(scope="module")

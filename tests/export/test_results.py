@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faces import mean_aligner
 from PIL import Image
 
 from dfc_jax import files
@@ -15,11 +14,6 @@ from dfc_jax.export.results import Results, output_names, overwritten
 
 ALL = ("json", "overlay", "flow", "mask", "npz", "obj")
 IMAGE = np.zeros((300, 200, 3), np.uint8)
-
-
-@pytest.fixture(scope="module")
-def aligner():
-    return mean_aligner()
 
 
 @pytest.fixture(scope="module")

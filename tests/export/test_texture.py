@@ -2,18 +2,12 @@
 
 import numpy as np
 import pytest
-from faces import mean_aligner
 
 from dfc_jax.export.texture import TextureMaker, continued
 from dfc_jax.inference.draw import projected
 from dfc_jax.morphable.linear import PARTS, vertex_normals
 
 SIZE = 256
-
-
-@pytest.fixture(scope="module")
-def aligner():
-    return mean_aligner()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from dfc_jax.fitting.residuals import (
     residuals,
     unflatten,
 )
-from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import PARTS, shape, surface_positions
 from dfc_jax.ops.rotations import angles_to_rotvec
 from dfc_jax.types import Camera, Correspondences, FaceParams, SurfacePoints
@@ -27,11 +26,6 @@ from dfc_jax.types import Camera, Correspondences, FaceParams, SurfacePoints
 N, N_IDENTITY = 1024, 50
 CENTRE = jnp.array([63.5, 63.5])
 LANDMARK_HEIGHT_MM, LANDMARK_HEIGHT_PX = 138.0, 85.0
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_face_model()
 
 
 @pytest.fixture(scope="module")

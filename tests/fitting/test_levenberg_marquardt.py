@@ -73,7 +73,7 @@ def test_curve_fit_agrees_with_scipy(observed):
 
 
 @pytest.mark.parametrize(
-    "lower, upper",
+    ("lower", "upper"),
     [([0.0, 0.0, 0.7], [2.0, 5.0, 1.0]), ([-np.inf, 1.5, -np.inf], [np.inf, np.inf, np.inf])],
 )
 def test_bounded_curve_fit_agrees_with_scipy_trf(observed, lower, upper):

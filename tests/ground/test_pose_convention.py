@@ -1,12 +1,10 @@
 """The angles of `dfc_jax.types` mean what they say: on renders, and as AFLW2000-3D counts them."""
 
-import os
-from pathlib import Path
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.io
+from paths import shared_data
 
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import apply_affine, box_of_points, crop_of_box
@@ -18,7 +16,6 @@ from dfc_jax.systems.dfc.template import frontal_params
 from dfc_jax.types import Camera
 
 NOSE_TIP, NOSE_BRIDGE, CHIN, RIGHT_EYE, LEFT_EYE = 30, 27, 8, 36, 45
-DATA = Path(os.environ.get("DFC_SHARED_DATA", "../shared/data")) / "aflw2000"
 
 
 def landmarks_at(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> np.ndarray:
@@ -57,14 +54,13 @@ def test_positive_roll_turns_the_head_clockwise():
     assert points[LEFT_EYE, 1] > points[RIGHT_EYE, 1] + 10.0
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} with AFLW2000-3D samples is not there")
 @pytest.mark.parametrize("name", ["image00050", "image02616", "image04331"])
 def test_aflw2000_counts_angles_the_same_way(name: str):
     """Fits of our model to their 68 points against their `Pose_Para` (pitch, yaw, roll).
 
     The zero of the pitch belongs to a model: ours and Basel's differ by several degrees.
     """
-    annotation = scipy.io.loadmat(DATA / f"{name}.mat")
+    annotation = scipy.io.loadmat(shared_data(f"aflw2000/{name}.mat"))
     pitch, yaw, roll = np.rad2deg(annotation["Pose_Para"][0][:3])
     points = annotation["pt3d_68"][:2].T - 1.0
     crop = crop_of_box(box_of_points(points))

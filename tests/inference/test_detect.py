@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
-from paths import ASTRONAUT, SHARED_DATA
+from paths import ASTRONAUT, shared_data
 
 from dfc_jax.crops import apply_affine, crop_of_box
 from dfc_jax.evaluation.protocols import intersection_over_union
 from dfc_jax.inference import detect
 from dfc_jax.inference.detect import (
     Detection,
+    Detector,
     DetectorError,
     HaarDetector,
     WholeImage,
@@ -24,10 +25,11 @@ from dfc_jax.photo import read_photo
 
 # Brows to chin, cheek to cheek, read off the picture.
 ASTRONAUT_BOX = np.array([180.0, 82.0, 84.0, 86.0])
-YUNET = SHARED_DATA / "detectors" / "yunet_n_320_320.onnx"
-with_yunet = pytest.param(
-    ("yunet", YUNET), marks=pytest.mark.skipif(not YUNET.is_file(), reason="needs YuNet")
-)
+
+
+def made(kind: str) -> Detector:
+    files = [shared_data("detectors/yunet_n_320_320.onnx")] if kind == "yunet" else []
+    return make_detector(kind, *files)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +108,9 @@ def said(found: list[Detection]) -> list[tuple]:
     return [(d.kind, d.score, d.box.tolist()) for d in found]
 
 
-@pytest.mark.parametrize("arguments", [("haar",), with_yunet])
-def test_eight_threads_find_what_one_finds(arguments, portrait):
-    detector = make_detector(*arguments)
+@pytest.mark.parametrize("kind", ["haar", "yunet"])
+def test_eight_threads_find_what_one_finds(kind, portrait):
+    detector = made(kind)
     sizes = [(320, 320), (240, 320), (300, 200), (150, 150)]
     pictures = [cv2.resize(portrait, size) for size in sizes]
     wanted = [said(detector(picture)) for picture in pictures]
@@ -118,9 +120,9 @@ def test_eight_threads_find_what_one_finds(arguments, portrait):
     assert found == wanted * 8
 
 
-@pytest.mark.parametrize("arguments", [("haar",), ("none",), with_yunet])
-def test_a_pickled_detector_finds_what_the_original_finds(arguments, portrait):
-    detector = make_detector(*arguments)
+@pytest.mark.parametrize("kind", ["haar", "none", "yunet"])
+def test_a_pickled_detector_finds_what_the_original_finds(kind, portrait):
+    detector = made(kind)
     assert said(pickle.loads(pickle.dumps(detector))(portrait)) == said(detector(portrait))
 
 

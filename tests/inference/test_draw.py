@@ -2,15 +2,9 @@
 
 import numpy as np
 import pytest
-from faces import mean_aligner
 
 from dfc_jax.inference import draw
 from dfc_jax.systems.dfc.draw import flow_picture, mask_picture
-
-
-@pytest.fixture(scope="module")
-def aligner():
-    return mean_aligner()
 
 
 @pytest.mark.parametrize("shape", [(300, 200), (2400, 1500)])

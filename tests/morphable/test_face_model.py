@@ -42,11 +42,6 @@ ONCE_PER_SIDE = {"browInnerUp", "cheekPuff"}
 
 
 @pytest.fixture(scope="module")
-def model():
-    return load_face_model()
-
-
-@pytest.fixture(scope="module")
 def marks(model):
     return np.asarray(landmarks3d(model, model.mean_mm))
 

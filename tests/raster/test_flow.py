@@ -67,6 +67,7 @@ def round_trips(face_flows):
     return np.concatenate(start), np.concatenate(ends, axis=1), np.concatenate(weights, axis=1)
 
 
+@pytest.mark.slow
 def test_forth_and_back_between_random_faces_ends_where_it_began(round_trips):
     """Bilinear between the four pixels around; at the 99th percentile only where these four lead
     back to places at most 3 px apart. Elsewhere (lips and lids part, a cheek turns away) the way

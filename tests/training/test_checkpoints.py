@@ -153,6 +153,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_whatever_file_is_damaged_what_is_restored_is_what_was_saved(
     damage, saved, tmp_path, caplog

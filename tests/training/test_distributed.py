@@ -17,6 +17,8 @@ from tiny import scalars
 
 from dfc_jax.nets import weights
 
+pytestmark = pytest.mark.slow
+
 STEPS = 8
 
 

@@ -387,5 +387,5 @@ def test_weight_decay_touches_kernels_only_and_clipping_bounds_the_update() -> N
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError):  # noqa: PT011 - each says something else
         training.OptimConfig(1e-3, steps=100, **settings)

@@ -1,0 +1,1 @@
+"""Dense facial correspondences (arXiv 1709.00536): template, labels, networks, loss."""

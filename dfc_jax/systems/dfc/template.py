@@ -49,6 +49,7 @@ class Template(ByValue):
 
     @property
     def size(self) -> int:
+        """Edge in pixels."""
         return self.image.shape[0]
 
 
@@ -116,6 +117,7 @@ def _at_nearest(image: Array, xy: Array) -> Array:
 
 
 def on_template(template: Template, q: Array) -> Array:
+    """Whether points (..., 2) of the template's image lie on its face."""
     inside = jnp.all((q >= -0.5) & (q <= template.size - 0.5), axis=-1)
     return inside & _at_nearest(template.valid, q)
 

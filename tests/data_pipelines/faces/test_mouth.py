@@ -18,7 +18,6 @@ from data_pipelines.faces.mouth import (
     sample_mouth_albedo,
 )
 from dfc_jax.camera import project, to_camera
-from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import landmarks3d, shape
 from dfc_jax.ops.rotations import angles_to_rotvec
 from dfc_jax.raster.flow import fragments_of, ground_truth_flow
@@ -27,11 +26,6 @@ from dfc_jax.types import Camera, FaceParams, Fragments
 SIZE = 128
 DISTANCE_MM, WIDTH_MM = 700.0, 110.0
 FRONTAL = (0.0, 0.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_face_model()
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +101,7 @@ def enclosed_background(fragments: Fragments, landmarks: np.ndarray) -> np.ndarr
     return (background > 0) & box & ~np.isin(component, border)
 
 
-@pytest.mark.parametrize("yaw, pitch", [(0, 0), (30, 0), (-60, 0), (75, 0), (0, 25), (0, -25)])
+@pytest.mark.parametrize(("yaw", "pitch"), [(0, 0), (30, 0), (-60, 0), (75, 0), (0, 25), (0, -25)])
 def test_an_open_mouth_shows_no_background(model, draw, yaw, pitch) -> None:
     wide = {"jawOpen": 1.0, "mouthStretch": 0.5, "mouthUpperUp": 0.5}
     for seed, shapes in ((None, {"jawOpen": 1.0}), (1, wide), (2, {"mouthFunnel": 1.0})):
@@ -129,7 +123,7 @@ def test_every_hole_of_the_open_mouth_is_filled_but_those_of_the_face_stay(model
     np.testing.assert_array_equal(joint.pix_to_face[~mouth_box], alone.pix_to_face[~mouth_box])
 
 
-@pytest.mark.parametrize("yaw, pitch", [(0, 0), (45, 0), (-80, 0), (100, 0), (0, 25), (0, -25)])
+@pytest.mark.parametrize(("yaw", "pitch"), [(0, 0), (45, 0), (-80, 0), (100, 0), (0, 25), (0, -25)])
 def test_a_closed_mouth_hides_what_is_in_it(model, draw, yaw, pitch) -> None:
     closed = [{}, {"mouthPucker": 1.0}, {"mouthPress": 1.0}, {"mouthSmile": 1.0}]
     for seed, shapes in zip((None, 1, 2, 3), closed, strict=True):
@@ -262,7 +256,7 @@ def test_colours_darken_with_depth_and_teeth_are_the_lightest(model, mouth) -> N
 
 
 def test_pixels_of_the_mouth_become_background(model, draw) -> None:
-    joint, alone, _ = draw(identity(model), weights(model, jawOpen=1.0))
+    joint, _, _ = draw(identity(model), weights(model, jawOpen=1.0))
     n = len(model.triangles)
     faces = jax.device_get(face_fragments(joint, n))
     own = joint.pix_to_face >= n

@@ -12,7 +12,6 @@ from scipy.spatial import cKDTree
 
 from data_pipelines.faces.skin import SkinSettings, sample_skin, skin_maps, texture_albedo
 from dfc_jax.landmarks68 import MIRROR
-from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import PARTS, landmarks3d
 
 COUNT = 200
@@ -29,11 +28,6 @@ OFF = SkinSettings(
     hairline=0.0,
     brows=0.0,
 )
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_face_model()
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,8 @@ from dfc_jax.raster import interpolate
 from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.template import frontal_params, make_template
 
+pytestmark = pytest.mark.slow
+
 SIZE = 64
 SETTINGS = SyntheticSettings(size=SIZE)
 FRONT = ("boxes", "hair", "glasses", "mask", "hat", "hood", "objects", "hand")

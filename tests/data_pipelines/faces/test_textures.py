@@ -42,11 +42,6 @@ YAWS = (8.0, 45.0)
 
 
 @pytest.fixture(scope="module")
-def model():
-    return load_face_model()
-
-
-@pytest.fixture(scope="module")
 def atlas(model):
     return make_atlas(model, TEXELS)
 
@@ -117,6 +112,7 @@ def relative_error(texture: np.ndarray, truth: np.ndarray, where: np.ndarray) ->
     return np.abs(ratio / np.median(ratio, axis=0) - 1.0).mean(axis=-1)
 
 
+@pytest.mark.slow
 def test_skin_and_light_come_back_up_to_their_scale(atlas, skin, found) -> None:
     for one in found:
         seen = one.seen & np.asarray(atlas.skin)
@@ -288,6 +284,7 @@ def run(monkeypatch, **values) -> None:
     program.main([])
 
 
+@pytest.mark.slow
 def test_program_makes_a_bank_and_passes_over_what_it_cannot_read(
     photographs, tmp_path: Path, monkeypatch, capsys
 ) -> None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from paths import SHARED_DATA
+from paths import shared_data
 from PIL import Image
 from quick import quick_compilation  # noqa: F401
 
@@ -18,7 +18,6 @@ from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import apply_affine, box_of_points, crop_of_box
 from dfc_jax.errors import DatasetError
 from dfc_jax.fitting import LandmarkSettings, project_landmarks
-from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import shape
 from dfc_jax.ops.fields import residual_field
 from dfc_jax.ops.rotations import angles_to_rotvec
@@ -26,22 +25,10 @@ from dfc_jax.ops.sampling import pixel_grid
 from dfc_jax.raster import interpolate
 from dfc_jax.raster.flow import fragments_of
 from dfc_jax.systems.dfc.labels import flow_to_template
-from dfc_jax.systems.dfc.template import make_template
 from dfc_jax.types import Camera, FaceParams
 
-HELEN = SHARED_DATA / "300w" / "helen" / "trainset"
 POSES_DEG = ((0.0, 0.0, 0.0), (20.0, 5.0, -10.0), (-35.0, 0.0, 15.0))
 CENTRE = jnp.full(2, (STORED_PX - 1) / 2.0)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_face_model()
-
-
-@pytest.fixture(scope="module")
-def template(model):
-    return make_template(model)
 
 
 def random_face(model, number: int) -> FaceParams:
@@ -104,7 +91,7 @@ def test_label_takes_up_what_the_fit_leaves(model, template, faces, labelled) ->
     moved[0, 27:36] += [3.0, 0.0]
     warped = label(model, template, labelled.images[:1], moved, ["x"], LandmarkSettings())
     assert warped.error[0] > 2 * labelled.error[0] and warped.error[0] < 5.0
-    tip, column = int(round(moved[0, 30, 1])), int(round(moved[0, 30, 0]))
+    tip, column = round(moved[0, 30, 1]), round(moved[0, 30, 0])
     there = warped.template_xy[0, tip, column].astype(np.float32)
     before = exact[0, tip, column - 3]
     assert np.linalg.norm(there - before) < 1.0 < np.linalg.norm(there - exact[0, tip, column])
@@ -211,9 +198,8 @@ def test_jaw_points_that_follow_no_contour_leave_the_labels_alone(
     assert apart.mean() > 1.0
 
 
-@pytest.mark.skipif(not HELEN.is_dir(), reason="the photographs of 300W are not here")
 def test_real_photographs_are_labelled(model, template, tmp_path: Path) -> None:
-    for annotation in sorted(HELEN.glob("*.pts"))[:4]:
+    for annotation in sorted(shared_data("300w/helen/trainset").glob("*.pts"))[:4]:
         shutil.copy(annotation, tmp_path)
         shutil.copy(annotation.with_suffix(".jpg"), tmp_path)
     photos = label_fitted(model, template, read_sets([tmp_path], "ibug")[1])

@@ -140,6 +140,7 @@ def test_labels_are_where_a_ray_through_each_pixel_meets_the_template(lp, templa
         np.testing.assert_allclose(wrong, np.zeros((len(wrong), 2)), atol=0.035)
 
 
+@pytest.mark.slow
 def test_the_papers_labels_are_the_exact_ones_to_a_template_pixel(lp, template, drawn):
     exact = label_given(lp, template, drawn[0][:1], batch=1)
     nearest = label_given(lp, template, drawn[0][:1], nearest_uv=True, batch=1)

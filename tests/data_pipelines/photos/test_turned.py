@@ -13,27 +13,17 @@ from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import apply_affine
 from dfc_jax.fitting import project_landmarks
 from dfc_jax.landmarks68 import N_JAW
-from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import shape
 from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation, matrix_to_angles
 from dfc_jax.raster import interpolate
 from dfc_jax.raster.flow import fragments_of
-from dfc_jax.systems.dfc.template import make_template
 from dfc_jax.texture.atlas import make_atlas
 from dfc_jax.types import Camera, FaceParams
 
+pytestmark = pytest.mark.slow
+
 YAW_DEG, PITCH_DEG, ROLL_DEG = 10.0, 4.0, -6.0
 CENTRE = jnp.full(2, (STORED_PX - 1) / 2.0)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_face_model()
-
-
-@pytest.fixture(scope="module")
-def template(model):
-    return make_template(model)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +81,7 @@ def agreement(face, size: int) -> np.ndarray:
 
 
 def test_the_same_yaw_gives_the_picture_back(turned, painted, template) -> None:
-    image, points = painted
+    _, points = painted
     face = turned[YAW_DEG]
     square = stored_square(np.asarray(points))
     np.testing.assert_allclose(face.points, apply_affine(square.to_crop, points), atol=0.1)

@@ -18,7 +18,7 @@ from dataset_layouts import (
     write_jpeg,
     write_tfds,
 )
-from paths import SHARED_DATA
+from paths import extra_module, shared_data
 from scipy.io import savemat
 
 from data_pipelines.photos.sets import open_sets, read_sets
@@ -31,7 +31,6 @@ from dfc_jax.data.lp import LP_EDGE_PX, aflw2000, w300lp
 from dfc_jax.errors import DatasetError
 from dfc_jax.ops.rotations import angles_to_matrix
 
-AFLW2000 = SHARED_DATA / "aflw2000"
 RIGHT_EYE, LEFT_EYE, NOSE_TIP, RIGHT_EAR, LEFT_EAR = 36, 45, 30, 0, 16
 LP_FACES = {
     "HELEN/HELEN_2_1": sample(2),
@@ -245,7 +244,7 @@ def prepared(tmp_path_factory) -> Path:
     """Both data sets, prepared by TFDS itself."""
     # importlib_resources is what TFDS' writer (not its reader) forgets to require.
     for module in ("tensorflow_datasets", "array_record", "importlib_resources"):
-        pytest.importorskip(module, reason=f"{module} writes and reads TFDS' files; extra tfds")
+        extra_module(module, "tfds")
     root = tmp_path_factory.mktemp("tensorflow_datasets")
     write_tfds(root, "the300w_lp", LP_FACES)
     write_tfds(root, "aflw2k3d", AFLW_FACES)
@@ -279,14 +278,13 @@ def test_a_set_that_is_not_prepared_says_how_to(prepared, tmp_path):
 # --- real files ---
 
 
-@pytest.mark.skipif(not AFLW2000.is_dir(), reason=f"{AFLW2000} with AFLW2000-3D is not there")
 def test_poses_of_real_files_take_their_points_back_to_one_face():
     """`Pose_Para`'s angles, scale and translation undone: three people, one set of eye corners.
 
     Wrong signs, orders or directions put them tens of millimetres apart.
     """
     heads = []
-    for face in aflw2000(AFLW2000):
+    for face in aflw2000(shared_data("aflw2000")):
         pitch, yaw, roll, x, y, z, scale = face.parameters.pose
         rotation = np.asarray(angles_to_matrix(jnp.rad2deg(jnp.array([yaw, pitch, roll]))))
         camera_px = np.stack(

@@ -11,7 +11,6 @@ from meshes import sphere
 
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import box_of_points, crop_of_box
-from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import PARTS, landmarks3d, shape, surface_positions
 from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation, rotvec_to_matrix
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
@@ -19,7 +18,7 @@ from dfc_jax.raster import interpolate
 from dfc_jax.raster.flow import fragments_of, ground_truth_flow
 from dfc_jax.systems.dfc.labels import flow_to_template, nearest_uv_labels
 from dfc_jax.systems.dfc.lift import flow_landmarks, lift, recover, surface_at
-from dfc_jax.systems.dfc.template import make_template, template_landmarks
+from dfc_jax.systems.dfc.template import template_landmarks
 from dfc_jax.texture.appearance import part_vertex_colors
 from dfc_jax.types import Camera, Fragments
 
@@ -31,16 +30,6 @@ flow_between = jax.jit(ground_truth_flow)
 to_template = jax.jit(flow_to_template)
 lift_jit = jax.jit(lift, static_argnames="n_points")
 landmarks_of_flow = jax.jit(flow_landmarks)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_face_model()
-
-
-@pytest.fixture(scope="module")
-def template(model):
-    return make_template(model, SIZE)
 
 
 @dataclasses.dataclass

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from quick import quick_compilation  # noqa: F401
 
 from dfc_jax.nets import blocks
 from dfc_jax.systems.dfc import lite, paper
