@@ -67,9 +67,9 @@ PHOTO = Path(__file__).parents[2] / "examples" / "astronaut.jpg"
 
 def cpu_suite(watch: Stopwatch, batch: int | None = None) -> Figures:
     """The parts of aligning one face; with `batch`, crops per second of the lite network too."""
-    model = load_face_model()
-    # First, while nothing is compiled that the two have in common with the rest.
+    # First, while nothing is compiled that it has in common with the rest.
     aligned = aligner_figures(watch)
+    model = load_face_model()
     template = make_template(model)
     variables, spec = lite_network()
     figures = {
