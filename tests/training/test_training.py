@@ -115,13 +115,12 @@ print("equal")
 
 
 def test_eight_devices_give_the_gradient_of_one() -> None:
-    flags = "--xla_force_host_platform_device_count=8"
-    root = ROOT
+    flags, here = "--xla_force_host_platform_device_count=8", Path(__file__).parent
     environment = os.environ | {
         "XLA_FLAGS": flags,
         "JAX_PLATFORMS": "cpu",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, here.parent, here])),
     }
     done = subprocess.run(
         [sys.executable, "-c", GRADIENTS], env=environment, capture_output=True, text=True

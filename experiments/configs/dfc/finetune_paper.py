@@ -8,7 +8,7 @@ Command: python -m experiments.finetune --config experiments/configs/dfc/finetun
     The labels are those of 300W-LP's own parameters, with the Basel model in FOLDER. The template
     is then Basel's mean face; that of --init is the embedded model's, which looks alike. Without
     --basel the embedded model is fitted to the points, and any annotated photographs will do.
-Hardware: one accelerator of 16 GB or more; the time is not known, no accelerator has run it.
+Hardware: one accelerator; none has run it, so its memory and the time are not known.
 Expect: not known. In a short run on a CPU core after the one that `pretrain_paper` describes, with
 the augmentation of `finetune_lite`, 2,400 steps at crops of 64 pixels (`augment.size`), the last
 800 at 1e-5, take the flow's error on 160 held-out photographs from 3.2 px (step 200) to 2.39,

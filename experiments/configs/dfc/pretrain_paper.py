@@ -4,8 +4,8 @@ rendered: lit by spherical harmonics, without hair, clothes or what a camera doe
 
 Command: python -m experiments.pretrain --config experiments/configs/dfc/pretrain_paper.py \
     --workdir runs/pretrain_paper --backgrounds FOLDER
-Hardware: one accelerator of 16 GB or more; the time is not known, no accelerator has run it. The
-authors name 6 hours an epoch of 100k pairs.
+Hardware: one accelerator; none has run it, so its memory and the time are not known. The authors
+name 6 hours an epoch on their GPU.
 Expect: not known. In a short run on a CPU core with the occluders, light and camera of
 `pretrain_lite` (crops of 64 pixels by `synthetic.size`, 2,000 steps, all against the template,
 grey, 5e-4, averaged over 100 steps) the held-out error against the template falls from 10.1 px
