@@ -65,7 +65,8 @@ class PhotoSet(ByValue):
           DatasetError: the file cannot be read or lacks a part.
         """
         try:
-            with np.load(path) as file:
+            # NumPy leaves a damaged file open that it opened itself.
+            with Path(path).open("rb") as stored, np.load(stored) as file:
                 return cls(**{field.name: file[field.name] for field in dataclasses.fields(cls)})
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DatasetError(

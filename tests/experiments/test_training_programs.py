@@ -130,6 +130,7 @@ def finetuned(patched, pretrained, tmp_path_factory) -> Run:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrained", "finetuned"])
 def test_a_run_leaves_weights_config_checkpoints_and_curves(stage, request) -> None:
     run = request.getfixturevalue(stage)
@@ -163,6 +164,7 @@ def test_a_run_leaves_weights_config_checkpoints_and_curves(stage, request) -> N
     assert picture.shape == (rows * SIZE, 7 * SIZE, 3) and picture.std() > 20.0
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_stays(pretrained) -> None:
     curves, saves = scalars(pretrained.workdir), (2, STEPS)
     best = min(saves, key=lambda step: curves["synthetic_epe", step])
@@ -170,6 +172,7 @@ def test_the_best_checkpoint_stays(pretrained) -> None:
     assert kept == {best, STEPS}
 
 
+@pytest.mark.slow
 def test_parameters_move_and_the_average_follows_them(pretrained) -> None:
     start, state = pretrained.arguments[3], pretrained.state
     for tree in (state.variables["params"], state.ema["params"]):
@@ -177,6 +180,7 @@ def test_parameters_move_and_the_average_follows_them(pretrained) -> None:
         assert min(jax.tree.leaves(moved)) > 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrained", "finetuned"])
 def test_a_run_that_was_stopped_continues_bit_for_bit(stage, request, tmp_path: Path) -> None:
     whole = request.getfixturevalue(stage)
@@ -208,6 +212,7 @@ def test_a_run_that_was_stopped_continues_bit_for_bit(stage, request, tmp_path: 
     jax.tree.map(np.testing.assert_array_equal, state.ema, whole.state.ema)
 
 
+@pytest.mark.slow
 def test_a_run_goes_back_from_a_damaged_checkpoint_and_ends_the_same(
     pretrained, tmp_path: Path, caplog
 ) -> None:
@@ -235,6 +240,7 @@ def test_noise_has_the_shapes_of_faces() -> None:
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 def test_photographs_are_labelled_once_per_run(finetuned, monkeypatch) -> None:
     asked = give_photos(monkeypatch)
     photos = finetune.load_photos(finetuned.workdir, ["somewhere"], None, None)
@@ -339,6 +345,7 @@ def test_held_out_that_is_neither_share_nor_number_is_refused(held_out) -> None:
         finetune.held_out_count(40, held_out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 6])
 def test_the_default_config_refines_on_few_photographs(
     count, patched, monkeypatch, tmp_path: Path
@@ -354,6 +361,7 @@ def test_the_default_config_refines_on_few_photographs(
     assert np.isfinite(scores["held_out_nme"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_the_tiny_config_serves_both_stages(stage, patched, monkeypatch, tmp_path: Path) -> None:
     """All of it as it is, but the network and the number of steps."""
@@ -369,10 +377,11 @@ def test_the_tiny_config_serves_both_stages(stage, patched, monkeypatch, tmp_pat
     assert (tmp_path / "weights.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_progress_says_what_it_compiles_the_rate_and_the_time_left(
     pretrained, tmp_path: Path, caplog
 ) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     config, *rest = pretrained.arguments[0], *pretrained.arguments[2:]
     stages.run(config, tmp_path, *rest)
     said = [record.getMessage() for record in caplog.records if "orbax" not in record.pathname]
@@ -401,6 +410,7 @@ def test_grey_backgrounds_come_first() -> None:
     assert [bool(next(steps)["grey"].all()) for _ in range(4)] == [True, True, False, False]
 
 
+@pytest.mark.slow
 def test_tied_weights_start_the_untied_network_with_the_same_outputs(pretrained) -> None:
     file = str(pretrained.workdir / "weights.safetensors")
     config = tiny_config("finetune_lite", "tiny")
