@@ -77,6 +77,7 @@ def finetuned(patched, pretrained, tmp_path_factory) -> Run:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrained", "finetuned"])
 def test_a_run_leaves_weights_config_checkpoints_and_curves(stage, request) -> None:
     run = request.getfixturevalue(stage)
@@ -114,6 +115,7 @@ def test_a_run_leaves_weights_config_checkpoints_and_curves(stage, request) -> N
     assert picture.shape == (rows * SIZE, 7 * SIZE, 3) and picture.std() > 20.0
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_stays(pretrained) -> None:
     curves, saves = scalars(pretrained.workdir), (2, STEPS)
     best = min(saves, key=lambda step: curves["synthetic_epe", step])
@@ -121,6 +123,7 @@ def test_the_best_checkpoint_stays(pretrained) -> None:
     assert kept == {best, STEPS}
 
 
+@pytest.mark.slow
 def test_parameters_move_and_the_average_follows_them(pretrained) -> None:
     start, state = pretrained.task.init(jax.random.key(1)), pretrained.state
     for tree in (state.variables["params"], state.ema["params"]):
@@ -128,6 +131,7 @@ def test_parameters_move_and_the_average_follows_them(pretrained) -> None:
         assert min(jax.tree.leaves(moved)) > 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["pretrained", "finetuned"])
 def test_a_run_that_was_stopped_continues_bit_for_bit(stage, request, tmp_path: Path) -> None:
     whole = request.getfixturevalue(stage)
@@ -159,6 +163,7 @@ def test_a_run_that_was_stopped_continues_bit_for_bit(stage, request, tmp_path: 
     jax.tree.map(np.testing.assert_array_equal, state.ema, whole.state.ema)
 
 
+@pytest.mark.slow
 def test_a_run_goes_back_from_a_damaged_checkpoint_and_ends_the_same(
     pretrained, tmp_path: Path, caplog
 ) -> None:
@@ -186,6 +191,7 @@ def test_noise_has_the_shapes_of_faces() -> None:
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.slow
 def test_photographs_are_labelled_once_per_run(finetuned, monkeypatch) -> None:
     asked = give_photos(monkeypatch)
     photos = finetune.load_photos(finetuned.workdir, ["somewhere"], None, None)
@@ -196,6 +202,7 @@ def test_photographs_are_labelled_once_per_run(finetuned, monkeypatch) -> None:
     assert asked == [(["somewhere", "else"], "ibug"), (["somewhere"], "300w-lp")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 6])
 def test_the_default_config_refines_on_few_photographs(
     count, patched, monkeypatch, tmp_path: Path
@@ -209,6 +216,7 @@ def test_the_default_config_refines_on_few_photographs(
     assert np.isfinite(scores["held_out_nme"])
 
 
+@pytest.mark.slow
 def test_progress_says_what_it_compiles_the_rate_and_the_time_left(
     pretrained, tmp_path: Path, caplog
 ) -> None:
@@ -221,6 +229,7 @@ def test_progress_says_what_it_compiles_the_rate_and_the_time_left(
     assert any(re.match(rf"step 3 of {STEPS} .*pairs_per_second .*  \d+ s left", s) for s in steps)
 
 
+@pytest.mark.slow
 def test_tied_weights_start_the_untied_network_with_the_same_outputs(pretrained) -> None:
     file = str(pretrained.workdir / "weights.safetensors")
     untied = start_from(file, TINY, "tiny")(jax.random.key(0))

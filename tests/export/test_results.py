@@ -73,7 +73,8 @@ def test_a_face_writes_its_arrays_and_pictures(tmp_path, aligner, face):
         assert np.array_equal(arrays["mask"], face.mask)
         assert arrays["vertices_mm"].shape == face.vertices_mm.shape
     for kind in ("flow", "mask", "texture"):
-        assert min(Image.open(tmp_path / files[kind]).size) >= 256
+        with Image.open(tmp_path / files[kind]) as picture:
+            assert min(picture.size) >= 256
 
 
 def test_while_the_json_is_there_so_is_the_rest_wherever_a_run_is_killed(

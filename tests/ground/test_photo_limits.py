@@ -173,6 +173,7 @@ def test_metadata_that_unpacks_to_gigabytes_is_refused(tmp_path):
             read_photo(made)
 
 
+@pytest.mark.slow
 def test_reading_takes_no_more_memory_than_a_kind_is_said_to(tmp_path):
     edge = 3000
     stripes = np.zeros((edge, edge, 3), np.uint8)
@@ -200,6 +201,7 @@ def test_reading_takes_no_more_memory_than_a_kind_is_said_to(tmp_path):
         assert peak < pixel_bytes * edge**2 + SLACK_BYTES, name
 
 
+@pytest.mark.slow
 def test_the_largest_pictures_are_read_within_a_gigabyte(tmp_path):
     paths = [
         black_png(tmp_path / "rgba.png", 11_648, 9_440, 4),

@@ -208,6 +208,7 @@ def test_values_that_changed_on_the_disk_are_found_by_their_checksum(saved, tmp_
         checkpoints.restore(a_state())
 
 
+@pytest.mark.slow
 def test_where_all_are_damaged_nothing_is_moved_and_one_sentence_says_so(saved, tmp_path) -> None:
     folder = shutil.copytree(saved, tmp_path / "copy")
     for file in folder.glob("*/default/d/*"):

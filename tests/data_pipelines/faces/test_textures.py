@@ -305,7 +305,8 @@ def test_program_makes_a_bank_and_passes_over_what_it_cannot_read(
     bank = load_texture_bank(out)
     assert bank.textures.shape == (1, 64, 64, 3) and bank.face_model == load_face_model().version
     assert 0.0 < bank.quality[0] < 1.0 and bank.known.any() and not bank.known.all()
-    assert Image.open(tmp_path / "bank.png").size[0] == 4 * 3 * program.SHEET_PX
+    with Image.open(tmp_path / "bank.png") as sheet:
+        assert sheet.size[0] == 4 * 3 * program.SHEET_PX
     mean = np.asarray(load_light_prior(light).mean).reshape(9, 3)
     assert np.abs(mean[program.ODD]).max() < 1e-5 and (mean[0] > 1.5).all() and (mean[2] < 0).all()
 

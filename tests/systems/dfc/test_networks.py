@@ -89,6 +89,7 @@ def test_initial_values_are_those_of_he_whatever_layers_are_called(family: str) 
     assert any((a != b).any() for a, b in zip(*encoders, strict=True)), "the key is not used"
 
 
+@pytest.mark.slow
 def test_the_narrow_tail_learns_again_where_it_went_below_zero() -> None:
     spec = SMALL["paper"]
     variables = nets.init(jax.random.key(0), spec)
@@ -106,6 +107,7 @@ def test_the_narrow_tail_learns_again_where_it_went_below_zero() -> None:
     assert gradient[0] == 0.0 != gradient[1]
 
 
+@pytest.mark.slow
 def test_the_strict_tail_is_the_plain_relu_of_the_paper() -> None:
     x, tail = noise(0, 1, 4, 4, 3), (2, 2, 2)
     kneed, strict = (paper.PaperDecoder(8, tail, strict) for strict in (False, True))
@@ -254,6 +256,7 @@ def test_a_network_of_one_branch_never_looks_at_the_target(family: str) -> None:
         dataclasses.replace(spec, tied=True)
 
 
+@pytest.mark.slow
 def test_a_network_extended_by_a_refinement_is_the_same_function_and_can_learn_more() -> None:
     wanted = SMALL["lite"]
     spec = dataclasses.replace(wanted, details=0, refinements=0)
@@ -345,6 +348,7 @@ def test_matchability_is_the_probability_of_the_second_class() -> None:
     np.testing.assert_allclose(nets.matchability(logits), [0.75, 0.5], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["paper", "lite"])
 def test_bfloat16_images_change_the_arithmetic_and_no_type_outside(family: str) -> None:
     spec = SMALL[family]
