@@ -98,12 +98,11 @@ def run(arguments: argparse.Namespace) -> int:
     for photo in overwritten(arguments.out, photos, names.values()):
         raise UsageError(f"{photo}: a result would overwrite this photograph; give another --out")
     wanted = {photo: name for photo, name in names.items() if photo not in absent}
-    with made_folder(arguments.out):
-        aligner = load_aligner(arguments)
-
     from dfc_jax.cache import compiled_programs
 
     with compiled_programs():
+        with made_folder(arguments.out):
+            aligner = load_aligner(arguments, background=True)
         results = Results(arguments.out, aligner, arguments.outputs, arguments.obj_space)
         return _align_all(wanted, len(absent), aligner, results, arguments.box)
 

@@ -224,7 +224,7 @@ def made_folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def load_aligner(arguments: argparse.Namespace) -> "Aligner":
+def load_aligner(arguments: argparse.Namespace, background: bool = False) -> "Aligner":
     return dfc_jax.load(
         weights=arguments.weights,
         detector=arguments.detector,
@@ -232,4 +232,5 @@ def load_aligner(arguments: argparse.Namespace) -> "Aligner":
         face_model=arguments.face_model,
         recrop=arguments.recrop,
         flip_test=arguments.flip_test,
+        background=background,
     )

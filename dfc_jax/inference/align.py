@@ -28,7 +28,7 @@ from dfc_jax.inference.boxes import checked_boxes
 from dfc_jax.inference.detect import Detection, Detector, make_detector
 from dfc_jax.inference.face import Face, angles_of
 from dfc_jax.inference.forked import check_not_forked
-from dfc_jax.inference.schedule import Batches, Task, Work, run, run_many
+from dfc_jax.inference.schedule import Batches, Deferred, Task, Work, run, run_many
 from dfc_jax.inference.search import Search
 from dfc_jax.inference.solve import Solver
 from dfc_jax.landmarks68 import N_JAW
@@ -236,6 +236,7 @@ def load(
     face_model: str | Path | None = None,
     recrop: int = 1,
     flip_test: bool = False,
+    background: bool = False,
 ) -> Aligner:
     """An aligner with its network, template and face model in place.
 
@@ -252,6 +253,9 @@ def load(
         quarter, and the detector looks at the turned picture where it finds no sure face.
       flip_test: also look at each crop's mirror image, and average: better, for twice the time
         in the network.
+      background: return while the programs are still being compiled; what needs them first waits,
+        and `Aligner.many` reads photographs and detects faces meanwhile. The programs are kept for
+        the next start only inside `dfc_jax.cache.compiled_programs`.
 
     Raises:
       ForkError: the process was forked from one that had used JAX.
@@ -273,7 +277,8 @@ def load(
                 f"{path}: these weights belong to the face model {trained_for}, not to "
                 f"{model.version}; give the matching --face-model"
             )
-        solver = Solver(variables, spec, model, flip_test)
+        make = partial(Solver, variables, spec, model, flip_test)
+        solver: Batches = Deferred(make) if background else make()
         angles_of(np.eye(3, dtype=np.float32))
     versions = {
         "dfc_jax": dfc_jax.__version__,

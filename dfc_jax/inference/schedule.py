@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from dfc_jax.inference.solve import Buckets, Estimate, Solution
+from dfc_jax.inference.solve import Buckets, Estimate, Solution, buckets
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -52,6 +52,26 @@ class Batches(Protocol):
     def finish(
         self, estimates: Sequence[Estimate], largest: int | None = None
     ) -> list[Solution]: ...
+
+
+class Deferred:
+    """A solver that is made in a thread; whoever needs it first waits for it."""
+
+    def __init__(self, make: Callable[[], Batches]) -> None:
+        self.buckets = buckets()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="dfc-load")
+        self._made = pool.submit(make)
+        pool.shutdown(wait=False)
+
+    def locate(
+        self, crops: Sequence[np.ndarray], largest: int | None = None
+    ) -> list[Estimate | None]:
+        """As of the solver itself."""
+        return self._made.result().locate(crops, largest)
+
+    def finish(self, estimates: Sequence[Estimate], largest: int | None = None) -> list[Solution]:
+        """As of the solver itself."""
+        return self._made.result().finish(estimates, largest)
 
 
 def together(tasks: Iterable[Task[T]]) -> Task[list[T]]:

@@ -84,6 +84,24 @@ def test_a_crop_on_which_the_solver_fails_costs_its_own_photograph_alone():
     assert isinstance(found[1].error, ZeroDivisionError)
 
 
+def test_a_solver_that_is_still_being_made_is_waited_for():
+    go = threading.Event()
+
+    def make():
+        assert go.wait(60)
+        return Doubling()
+
+    solver = schedule.Deferred(make)
+    outcomes = run_many(map(task, range(9)), solver, 2)
+    threading.Timer(0.1, go.set).start()
+    assert [outcome() for outcome in outcomes] == [10 * (4 * n + 200) for n in range(9)]
+
+
+def test_loading_in_the_background_gives_the_same_faces(trained):
+    aligner = dfc_jax.load(background=True)
+    assert aligner(pictures()[0]) == trained(pictures()[0])
+
+
 def test_photographs_are_taken_as_they_are_needed():
     taken = []
 
