@@ -12,7 +12,7 @@ from paths import ASTRONAUT
 import dfc_jax
 from dfc_jax.crops import crop_photo
 from dfc_jax.errors import PhotoError
-from dfc_jax.inference import solve
+from dfc_jax.inference import schedule, solve
 from dfc_jax.inference.schedule import Finish, Locate, Work, ahead, run, run_many, together
 from dfc_jax.photo import read_photo
 
