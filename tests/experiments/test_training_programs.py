@@ -475,6 +475,7 @@ def test_an_unknown_setting_is_named(part, patched, monkeypatch, capsys, tmp_pat
     assert not (tmp_path / "run").exists(), "a run was begun with a broken config"
 
 
+@pytest.mark.slow
 def test_wrong_networks_and_weight_files_are_named(
     patched, pretrained, monkeypatch, capsys, tmp_path: Path
 ) -> None:
