@@ -1,6 +1,7 @@
 """How a training program starts and ends: flags, processes, and mistakes as one sentence."""
 
 import difflib
+import logging as std_logging
 import os
 import re
 import runpy
@@ -63,7 +64,7 @@ def main(train: Callable[[flags.FlagValues], Any]) -> None:
 
     def start(_) -> None:
         logging.get_absl_logger().addFilter(_of_interest)
-        logging.logging.getLogger("jax").setLevel(logging.logging.WARNING)
+        std_logging.getLogger("jax").setLevel(std_logging.WARNING)
         sys.unraisablehook = _report_unraisable
         values = flags.FLAGS
         connect(values.coordinator, values.num_processes, values.process_id, values.distributed)
@@ -72,11 +73,11 @@ def main(train: Callable[[flags.FlagValues], Any]) -> None:
     app.run(lambda argv: run_program(lambda: start(argv)), flags_parser=parse_flags)
 
 
-def _of_interest(record: logging.logging.LogRecord) -> bool:
+def _of_interest(record: std_logging.LogRecord) -> bool:
     """Orbax reports every save in 30 lines, which would bury our own, and warns of a checkpoint
     that a signal made, which has no scores."""
     ours = "orbax" not in record.pathname
-    return ours or (record.levelno > logging.logging.INFO and "tracked_metric" not in record.msg)
+    return ours or (record.levelno > std_logging.INFO and "tracked_metric" not in record.msg)
 
 
 def _report_unraisable(error: Any) -> None:
@@ -178,12 +179,12 @@ def connect(
     Raises:
       ConfigError: the arguments do not fit together, or the processes do not find each other.
     """
-    arguments = {
+    arguments: dict[str, Any] = {
         "coordinator_address": coordinator,
         "num_processes": num_processes,
         "process_id": process_id,
     }
-    if None in arguments.values():
+    if coordinator is None or num_processes is None or process_id is None:
         if any(value is not None for value in arguments.values()):
             raise ConfigError("--coordinator, --num_processes and --process_id go together")
         if not detect and int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) == 1:

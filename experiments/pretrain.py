@@ -6,9 +6,10 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +133,7 @@ def rendered_examples(
     faces = settings.faces
 
     def examples(assets: SyntheticAssets, template: Template, batch, key) -> Examples:
-        grey = jnp.where(batch["grey"][0], 1.0, faces.background.grey)
+        grey: Any = jnp.where(batch["grey"][0], 1.0, faces.background.grey)
         background = dataclasses.replace(faces.background, grey=grey)
         now = dataclasses.replace(faces, background=background)
         pairs = jax.vmap(lambda one: sample_pair(one, assets, now))(pair_keys(key, batch["pair"]))
@@ -162,9 +163,13 @@ def held_out_pairs(
 
     parts = [jax.device_get(sample(keys[i : i + CHUNK], assets)) for i in range(0, count, CHUNK)]
     return [
-        HeldOut(kind, lambda kind=kind: (part[kind] for part in parts), Partial(as_examples))
+        HeldOut(kind, partial(_of_kind, parts, kind), Partial(as_examples))
         for kind in ("synthetic", "template")
     ]
+
+
+def _of_kind(parts: Sequence[dict[str, Pair]], kind: str) -> Iterator[Pair]:
+    return (part[kind] for part in parts)
 
 
 def train(

@@ -33,7 +33,7 @@ from data_pipelines.photos.squares import STORED_SCALE, read_square
 from data_pipelines.photos.turned import ATLAS_PX, SETTINGS, turn
 from data_pipelines.sources.layouts import LAYOUTS, open_faces
 from dfc_jax.crops import CROP_SCALE, apply_affine, box_of_points, crop_of_box, crop_photo
-from dfc_jax.data.faces import Example
+from dfc_jax.data.faces import AnnotatedFace, Example
 from dfc_jax.errors import DatasetError, ExportError, PhotoError, WeightsError
 from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.files import escaped, write_json, written_aside
@@ -47,7 +47,7 @@ from dfc_jax.photo import write_png
 from dfc_jax.raster.flow import is_visible
 from dfc_jax.systems.dfc.template import make_template
 from dfc_jax.texture.atlas import make_atlas
-from dfc_jax.types import ByValue
+from dfc_jax.types import Array, ByValue
 from experiments.pretrain import VALIDATION_SEED
 
 SEED = 0
@@ -108,7 +108,7 @@ def rotated(view: View, angle_deg: float) -> View:
     return view_of(image, apply_affine(matrix, view.points), view.counts)
 
 
-def turned(examples: Sequence[Example], aligner: Aligner) -> dict[int, list[View]]:
+def turned(examples: Sequence[AnnotatedFace], aligner: Aligner) -> dict[int, list[View]]:
     """Every photograph turned to each of `YAWS_DEG`, every other one to the other side."""
     model = aligner.model
     template, atlas = make_template(model), make_atlas(model, ATLAS_PX)
@@ -171,7 +171,7 @@ def errors(views: Sequence[View], faces: Sequence[Face | None]) -> np.ndarray:
     return found
 
 
-def score(values: np.ndarray) -> dict[str, float]:
+def score(values: np.ndarray) -> dict[str, float | None]:
     """Mean over the faces found, median and share over 8 % over all."""
     return {
         "mean": float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else None,
@@ -180,7 +180,7 @@ def score(values: np.ndarray) -> dict[str, float]:
     }
 
 
-def drawn(view: View, face: Face | None, triangles: np.ndarray, caption: str) -> np.ndarray:
+def drawn(view: View, face: Face | None, triangles: Array, caption: str) -> np.ndarray:
     """The crop that the aligner saw, once with the mesh and once with the mask, side by side."""
     crop = crop_of_box(view.box, TILE)
 
@@ -208,11 +208,11 @@ def drawn(view: View, face: Face | None, triangles: np.ndarray, caption: str) ->
     return pair
 
 
-def sheet(views: Sequence[View], faces: Sequence[Face | None], triangles: Any) -> np.ndarray:
+def sheet(views: Sequence[View], faces: Sequence[Face | None], triangles: Array) -> np.ndarray:
     """`drawn` of every view, with its error, `COLUMNS` pictures in a row."""
     found = errors(views, faces)
     tiles = [
-        drawn(view, face, np.asarray(triangles), f"{n}: {error:.2f} %")
+        drawn(view, face, triangles, f"{n}: {error:.2f} %")
         for n, (view, face, error) in enumerate(zip(views, faces, found, strict=True))
     ]
     per_row = COLUMNS // 2
@@ -256,7 +256,7 @@ def measure(
     rng = np.random.default_rng(SEED)
     wrong = [misplaced(view, rng) for view in views]
     faces = align(aligner, views, "true, cropped again")
-    found = {
+    found: dict[str, Any] = {
         "n": len(views),
         "weights": aligner.versions["weights"],
         "boxes": {
@@ -289,7 +289,8 @@ def measure(
             found["rendered_yaw"][str(yaw)] = {"n": len(those), **score(values)}
     triangles = aligner.model.triangles
     write_png(out / "faces.png", sheet(views[:DRAWN], faces[:DRAWN], triangles))
-    write_png(out / "turned.png", sheet(*map(list, zip(*profiles, strict=True)), triangles))
+    seen, fitted = zip(*profiles, strict=True)
+    write_png(out / "turned.png", sheet(seen, fitted, triangles))
     draw_curves(found, out / "robustness.png")
     write_json(out / "robustness.json", found)
     return found

@@ -9,7 +9,7 @@ millimetre with the principal point at ``(t_x - 1, height - t_y)``.
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -106,14 +106,16 @@ def posed(lp: LPModel, parameters: Parameters, to_square: np.ndarray | None = No
         centre, zoom = apply_affine(to_square, centre), to_square[0, 0]
     focal = np.float32(zoom * scale * UM_PER_MM)
     rotation = angles_to_rotvec(jnp.rad2deg(jnp.array([yaw, pitch, roll])))
-    params = FaceParams(
-        focal_px=focal,
-        rotation=np.asarray(rotation),
-        translation_mm=np.array([0.0, 0.0, DISTANCE_MM], np.float32),
-        identity=(parameters.shape / lp.sigma).astype(np.float32),
-        expression=(parameters.expression / lp.sigma_expression).astype(np.float32),
-    )
-    return Posed(params, Camera(focal, centre.astype(np.float32), "orthographic"))
+    # In NumPy: thousands of these are stacked before a device sees them.
+    values: dict[str, Any] = {
+        "focal_px": focal,
+        "rotation": np.asarray(rotation),
+        "translation_mm": np.array([0.0, 0.0, DISTANCE_MM], np.float32),
+        "identity": (parameters.shape / lp.sigma).astype(np.float32),
+        "expression": (parameters.expression / lp.sigma_expression).astype(np.float32),
+    }
+    principal_point: Any = centre.astype(np.float32)
+    return Posed(FaceParams(**values), Camera(values["focal_px"], principal_point, "orthographic"))
 
 
 def posed_landmarks(model: FaceModel, face: Posed) -> Array:

@@ -8,6 +8,7 @@ the error of the reduction against the source. About two minutes on one core.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import trimesh
@@ -197,9 +198,9 @@ def contour_lines(
     ahead = np.array([0.0, 0.0, 1.0])
     direction = np.cos(fan)[:, None] * outward[:, None] + np.sin(fan)[:, None] * ahead
     hits = [ray_hits(vertices[triangles], origin[i], direction[i]) for i in range(N_JAW)]
-    return SurfacePoints(
-        triangle=np.stack([hit[0] for hit in hits]), barycentric=np.stack([hit[1] for hit in hits])
-    )
+    triangle: Any = np.stack([hit[0] for hit in hits])
+    barycentric: Any = np.stack([hit[1] for hit in hits])
+    return SurfacePoints(triangle=triangle, barycentric=barycentric)
 
 
 def ray_hits(
@@ -248,7 +249,9 @@ def reduction_error(ict: io.IctModel, model: FaceModel, faces: int = 200) -> np.
     it, on random faces with random expressions: (faces, 9409)."""
     rng = np.random.default_rng(0)
     source = np.arange(io.ICT_FACE.start, io.ICT_FACE.stop)
-    triangle, weights = nearest_surface(ict.neutral_mm[source], model.mean_mm, model.triangles)
+    triangle, weights = nearest_surface(
+        ict.neutral_mm[source], np.asarray(model.mean_mm), np.asarray(model.triangles)
+    )
     errors = []
     for _ in range(faces):
         identity = rng.standard_normal(len(ict.identity_mm))
@@ -288,16 +291,22 @@ def build(ict: io.IctModel) -> FaceModel:
     vertices, uv = ict.neutral_mm[used], chart(ict, used)
     landmarks = np.searchsorted(used, io.ICT_LANDMARKS)
     corner_of = np.array([np.argwhere(triangles == vertex)[0] for vertex in landmarks])
-    return FaceModel(
-        mean_mm=vertices.astype(np.float32),
-        identity_mm=np.moveaxis(ict.identity_mm[:, used], 0, -1).astype(np.float16),
-        expression_mm=np.moveaxis(ict.expression_mm[:, used], 0, -1).astype(np.float16),
-        triangles=triangles,
-        uv=uv,
-        triangle_part=part_of_triangles(
+    triangle: Any = corner_of[:, 0]
+    barycentric: Any = np.eye(3)[corner_of[:, 1]]
+    # In NumPy, as the file keeps it.
+    arrays: dict[str, Any] = {
+        "mean_mm": vertices.astype(np.float32),
+        "identity_mm": np.moveaxis(ict.identity_mm[:, used], 0, -1).astype(np.float16),
+        "expression_mm": np.moveaxis(ict.expression_mm[:, used], 0, -1).astype(np.float16),
+        "triangles": triangles,
+        "uv": uv,
+        "triangle_part": part_of_triangles(
             vertices, uv, triangles, landmarks, used >= io.ICT_FACE.stop
         ),
-        landmarks=SurfacePoints(triangle=corner_of[:, 0], barycentric=np.eye(3)[corner_of[:, 1]]),
+    }
+    return FaceModel(
+        **arrays,
+        landmarks=SurfacePoints(triangle=triangle, barycentric=barycentric),
         contours=contour_lines(vertices, triangles, landmarks),
         expression_names=tuple(arkit_name(name) for name in ict.expression_names),
         version=VERSION,
@@ -309,7 +318,8 @@ def main(_) -> None:
     model = build(ict)
     error = reduction_error(ict, model)
     print(f"{len(model.mean_mm)} vertices, {len(model.triangles)} triangles")
-    print(f"chart overlap {100 * chart_overlap(model.uv, model.triangles):.3f} %")
+    overlap = chart_overlap(np.asarray(model.uv), np.asarray(model.triangles))
+    print(f"chart overlap {100 * overlap:.3f} %")
     print(
         f"reduction error on {len(error)} random faces: mean {error.mean():.3f} mm, "
         f"worst face {error.mean(1).max():.3f} mm, "

@@ -113,7 +113,11 @@ def given(lp: LPModel, squares: Sequence[Square]) -> Reprojection:
     without = [s.face.name for s in squares if s.face.parameters is None]
     if without:
         raise DatasetError(f"{without[0]}: comes without parameters; leave out --basel")
-    faces = [posed(lp, square.face.parameters, square.to_square) for square in squares]
+    faces = [
+        posed(lp, square.face.parameters, square.to_square)
+        for square in squares
+        if square.face.parameters is not None
+    ]
     return in_batches(lambda batch: draw(stack(batch)), faces)
 
 

@@ -106,6 +106,7 @@ def test_a_start_that_fails_is_no_figure(monkeypatch):
         bench_start.start_figures(bench.PHOTO)
 
 
+@pytest.mark.slow
 def test_synthetic_suite_measures_pairs_stages_and_floor(quick):
     figures = bench.measure("synthetic", 2, quick)
     times = {f"{stage}_ms" for stage in ("total", "sample", "raster", "shade", "augment", "label")}

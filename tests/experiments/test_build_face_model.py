@@ -215,6 +215,7 @@ def test_mirror_permutation_refuses_a_crooked_mesh():
         mirror_permutation(vertices)
 
 
+@pytest.mark.slow
 def test_embedded_model_stands_for_its_source(tmp_path):
     # The archive is read in its own order up to the neutral mesh: a tenth of the directions.
     identities = {f"identity{k:03d}" for k in (0, 4, 11, 18, 37, 42, 68, 77)}

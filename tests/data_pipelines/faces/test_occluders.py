@@ -268,6 +268,7 @@ def ordinary():
     return images, landmarks, *jax.device_get(found)
 
 
+@pytest.mark.slow
 def test_what_is_not_drawn_leaves_every_bit_alone(ordinary) -> None:
     images, landmarks, image, masks = ordinary
     untouched = (image == images).all(axis=(1, 2, 3))
@@ -311,6 +312,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 def test_any_landmarks_leave_the_image_finite(ordinary) -> None:
     images, _, _, _ = ordinary
     landmarks = np.stack([*HOSTILE.values()] * 11)[: len(images)].astype(np.float32)

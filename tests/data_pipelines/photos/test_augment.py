@@ -200,6 +200,7 @@ def test_without_randomness_a_crop_is_the_middle_of_the_photo() -> None:
     np.testing.assert_allclose(matrix, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_camera_changes_the_image_alone(crops) -> None:
     keys, labelled, _ = crops
     still = DegradationSettings(0.0, 0.0, 0.0, 0.0, 0.0, grey=0.0, degraded=0.0)

@@ -73,6 +73,7 @@ def labelled(model, template, faces) -> PhotoSet:
     return label(model, template, images, points, names, LandmarkSettings())
 
 
+@pytest.mark.slow
 def test_labels_of_drawn_faces_are_nearly_exact(labelled, faces) -> None:
     _, exact, matchable, _ = faces
     assert (labelled.error < 0.5).all(), "the fit does not reach the points"
@@ -182,6 +183,7 @@ def test_broken_photographs_and_annotations_are_named(labelled, tmp_path: Path) 
         read_sets([tmp_path], "ibug")
 
 
+@pytest.mark.slow
 def test_jaw_points_that_follow_no_contour_leave_the_labels_alone(
     model, template, faces, labelled
 ) -> None:
