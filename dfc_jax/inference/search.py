@@ -21,6 +21,7 @@ from dfc_jax.inference.judge import (
 )
 from dfc_jax.inference.schedule import Finish, Locate, Task, Work, together
 from dfc_jax.inference.solve import Estimate
+from dfc_jax.types import ByValue
 
 # How far, in degrees, photographs and crops are turned to find faces that do not stand upright.
 QUARTERS_DEG, DIAGONALS_DEG = (90.0, 180.0, 270.0), (45.0, 135.0, 225.0, 315.0)
@@ -29,8 +30,8 @@ QUARTERS_DEG, DIAGONALS_DEG = (90.0, 180.0, 270.0), (45.0, 135.0, 225.0, 315.0)
 ALIKE_SHIFT, ALIKE_ROLL_DEG, ALIKE_ZOOM = 0.08, 10.0, 1.15
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, eq=False)
+class Fit(ByValue):
     """An estimate in a crop of a photograph.
 
     Attributes:
@@ -55,8 +56,8 @@ class Fit:
         return confidence(self.estimate.certainty, self.estimate.residual_px)
 
 
-@dataclass(frozen=True)
-class Search:
+@dataclass(frozen=True, eq=False)
+class Search(ByValue):
     """Finds the faces of a photograph (H, W, 3) uint8 RGB.
 
     Attributes:

@@ -9,11 +9,11 @@ import numpy as np
 
 from dfc_jax.training.state import Variables
 from dfc_jax.training.step import Batch, LossFn
-from dfc_jax.types import Array
+from dfc_jax.types import Array, ByValue
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task(ByValue):
     """What one system brings to `run`: how to start, what to learn from, and what to look at.
 
     `run` knows nothing of a system but these functions; a system knows nothing of devices, steps,

@@ -46,7 +46,7 @@ def rendered_error(aligner: Aligner, key: Array) -> float:
     corner, extent = truth.min(axis=0), np.ptp(truth, axis=0)
     box = np.concatenate([corner, extent])
     found = aligner(image, boxes=[box])
-    return float(nme_percent(found[0].landmarks, truth, box)) if found else MISSED_PERCENT
+    return float(nme_percent(found[0].landmarks, truth)) if found else MISSED_PERCENT
 
 
 @partial(jax.jit, static_argnames="settings")

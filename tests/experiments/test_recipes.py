@@ -18,9 +18,11 @@ from tiny import SIZE, config_of, noise_pair
 from data_pipelines.faces.degradation import DegradationSettings, degrade
 from data_pipelines.faces.occluders import OccluderSettings, occlude
 from data_pipelines.faces.synthetic import load_assets, sample_pair
+from data_pipelines.photos import turned
 from dfc_jax.errors import ConfigError
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.nets import weights
+from dfc_jax.systems.dfc.paper import PaperSpec
 from experiments import finetune, launch, pretrain
 
 CONFIGS = ROOT / "experiments" / "configs" / "dfc"
@@ -88,7 +90,7 @@ def test_every_config_makes_its_first_step(
 ) -> None:
     """With a tiny network, and noise for rendered faces."""
     give_photos(monkeypatch)
-    monkeypatch.setattr(finetune, "turned_photos", lambda model, template, photos, yaws: photos)
+    monkeypatch.setattr(turned, "turned_photos", lambda model, template, photos, yaws: photos)
     photos = ["--photos=somewhere"] if program is finetune else []
     state = command(program, name, f"--workdir={tmp_path / 'run'}", *photos)
     assert int(state.step) == 1
@@ -168,7 +170,7 @@ def test_the_papers_batch_optimizer_and_loss(settings_of, name) -> None:
     assert (optimizer.warmup_steps, optimizer.clip_norm) == (0, 0.0)
     loss = settings.loss
     assert (loss.norm, loss.reduction, loss.matchability_weight) == ("l2", "sum", 1.0)
-    assert settings.spec.family == "paper" and settings.spec.tail == (2, 2, 2)
+    assert isinstance(settings.spec, PaperSpec) and settings.spec.tail == (2, 2, 2)
 
 
 def test_the_papers_pretraining_is_two_epochs_of_pairs_the_first_half_on_grey() -> None:

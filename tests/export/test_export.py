@@ -1,6 +1,5 @@
 """Files are whole or absent, never overwrite each other, and can be read back."""
 
-import ast
 import json
 
 import numpy as np
@@ -38,23 +37,6 @@ def test_archives_hold_the_given_arrays_and_no_other(tmp_path):
         for name, array in given.items():
             assert found[name].dtype == array.dtype
             np.testing.assert_array_equal(found[name], array)
-
-
-def test_no_program_passes_numpy_an_argument_that_some_of_its_versions_write():
-    root = ROOT
-    files = [
-        p
-        for part in ("dfc_jax", "data_pipelines", "experiments")
-        for p in (root / part).rglob("*.py")
-    ]
-    calls = [
-        node
-        for path in files
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("np.savez")
-    ]
-    assert calls
-    assert not any(keyword.arg == "allow_pickle" for call in calls for keyword in call.keywords)
 
 
 def test_an_unwritable_place_is_one_sentence(tmp_path):
