@@ -57,6 +57,9 @@ class FakeSolver:
     def __init__(self, solve: Callable[[Any], Solution]) -> None:
         self.solve = solve
 
+    def wait(self) -> None:
+        """It is ready."""
+
     def locate(
         self, crops: Sequence[np.ndarray], largest: int | None = None
     ) -> list[Estimate | None]:

@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -98,13 +99,17 @@ def run(arguments: argparse.Namespace) -> int:
     for photo in overwritten(arguments.out, photos, names.values()):
         raise UsageError(f"{photo}: a result would overwrite this photograph; give another --out")
     wanted = {photo: name for photo, name in names.items() if photo not in absent}
-    from dfc_jax.cache import compiled_programs
-
-    with compiled_programs():
+    with ExitStack() as stack:
         with made_folder(arguments.out):
+            from dfc_jax.cache import compiled_programs
+
+            stack.enter_context(compiled_programs())
             aligner = load_aligner(arguments, background=True)
         results = Results(arguments.out, aligner, arguments.outputs, arguments.obj_space)
-        return _align_all(wanted, len(absent), aligner, results, arguments.box)
+        code = _align_all(wanted, len(absent), aligner, results, arguments.box)
+        # Where no face was looked at: what is compiled is kept, and what failed is said.
+        aligner.solver.wait()
+        return code
 
 
 def _problem(photo: Path) -> str | None:

@@ -13,7 +13,7 @@ from itertools import repeat
 from numbers import Integral
 from pathlib import Path
 from pickle import PicklingError
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -38,6 +38,7 @@ from dfc_jax.nets.weights import WeightsError, resolve
 from dfc_jax.nets.weights import load as load_weights
 from dfc_jax.photo import as_photo
 from dfc_jax.systems.dfc.lift import flow_landmarks
+from dfc_jax.systems.dfc.networks import NetSpec
 from dfc_jax.systems.dfc.template import make_template, template_landmarks
 from dfc_jax.types import Array
 
@@ -47,6 +48,10 @@ MIN_PHOTO_EDGE = 16
 # Pixels that have to show a landmark, and those that a landmark of the mesh is worth: the best of
 # 5, 10, 20, 40 and 80 on 40 photographs held out from training.
 MIN_SUPPORT, MESH_SUPPORT = 1.0, 40.0
+
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class OptionError(UserError):
@@ -162,39 +167,56 @@ class Aligner:
 
         Raises:
           ForkError: the process was forked after the aligner was loaded.
+          OptionError: `photos` is one photograph, or `workers` no number; while iterating: there
+            are not as many `boxes` as `photos`.
         """
         check_not_forked()
-        given = repeat(None) if boxes is None else boxes
-        pairs = zip(photos, given, strict=boxes is not None)
+        if isinstance(photos, str | bytes | os.PathLike):
+            raise OptionError(
+                f"photos needs several, not one ({photos!r}); call the aligner for one"
+            )
+        workers = (os.cpu_count() or 1) if workers is None else workers
+        if not isinstance(workers, Integral) or workers < 1:
+            raise OptionError(f"workers needs a whole number from 1 on; got {workers!r}")
+        pairs = zip(photos, repeat(None)) if boxes is None else _paired(photos, boxes)
         tasks = (self._read_and_search(photo, own, read) for photo, own in pairs)
-        for outcome in run_many(tasks, self.solver, workers or os.cpu_count() or 1):
+        return self._outcomes(tasks, int(workers))
+
+    def _outcomes(self, tasks: Iterable[Task[Aligned]], workers: int) -> Iterator[Aligned]:
+        for outcome in run_many(tasks, self.solver, workers):
             try:
-                yield outcome()
+                found = outcome()
             except Exception as error:
-                yield Aligned(np.zeros((0, 0, 3), np.uint8), [], error)
+                found = Aligned(np.zeros((0, 0, 3), np.uint8), [], error)
+            yield found
 
     def _read_and_search(
-        self,
-        photo: Any,
-        boxes: Boxes | FindBoxes | None,
-        read: Callable[[Any], np.ndarray],
+        self, photo: Any, boxes: Boxes | FindBoxes | None, read: Callable[[Any], np.ndarray]
     ) -> Task[Aligned]:
-        (image,) = yield [Work(partial(read, photo))]
-        if callable(boxes):
-            (found,) = yield [Work(partial(boxes, image))]
-        else:
-            found = boxes
-        faces = yield from self._search(image, found)
+        def look() -> tuple[np.ndarray, Boxes | None, Sequence[Detection]]:
+            """Read and detect in one go: else all that wait would be read first."""
+            image = read(photo)
+            if boxes is None and min(image.shape[:2]) >= MIN_PHOTO_EDGE:
+                return image, None, self.detector(image)
+            return image, boxes(image) if callable(boxes) else boxes, ()
+
+        ((image, own, detected),) = yield [Work(look)]
+        faces = yield from self._search(image, own, detected)
         return Aligned(image, faces, None)
 
-    def _search(self, image: np.ndarray, boxes: Boxes | None) -> Task[list[Face]]:
+    def _search(
+        self,
+        image: np.ndarray,
+        boxes: Boxes | None,
+        detected: Sequence[Detection] | None = None,
+    ) -> Task[list[Face]]:
         search = Search(image, self.model.expression_names, self.recrop)
         if boxes is not None:
             found = [Detection(box, 1.0, "given") for box in checked_boxes(boxes, image)]
         if min(image.shape[:2]) < MIN_PHOTO_EDGE:
             return []
         if boxes is None:
-            return (yield from search.with_detector(self.detector))
+            return (yield from search.with_detector(self.detector, detected))
         return (yield from search.in_boxes(found))
 
     def flow_landmarks(self, face: Face) -> tuple[np.ndarray, np.ndarray]:
@@ -270,7 +292,7 @@ def load(
     path = resolve(DEFAULT_WEIGHTS if weights is None else weights)
     with compiled_programs():
         model = load_face_model(face_model)
-        variables, spec, metadata = load_weights(path)
+        variables, spec, metadata = load_weights(path, NetSpec)
         trained_for = metadata.get("face_model", model.version)
         if trained_for != model.version:
             raise WeightsError(
@@ -291,6 +313,19 @@ def load(
         flip_test=flip_test,
     )
     return Aligner(solver, model, found, versions, recrop, source)
+
+
+def _paired(photos: Iterable[T], boxes: Iterable[U]) -> Iterator[tuple[T, U]]:
+    """Each photograph with its boxes; raises OptionError where there are not as many."""
+    others = iter(boxes)
+    for photo in photos:
+        try:
+            own = next(others)
+        except StopIteration:
+            raise OptionError("boxes has fewer entries than photos; give one for each") from None
+        yield photo, own
+    if next(others, others) is not others:
+        raise OptionError("boxes has more entries than photos; give one for each")
 
 
 def _load_again(source: Source, detector: Detector, recrop: int) -> Aligner:

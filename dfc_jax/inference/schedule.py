@@ -5,9 +5,12 @@ answered next, and returns its result. So one piece of code serves a single phot
 thousands, and crops of different photographs share a batch.
 """
 
+import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -46,6 +49,9 @@ class Batches(Protocol):
 
     buckets: Buckets
 
+    def wait(self) -> None:
+        """Return when it is ready; raises what keeps it from being so."""
+
     def locate(
         self, crops: Sequence[np.ndarray], largest: int | None = None
     ) -> list[Estimate | None]: ...
@@ -62,6 +68,10 @@ class Deferred:
         pool = ThreadPoolExecutor(1, thread_name_prefix="dfc-load")
         self._made = pool.submit(make)
         pool.shutdown(wait=False)
+
+    def wait(self) -> None:
+        """Return when it is made; raises what went wrong."""
+        self._made.result()
 
     def locate(
         self, crops: Sequence[np.ndarray], largest: int | None = None
@@ -109,20 +119,44 @@ def run_many(tasks: Iterable[Task[T]], solver: Batches, workers: int) -> Iterato
     # As many photographs as fill a batch while as many others are read; 64 are too many to hold.
     batch = min(solver.buckets.sizes[-1], 16)
     window = 2 * (batch + workers)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="dfc")
-    try:
-        waiting, queue = iter(tasks), deque[_Running[T]]()
+    waiting, queue, errors = iter(tasks), deque[_Running[T]](), list[Exception]()
+
+    def next_task() -> Task[T] | None:
+        try:
+            return None if errors else next(waiting, None)
+        except Exception as error:
+            # Raised when what was taken before is delivered.
+            errors.append(error)
+            return None
+
+    with _threads(workers, "dfc") as pool:
         while True:
-            while len(queue) < window and (task := next(waiting, None)) is not None:
+            while len(queue) < window and (task := next_task()) is not None:
                 queue.append(_Running(task, pool))
-            if not queue:
-                return
-            if queue[0].done:
+            if queue and queue[0].done:
                 yield queue.popleft().result
-            else:
+            elif queue:
                 _step(queue, solver, batch)
-    finally:
-        pool.shutdown(cancel_futures=True)
+            elif errors:
+                raise errors[0]
+            else:
+                return
+
+
+@contextmanager
+def _threads(workers: int, name: str) -> Iterator[ThreadPoolExecutor]:
+    """Threads that finish what they are asked for, and no more than they have begun on errors."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix=name)
+    is_finalizing = sys.is_finalizing  # when Python ends, `sys` may be gone before us
+    try:
+        yield pool
+    except BaseException:
+        # A generator that nobody finished is closed when Python ends: its threads have ended then,
+        # and what the pool is made of is gone.
+        if not is_finalizing():
+            pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def ahead(
@@ -134,17 +168,12 @@ def ahead(
     are at work.
     """
     waiting: deque[tuple[T, Future[U]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="dfc-ahead")
-    try:
+    with _threads(workers, "dfc-ahead") as pool:
         for item in items:
             waiting.append((item, pool.submit(call, item)))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft()
         yield from waiting
-    except BaseException:
-        pool.shutdown(cancel_futures=True)
-        raise
-    pool.shutdown()
 
 
 class _Failure(NamedTuple):
@@ -157,6 +186,8 @@ class _Failure(NamedTuple):
         try:
             return call()
         except Exception as error:
+            # Who keeps the error shall not keep the photograph that its frames hold.
+            traceback.clear_frames(error.__traceback__)
             return cls(error)
 
 
@@ -226,6 +257,9 @@ def _solve(queue: Iterable[_Running[Any]], solver: Batches, largest: int) -> Non
         for i, (request, answer) in enumerate(zip(each.requests, each.answers, strict=True))
         if answer is _MISSING
     ]
+    if missing:
+        # Outside of what is caught below: without a solver there is nothing to go on with.
+        solver.wait()
     located = [(each, i, r.crop) for each, i, r in missing if isinstance(r, Locate)]
     finished = [(each, i, r.estimate) for each, i, r in missing if isinstance(r, Finish)]
     estimates = _apart(partial(solver.locate, largest=largest), [crop for *_, crop in located])

@@ -70,9 +70,15 @@ class Search(ByValue):
     names: Sequence[str]
     recrop: int
 
-    def with_detector(self, detector: Detector) -> Task[list[Face]]:
-        """The faces that a detector finds, also in the turned photograph if need be."""
-        (found,) = yield [Work(partial(detector, self.image))]
+    def with_detector(
+        self, detector: Detector, found: Sequence[Detection] | None = None
+    ) -> Task[list[Face]]:
+        """The faces that a detector finds, also in the turned photograph if need be.
+
+        `found` is what it finds in the photograph as it is, if that is known already.
+        """
+        if found is None:
+            (found,) = yield [Work(partial(detector, self.image))]
         faces = distinct((yield from self.in_boxes(found)), [])
         if not self.recrop or isinstance(detector, WholeImage):
             return faces

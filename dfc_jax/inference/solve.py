@@ -294,6 +294,9 @@ class Solver:
             nothing = Correspondences(pixels, SurfacePoints(ids, corners), weight)
             fit_each(self.model, nothing, jax.device_put(np.zeros(2, np.float32)))
 
+    def wait(self) -> None:
+        """It is ready from the start."""
+
     def locate(
         self, crops: Sequence[np.ndarray], largest: int | None = None
     ) -> list[Estimate | None]:

@@ -1,18 +1,24 @@
 """Many photographs at once give what they give one by one, in their order, whatever fails."""
 
+import gc
+import os
+import subprocess
+import sys
 import threading
+import weakref
 
 import cv2
 import jax
 import numpy as np
 import pytest
 from faces import mean_aligner
-from paths import ASTRONAUT
+from paths import ASTRONAUT, ROOT
 
 import dfc_jax
 from dfc_jax.crops import crop_photo
 from dfc_jax.errors import PhotoError
 from dfc_jax.inference import schedule, solve
+from dfc_jax.inference.align import OptionError
 from dfc_jax.inference.schedule import Finish, Locate, Work, ahead, run, run_many, together
 from dfc_jax.photo import read_photo
 
@@ -97,6 +103,79 @@ def test_a_solver_that_is_still_being_made_is_waited_for():
     assert [outcome() for outcome in outcomes] == [10 * (4 * n + 200) for n in range(9)]
 
 
+def test_without_a_solver_the_whole_call_fails_once():
+    def make():
+        raise MemoryError("no room for the network")
+
+    aligner = mean_aligner()
+    aligner.solver = schedule.Deferred(make)
+    found = aligner.many([np.zeros((64, 64, 3), np.uint8)] * 3)
+    with pytest.raises(MemoryError):
+        next(found)
+    assert list(found) == []
+
+
+def test_what_was_taken_before_the_photographs_failed_is_delivered():
+    def photos():
+        yield from [np.zeros((64, 64, 3), np.uint8)] * 5
+        raise OSError("the disk is gone")
+
+    found = mean_aligner().many(photos())
+    assert [len(next(found).faces) for _ in range(5)] == [1] * 5
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"photos": "ab"}, "photos needs several"),
+        ({"photos": [], "workers": 0}, "workers needs a whole number from 1"),
+        ({"photos": [], "workers": "2"}, "workers needs a whole number from 1"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(arguments, words):
+    with pytest.raises(OptionError, match=words):
+        mean_aligner().many(**arguments)
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "fewer"), (3, "more")])
+def test_boxes_are_as_many_as_photographs(count, words):
+    found = mean_aligner().many([np.zeros((64, 64, 3), np.uint8)] * 2, boxes=[None] * count)
+    with pytest.raises(OptionError, match=f"boxes has {words} entries than photos"):
+        list(found)
+
+
+def test_an_iterator_that_nobody_finishes_ends_with_python_in_silence():
+    program = """
+import numpy as np
+from faces import mean_aligner
+found = mean_aligner().many(np.zeros((64, 64, 3), np.uint8) for _ in range(100))
+next(found)
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
+
+
+def test_a_kept_error_does_not_keep_the_photograph():
+    class Picture(np.ndarray):
+        pass
+
+    seen = []
+
+    def read(_):
+        picture = np.zeros((64, 64, 3), np.uint8).view(Picture)
+        seen.append(weakref.ref(picture))
+        raise PhotoError("one.jpg: is broken")
+
+    kept = list(mean_aligner().many([0, 1, 2], read=read))
+    gc.collect()
+    assert [str(found.error) for found in kept] == ["one.jpg: is broken"] * 3
+    assert not any(reference() is not None for reference in seen)
+
+
 def test_loading_in_the_background_gives_the_same_faces(trained):
     aligner = dfc_jax.load(background=True)
     assert aligner(pictures()[0]) == trained(pictures()[0])
@@ -158,6 +237,9 @@ class Doubling:
 
     def __init__(self):
         self.batches = []
+
+    def wait(self):
+        pass
 
     def locate(self, crops, largest=None):
         self.batches.append(len(crops))
