@@ -239,8 +239,8 @@ def photo_examples(
             pairs = jax.vmap(lambda k: sample_to_template(k, assets, template, faces))(keys)
             rendered = Labelled(pairs.source, pairs.flow, pairs.matchable)
             crops = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), crops, rendered)
-        landing = pixel_grid(template.size, template.size) + crops.flow
-        counts = jax.vmap(partial(bilinear_sample, importance[..., None]))(landing)[..., 0]
+        coords = pixel_grid(template.size, template.size) + crops.flow
+        counts = jax.vmap(partial(bilinear_sample, importance[..., None]))(coords)[..., 0]
         return Examples(crops.image, template.image[None], crops.flow, crops.matchable, counts)
 
     return Partial(examples, assets, template, importance)

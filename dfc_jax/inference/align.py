@@ -28,7 +28,7 @@ from dfc_jax.inference.boxes import checked_boxes
 from dfc_jax.inference.detect import Detection, Detector, make_detector
 from dfc_jax.inference.face import Face, angles_of
 from dfc_jax.inference.forked import check_not_forked
-from dfc_jax.inference.schedule import Batches, Deferred, Task, Work, run, run_many
+from dfc_jax.inference.schedule import Batches, Deferred, Job, Work, run, run_many
 from dfc_jax.inference.search import Search
 from dfc_jax.inference.solve import Solver
 from dfc_jax.landmarks68 import N_JAW
@@ -179,11 +179,11 @@ class Aligner:
         if not isinstance(workers, Integral) or workers < 1:
             raise OptionError(f"workers needs a whole number from 1 on; got {workers!r}")
         pairs = zip(photos, repeat(None)) if boxes is None else _paired(photos, boxes)
-        tasks = (self._read_and_search(photo, own, read) for photo, own in pairs)
-        return self._outcomes(tasks, int(workers))
+        jobs = (self._read_and_search(photo, own, read) for photo, own in pairs)
+        return self._outcomes(jobs, int(workers))
 
-    def _outcomes(self, tasks: Iterable[Task[Aligned]], workers: int) -> Iterator[Aligned]:
-        for outcome in run_many(tasks, self.solver, workers):
+    def _outcomes(self, jobs: Iterable[Job[Aligned]], workers: int) -> Iterator[Aligned]:
+        for outcome in run_many(jobs, self.solver, workers):
             try:
                 found = outcome()
             except Exception as error:
@@ -192,7 +192,7 @@ class Aligner:
 
     def _read_and_search(
         self, photo: Any, boxes: Boxes | FindBoxes | None, read: Callable[[Any], np.ndarray]
-    ) -> Task[Aligned]:
+    ) -> Job[Aligned]:
         def look() -> tuple[np.ndarray, Boxes | None, Sequence[Detection]]:
             """Read and detect in one go: else all that wait would be read first."""
             image = read(photo)
@@ -209,7 +209,7 @@ class Aligner:
         image: np.ndarray,
         boxes: Boxes | None,
         detected: Sequence[Detection] | None = None,
-    ) -> Task[list[Face]]:
+    ) -> Job[list[Face]]:
         search = Search(image, self.model.expression_names, self.recrop)
         if boxes is not None:
             found = [Detection(box, 1.0, "given") for box in checked_boxes(boxes, image)]

@@ -1,6 +1,6 @@
 """Many photographs at once: threads read and detect while the device solves batches of crops.
 
-What is done with one photograph is a `Task`: a generator that yields the requests it needs
+What is done with one photograph is a `Job`: a generator that yields the requests it needs
 answered next, and returns its result. So one piece of code serves a single photograph and
 thousands, and crops of different photographs share a batch.
 """
@@ -41,11 +41,11 @@ class Finish(NamedTuple):
 
 
 Request = Work | Locate | Finish
-Task = Generator[list[Request], list[Any], T]
+Job = Generator[list[Request], list[Any], T]
 
 
 class Batches(Protocol):
-    """What tasks need of a `Solver`."""
+    """What jobs need of a `Solver`."""
 
     buckets: Buckets
 
@@ -84,9 +84,9 @@ class Deferred:
         return self._made.result().finish(estimates, largest)
 
 
-def together(tasks: Iterable[Task[T]]) -> Task[list[T]]:
-    """One task of several, whose requests are asked for at the same time."""
-    running = [_Running(task) for task in tasks]
+def together(jobs: Iterable[Job[T]]) -> Job[list[T]]:
+    """One job of several, whose requests are asked for at the same time."""
+    running = [_Running(job) for job in jobs]
     while active := [each for each in running if not each.done]:
         answers = iter((yield [request for each in active for request in each.requests]))
         for each in active:
@@ -95,9 +95,9 @@ def together(tasks: Iterable[Task[T]]) -> Task[list[T]]:
     return [each.result() for each in running]
 
 
-def run(task: Task[T], solver: Batches) -> T:
-    """The result of one task, in this thread."""
-    running = _Running(task)
+def run(job: Job[T], solver: Batches) -> T:
+    """The result of one job, in this thread."""
+    running = _Running(job)
     while not running.done:
         running.answers = [
             _Failure.of(request.call) if isinstance(request, Work) else _MISSING
@@ -108,20 +108,20 @@ def run(task: Task[T], solver: Batches) -> T:
     return running.result()
 
 
-def run_many(tasks: Iterable[Task[T]], solver: Batches, workers: int) -> Iterator[Callable[[], T]]:
-    """The outcomes of tasks, in their order: calls that return the result or raise the error.
+def run_many(jobs: Iterable[Job[T]], solver: Batches, workers: int) -> Iterator[Callable[[], T]]:
+    """The outcomes of jobs, in their order: calls that return the result or raise the error.
 
     Args:
-      tasks: taken as they are needed; each photograph in the making is held in memory.
+      jobs: taken as they are needed; each photograph in the making is held in memory.
       solver: of the batches.
       workers: threads for `Work`.
     """
     # As many photographs as fill a batch while as many others are read; 64 are too many to hold.
     batch = min(solver.buckets.sizes[-1], 16)
     window = 2 * (batch + workers)
-    waiting, queue, errors = iter(tasks), deque[_Running[T]](), list[Exception]()
+    waiting, queue, errors = iter(jobs), deque[_Running[T]](), list[Exception]()
 
-    def next_task() -> Task[T] | None:
+    def next_job() -> Job[T] | None:
         try:
             return None if errors else next(waiting, None)
         except Exception as error:
@@ -131,8 +131,8 @@ def run_many(tasks: Iterable[Task[T]], solver: Batches, workers: int) -> Iterato
 
     with _threads(workers, "dfc") as pool:
         while True:
-            while len(queue) < window and (task := next_task()) is not None:
-                queue.append(_Running(task, pool))
+            while len(queue) < window and (job := next_job()) is not None:
+                queue.append(_Running(job, pool))
             if queue and queue[0].done:
                 yield queue.popleft().result
             elif queue:
@@ -192,22 +192,22 @@ class _Failure(NamedTuple):
 
 
 class _Running(Generic[T]):
-    """A task with its requests and their answers, `_MISSING` where there is none yet."""
+    """A job with its requests and their answers, `_MISSING` where there is none yet."""
 
-    def __init__(self, task: Task[T], pool: ThreadPoolExecutor | None = None) -> None:
-        self._task, self._pool = task, pool
+    def __init__(self, job: Job[T], pool: ThreadPoolExecutor | None = None) -> None:
+        self._job, self._pool = job, pool
         self.done = False
         self.requests: list[Request] = []
         self.answers: list[Any] = []
-        self._proceed(lambda: next(task))
+        self._proceed(lambda: next(job))
 
     def advance(self) -> None:
         """Hand the answers over, or the first error among them."""
         failed = next((a.error for a in self.answers if isinstance(a, _Failure)), None)
         if failed is not None:
-            self._proceed(lambda: self._task.throw(failed))
+            self._proceed(lambda: self._job.throw(failed))
         else:
-            self._proceed(lambda: self._task.send(self.answers))
+            self._proceed(lambda: self._job.send(self.answers))
 
     def result(self) -> T:
         if isinstance(self._outcome, _Failure):
@@ -233,7 +233,7 @@ _MISSING = object()
 
 
 def _step(queue: Iterable[_Running[Any]], solver: Batches, batch: int) -> None:
-    """Answer some requests and let the tasks that have all their answers go on."""
+    """Answer some requests and let the jobs that have all their answers go on."""
     futures = [a for each in queue for a in each.answers if isinstance(a, Future)]
     crops = sum(answer is _MISSING for each in queue for answer in each.answers)
     if futures and crops < batch:

@@ -19,7 +19,7 @@ from dfc_jax.inference.judge import (
     surest,
     weigh,
 )
-from dfc_jax.inference.schedule import Finish, Locate, Task, Work, together
+from dfc_jax.inference.schedule import Finish, Job, Locate, Work, together
 from dfc_jax.inference.solve import Estimate
 from dfc_jax.types import ByValue
 
@@ -72,7 +72,7 @@ class Search(ByValue):
 
     def with_detector(
         self, detector: Detector, found: Sequence[Detection] | None = None
-    ) -> Task[list[Face]]:
+    ) -> Job[list[Face]]:
         """The faces that a detector finds, also in the turned photograph if need be.
 
         `found` is what it finds in the photograph as it is, if that is known already.
@@ -88,14 +88,14 @@ class Search(ByValue):
             faces = yield from self._turned(detector, faces, DIAGONALS_DEG)
         return faces
 
-    def in_boxes(self, found: Sequence[Detection]) -> Task[list[Face]]:
+    def in_boxes(self, found: Sequence[Detection]) -> Job[list[Face]]:
         """The face in each of the boxes, but for those in which nothing finite is found."""
         faces = yield from together(self._face(detection) for detection in found)
         return [face for face in faces if face is not None]
 
     def _turned(
         self, detector: Detector, faces: list[Face], turns_deg: Sequence[float]
-    ) -> Task[list[Face]]:
+    ) -> Job[list[Face]]:
         """With the sure faces of the turned photograph; these alone, if none was sure before."""
         looks: list[Callable[[], list[Detection]]] = [
             partial(detect_turned, detector, self.image, turn) for turn in turns_deg
@@ -106,7 +106,7 @@ class Search(ByValue):
         upright = [] if all(face.reasons for face in faces) else faces
         return distinct(upright, sure) if sure else faces
 
-    def _face(self, detection: Detection) -> Task[Face | None]:
+    def _face(self, detection: Detection) -> Job[Face | None]:
         crop = detection.crop
         (first,) = yield from self._locate(detection, [crop])
         upright = yield from self._crop_again(first)
@@ -123,7 +123,7 @@ class Search(ByValue):
             return face
         return (yield from self._finish(best))
 
-    def _crop_again(self, fit: Fit | None) -> Task[Fit | None]:
+    def _crop_again(self, fit: Fit | None) -> Job[Fit | None]:
         for _ in range(self.recrop):
             if fit is None:
                 break
@@ -134,7 +134,7 @@ class Search(ByValue):
             fit = better(new, fit)
         return fit
 
-    def _locate(self, detection: Detection, crops: Sequence[Crop]) -> Task[list[Fit | None]]:
+    def _locate(self, detection: Detection, crops: Sequence[Crop]) -> Job[list[Fit | None]]:
         possible = [crop for crop in crops if has_possible_size(crop, self.image)]
         found = yield [Locate(crop_photo(self.image, crop)) for crop in possible]
         fits = {
@@ -144,7 +144,7 @@ class Search(ByValue):
         }
         return [fits.get(id(crop)) for crop in crops]
 
-    def _finish(self, fit: Fit) -> Task[Face | None]:
+    def _finish(self, fit: Fit) -> Job[Face | None]:
         (solution,) = yield [Finish(fit.estimate)]
         evidence = weigh(solution, fit.crop, self.image.shape)
         return face_of(solution, evidence, fit.detection, fit.crop, self.names)

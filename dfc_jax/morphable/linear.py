@@ -18,7 +18,7 @@ class FaceModel(ByValue):
       identity_mm: (V, 3, K) identity directions, one standard deviation each.
       expression_mm: (V, 3, E) displacement of each expression shape at weight 1.
       triangles: (T, 3) int32, counter-clockwise seen from outside.
-      uv: (V, 2) chart in [0, 1]^2, v up, without overlaps.
+      uv: (V, 2) atlas coordinates in [0, 1]^2, v up, without overlaps.
       triangle_part: (T,) int32 index into `PARTS`.
       landmarks: the 68 landmarks (iBUG order) as surface points, triangle (68,).
       contours: for each of the 17 jaw landmarks the line of surface points along which it may

@@ -64,8 +64,8 @@ def render(
       triangles: (T, 3) int32, counter-clockwise seen from outside.
       camera: perspective or orthographic.
       image_size: height and width in pixels (static).
-      uv: (V, 2) chart coordinates in [0, 1], v up.
-      texture: (h, w, 3) albedo over the chart; needs `uv`.
+      uv: (V, 2) uv coordinates in [0, 1], v up.
+      texture: (h, w, 3) albedo over the uv atlas; needs `uv`.
       vertex_colors: (V, 3) albedo, instead of a texture.
       sh: (9, 3) spherical-harmonics light in camera space, see `sh_irradiance`; none leaves the
         albedo as it is.
