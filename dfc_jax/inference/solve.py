@@ -37,11 +37,15 @@ class Dense(NamedTuple):
       flow: (S, S, 2) crop pixels, from the crop to the template.
       matchability: (S, S) probability of being matchable.
       params: the fitted face.
+      vertices_mm: (V, 3) its mesh in camera space.
+      landmarks3d_mm: (68, 3) camera space.
     """
 
     flow: Array
     matchability: Array
     params: FaceParams
+    vertices_mm: Array
+    landmarks3d_mm: Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -202,31 +206,33 @@ def summarise_each(
 ) -> tuple[dict[str, Array], list[Dense]]:
     """What decides between fits (N, ...), and the rest of each by itself."""
 
-    def one(flow: Array, probability: Array, params: FaceParams) -> dict[str, Array]:
-        vertices, _, pixels = pose_mesh(model, params, flow.shape[0])
+    def one(flow: Array, probability: Array, params: FaceParams) -> tuple[dict[str, Array], Dense]:
+        vertices, landmarks, pixels = pose_mesh(model, params, flow.shape[0])
         matchable = probability > 0.5
         count = jnp.sum(matchable)
         total = jnp.sum(jnp.where(matchable, probability, 0.0))
         leaves = jax.tree.leaves((flow, probability, params, vertices, pixels))
-        return {
+        found = {
             "landmarks_px": pixels,
             "rotation": head_rotation(params.rotation),
             "matchable_share": count / matchable.size,
             "certainty": total / jnp.maximum(count, 1),
             "finite": jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves])),
         }
+        return found, Dense(flow, probability, params, vertices, landmarks)
 
-    batch = Dense(flow, probability, params)
-    singles = [jax.tree.map(lambda a, i=i: a[i], batch) for i in range(len(flow))]
-    return each(one, *batch), singles
+    found, batch = each(one, flow, probability, params)
+    return found, [jax.tree.map(lambda a, i=i: a[i], batch) for i in range(len(flow))]
 
 
 @jax.jit
 def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) -> dict[str, Array]:
-    """What `Solution` holds beside the residual, of N fits."""
+    """What `Solution` holds beside the residual, the landmarks in pixels and the rotation, of N
+    fits."""
 
-    def one(flow: Array, probability: Array, params: FaceParams) -> dict[str, Array]:
-        vertices, landmarks, pixels = pose_mesh(model, params, template.size)
+    def one(
+        flow: Array, probability: Array, params: FaceParams, vertices: Array, landmarks: Array
+    ) -> dict[str, Array]:
         camera = crop_camera(params, template.size)
         fitted = fragments_of(vertices, model.triangles, camera, template.size)
         refined_flow, refined_mask = recover(flow, probability > 0.5, fitted, template)
@@ -235,10 +241,8 @@ def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) ->
             "matchability": probability,
             "refined_flow": refined_flow,
             "refined_mask": refined_mask,
-            "landmarks_px": pixels,
             "landmarks3d_mm": landmarks,
             "vertices_mm": vertices,
-            "rotation": head_rotation(params.rotation),
             "translation_mm": params.translation_mm,
             "focal_px": params.focal_px,
             "identity": params.identity,
@@ -345,7 +349,12 @@ class Solver:
         rows = {name: np.asarray(value) for name, value in found.items()}
         for i, estimate in enumerate(estimates):
             own = {name: value[i] for name, value in rows.items()}
-            yield Solution(**own, residual_px=np.asarray(estimate.residual_px, np.float32))
+            yield Solution(
+                **own,
+                landmarks_px=estimate.landmarks_px,
+                rotation=estimate.rotation,
+                residual_px=np.asarray(estimate.residual_px, np.float32),
+            )
 
 
 def _padded(items: Sequence[T], size: int) -> list[T]:
