@@ -15,9 +15,6 @@ import pytest
 
 from dfc_jax import training
 
-# When one of Orbax's reads fails, the others report that their event loop is gone.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 @pytest.fixture(autouse=True)
 def collected() -> Iterator[None]:
