@@ -11,6 +11,14 @@ from dfc_jax.training import OptimConfig, TrainSettings
 
 Settings = TypeVar("Settings")
 
+# The fields of a config that all trainings have, with their defaults.
+TRAINING: dict[str, Any] = {
+    field.name: field.default
+    for kind in (OptimConfig, TrainSettings)
+    for field in dataclasses.fields(kind)
+    if field.name not in ("name", "optimizer")
+}
+
 
 def check_fields(config: ml_collections.ConfigDict, needs: Sequence[str]) -> None:
     """Raises ConfigError unless a config has the fields that a program reads and others lack."""
@@ -26,17 +34,11 @@ def training_config(
 
     It is not locked yet: the fields of what is trained are still missing.
     """
-    given = {"learning_rate": learning_rate, "steps": steps, "batch": batch, **others}
-    defaults = {
-        field.name: field.default
-        for kind in (OptimConfig, TrainSettings)
-        for field in dataclasses.fields(kind)
-        if field.name not in ("name", "optimizer")
-    }
-    unknown = given.keys() - defaults
+    unknown = others.keys() - TRAINING
     if unknown:
         raise TypeError(f"no training has {', '.join(sorted(unknown))}")
-    return ml_collections.ConfigDict({**defaults, **given})
+    given = {"learning_rate": learning_rate, "steps": steps, "batch": batch, **others}
+    return ml_collections.ConfigDict({**TRAINING, **given})
 
 
 def train_settings(config: ml_collections.ConfigDict) -> TrainSettings:
@@ -45,11 +47,12 @@ def train_settings(config: ml_collections.ConfigDict) -> TrainSettings:
     Raises:
       ConfigError: numbers that make no sense or do not fit together, or a field is missing.
     """
+    check_fields(config, list(TRAINING))
     optimizer = picked_from(
         OptimConfig,
         config,
-        name="adamw" if config.get("weight_decay") else "adam",
-        boundaries=tuple(tuple(pair) for pair in config.get("boundaries", ())),
+        name="adamw" if config.weight_decay else "adam",
+        boundaries=tuple(tuple(pair) for pair in config.boundaries),
     )
     return picked_from(TrainSettings, config, optimizer=optimizer)
 
