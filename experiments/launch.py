@@ -35,8 +35,9 @@ EXAMPLES = {
 }
 
 
-def define_flags() -> None:
-    """The flags that all training programs have."""
+def define_flags(example: str = EXAMPLES["config"]) -> None:
+    """The flags that all training programs have; `example` is a config of this one."""
+    EXAMPLES["config"] = example
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.mark_flag_as_required("config")
     flags.DEFINE_string(

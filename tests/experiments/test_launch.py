@@ -52,7 +52,9 @@ def parse(monkeypatch):
     """Of a command line with the flags that every program has; they are gone afterwards."""
     before = set(flags.FLAGS)
     monkeypatch.chdir(ROOT)
-    launch.define_flags()
+    # `define_flags` changes it.
+    monkeypatch.setitem(launch.EXAMPLES, "config", "")
+    launch.define_flags(CONFIG)
 
     def parse(*words: str) -> flags.FlagValues:
         # The overrides of a config are read from here.
@@ -97,9 +99,11 @@ def test_a_missing_config_is_one_sentence_with_an_example(words, message, parse,
     with pytest.raises(SystemExit) as stop:
         parse(*words)
     (line,) = capsys.readouterr().err.splitlines()
-    example = launch.EXAMPLES["config"]
-    assert stop.value.code == 1 and re.match("pretrain: " + message.format(example), line)
-    assert (ROOT / example).is_file()
+    assert stop.value.code == 1 and re.match("pretrain: " + message.format(CONFIG), line)
+
+
+def test_the_config_that_a_message_gives_as_an_example_is_there() -> None:
+    assert (ROOT / launch.EXAMPLES["config"]).is_file()
 
 
 @pytest.mark.parametrize(
