@@ -96,21 +96,17 @@ def settings_of(config: ml_collections.ConfigDict) -> FinetuneSettings:
     """The settings of a config.
 
     Raises:
-      ConfigError: it is of the other stage, or asks for what does not exist or fit together.
+      ConfigError: it is of another program, or asks for what does not exist or fit together.
     """
-    check_fields(config, needs=("augment", "held_out", "synthetic_batch", "turned"))
-    return FinetuneSettings(
-        network=config.network,
+    check_fields(config, needs=("network", "synthetic", "augment"))
+    return picked_from(
+        FinetuneSettings,
+        config,
         spec=find_spec(config.network),
         training=train_settings(config),
         loss=picked_from(LossSettings, config),
         augmentation=settings_from(AugmentSettings, config.augment),
         faces=settings_from(SyntheticSettings, config.synthetic),
-        synthetic_batch=config.synthetic_batch,
-        turned=config.turned,
-        turned_deg=config.turned_deg,
-        held_out=config.held_out,
-        feature_gain=config.feature_gain,
     )
 
 
@@ -334,6 +330,8 @@ def train(
 def define_flags() -> None:
     """Those of this program."""
     launch.define_flags()
+    launch.define_source_flags()
+    flags.DEFINE_string("init", None, "weight file to start from")
     flags.DEFINE_multi_string("photos", None, "folder of annotated photographs", required=True)
     flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how the folders are laid out")
     flags.DEFINE_string("basel", None, "folder of the Basel model: use 300W-LP's parameters")

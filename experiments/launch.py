@@ -35,23 +35,27 @@ EXAMPLES = {
 }
 
 
-def define_flags() -> None:
-    """The flags that all training programs have."""
+def define_flags(example: str = EXAMPLES["config"]) -> None:
+    """The flags that all training programs have; `example` is a config of this one."""
+    EXAMPLES["config"] = example
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.mark_flag_as_required("config")
     flags.DEFINE_string(
         "workdir", None, "folder for checkpoints, metrics and weights", required=True
     )
-    flags.DEFINE_string("init", None, "weight file to start from")
-    flags.DEFINE_string("backgrounds", None, "folder of background pictures for rendered faces")
-    flags.DEFINE_string("textures", None, "texture bank of experiments.tools.build_texture_bank")
-    flags.DEFINE_string("light", None, "prior of lights, from the same program")
     flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes")
     flags.DEFINE_integer("num_processes", None, "how many processes train together")
     flags.DEFINE_integer("process_id", None, "which of them this is, from 0")
     flags.DEFINE_bool(
         "distributed", False, "let JAX find the other processes (TPU pods, jax[k8s], Open MPI)"
     )
+
+
+def define_source_flags() -> None:
+    """The flags of programs that render faces; see `sources`."""
+    flags.DEFINE_string("backgrounds", None, "folder of background pictures for rendered faces")
+    flags.DEFINE_string("textures", None, "texture bank of experiments.tools.build_texture_bank")
+    flags.DEFINE_string("light", None, "prior of lights, from the same program")
 
 
 def sources(values: flags.FlagValues) -> dict[str, str | None]:

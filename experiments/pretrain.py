@@ -79,18 +79,16 @@ def settings_of(config: ml_collections.ConfigDict) -> PretrainSettings:
     """The settings of a config.
 
     Raises:
-      ConfigError: it is of the other stage, or asks for what does not exist or fit together.
+      ConfigError: it is of another program, or asks for what does not exist or fit together.
     """
-    check_fields(config, needs=("template_targets", "validation_pairs"))
-    return PretrainSettings(
-        network=config.network,
+    check_fields(config, needs=("network", "synthetic", "template_targets"))
+    return picked_from(
+        PretrainSettings,
+        config,
         spec=find_spec(config.network),
         training=train_settings(config),
         loss=picked_from(LossSettings, config),
         faces=settings_from(SyntheticSettings, config.synthetic),
-        template_targets=config.template_targets,
-        grey_background_steps=config.grey_background_steps,
-        validation_pairs=config.validation_pairs,
     )
 
 
@@ -201,11 +199,18 @@ def train(
     return run(task, opened, settings.training)
 
 
+def define_flags() -> None:
+    """Those of this program."""
+    launch.define_flags()
+    launch.define_source_flags()
+    flags.DEFINE_string("init", None, "weight file to start from")
+
+
 def train_as_told(values: flags.FlagValues) -> TrainState:
     """`train` with what the command line says."""
     return train(values.config, Path(values.workdir), launch.sources(values), values.init)
 
 
 if __name__ == "__main__":
-    launch.define_flags()
+    define_flags()
     launch.main(train_as_told)

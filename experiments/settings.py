@@ -11,30 +11,48 @@ from dfc_jax.training import OptimConfig, TrainSettings
 
 Settings = TypeVar("Settings")
 
+# The fields of a config that all trainings have, with their defaults.
+TRAINING: dict[str, Any] = {
+    field.name: field.default
+    for kind in (OptimConfig, TrainSettings)
+    for field in dataclasses.fields(kind)
+    if field.name not in ("name", "optimizer")
+}
+
 
 def check_fields(config: ml_collections.ConfigDict, needs: Sequence[str]) -> None:
-    """Raises ConfigError unless a config has the fields that a stage reads and those of the other
-    one lack."""
+    """Raises ConfigError unless a config has the fields that a program reads and others lack."""
     for name in needs:
         if name not in config:
-            raise ConfigError(f"--config has no {name}; it is a config of the other stage")
+            raise ConfigError(f"--config has no {name}; it is a config of another program")
+
+
+def training_config(
+    *, learning_rate: float, steps: int, batch: int, **others: Any
+) -> ml_collections.ConfigDict:
+    """A config with the fields that `train_settings` reads, those not given at their defaults.
+
+    It is not locked yet: the fields of what is trained are still missing.
+    """
+    unknown = others.keys() - TRAINING
+    if unknown:
+        raise TypeError(f"no training has {', '.join(sorted(unknown))}")
+    given = {"learning_rate": learning_rate, "steps": steps, "batch": batch, **others}
+    return ml_collections.ConfigDict({**TRAINING, **given})
 
 
 def train_settings(config: ml_collections.ConfigDict) -> TrainSettings:
-    """What a config says about training as such.
+    """What a config says about training as such; see `training_config`.
 
     Raises:
-      ConfigError: numbers that make no sense or do not fit together.
+      ConfigError: numbers that make no sense or do not fit together, or a field is missing.
     """
-    optimizer = OptimConfig(
-        learning_rate=config.learning_rate,
-        steps=config.steps,
+    check_fields(config, list(TRAINING))
+    optimizer = picked_from(
+        OptimConfig,
+        config,
         name="adamw" if config.weight_decay else "adam",
-        schedule=config.schedule,
         boundaries=tuple(tuple(pair) for pair in config.boundaries),
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
     )
     return picked_from(TrainSettings, config, optimizer=optimizer)
 
@@ -43,9 +61,10 @@ def picked_from(kind: type[Settings], config: ml_collections.ConfigDict, **given
     """A settings dataclass whose fields are those of the same names in a config, but the `given`.
 
     Raises:
-      ConfigError: of the dataclass.
+      ConfigError: of the dataclass, or a field is missing.
     """
     names = [field.name for field in dataclasses.fields(cast(Any, kind)) if field.name not in given]
+    check_fields(config, names)
     return kind(**{name: config[name] for name in names}, **given)
 
 

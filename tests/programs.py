@@ -1,17 +1,35 @@
 """What the tests of the training programs share: stand-ins for photographs, faces and networks."""
 
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
+from paths import ROOT
 from tiny import SIZE
 
 from data_pipelines.photos.labels import PhotoSet
 from data_pipelines.photos.squares import STORED_PX
 from dfc_jax.data.faces import AnnotatedFace, FaceSet
 from dfc_jax.errors import DatasetError
-from experiments import finetune, launch
+from experiments import finetune, launch, pretrain
+
+CONFIGS = ROOT / "experiments" / "configs" / "dfc"
+
+
+def _programs_of(name: str) -> tuple[ModuleType, ...]:
+    if name == "tiny":
+        return pretrain, finetune
+    return ({"pretrain": pretrain, "finetune": finetune}[name.split("_")[0]],)
+
+
+# By the name of a config, which begins with that of its program.
+PROGRAMS = {
+    path.stem: _programs_of(path.stem)
+    for path in sorted(CONFIGS.glob("*.py"))
+    if path.stem != "__init__"
+}
 
 
 def drawn_photos() -> PhotoSet:

@@ -49,10 +49,12 @@ def test_right_config_flags_pass(monkeypatch) -> None:
 
 @pytest.fixture
 def parse(monkeypatch):
-    """Of a command line with the flags of the programs; they are gone afterwards."""
+    """Of a command line with the flags that every program has; they are gone afterwards."""
     before = set(flags.FLAGS)
     monkeypatch.chdir(ROOT)
-    launch.define_flags()
+    # `define_flags` changes it.
+    monkeypatch.setitem(launch.EXAMPLES, "config", "")
+    launch.define_flags(CONFIG)
 
     def parse(*words: str) -> flags.FlagValues:
         # The overrides of a config are read from here.
@@ -72,6 +74,8 @@ def parse(monkeypatch):
         (["--config.stepz=3"], "--config.stepz: config has no field 'stepz'; did you mean steps?"),
         (["--config.steps=many"], "flag --config.steps=many: invalid literal"),
         (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
+        (["--init=x"], "Unknown command line flag 'init'"),
+        (["--backgrounds=x"], "Unknown command line flag 'backgrounds'"),
         (["--workdir"], "Missing value for flag --workdir"),
         ([], "--workdir must be given, for example --workdir runs/first; see --help"),
     ],
@@ -95,9 +99,11 @@ def test_a_missing_config_is_one_sentence_with_an_example(words, message, parse,
     with pytest.raises(SystemExit) as stop:
         parse(*words)
     (line,) = capsys.readouterr().err.splitlines()
-    example = launch.EXAMPLES["config"]
-    assert stop.value.code == 1 and re.match("pretrain: " + message.format(example), line)
-    assert (ROOT / example).is_file()
+    assert stop.value.code == 1 and re.match("pretrain: " + message.format(CONFIG), line)
+
+
+def test_the_config_that_a_message_gives_as_an_example_is_there() -> None:
+    assert (ROOT / launch.EXAMPLES["config"]).is_file()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +142,7 @@ def test_packages_of_the_train_extra_are_known_to_be_optional() -> None:
 def test_flags_reach_the_program(parse) -> None:
     values = parse(f"--config={CONFIG}", "--workdir=x", "--config.synthetic.yaw_deg=3")
     assert values.config.synthetic.yaw_deg == 3.0 and values.config.is_locked
-    assert (values.workdir, values.init, values.distributed) == ("x", None, False)
+    assert (values.workdir, values.coordinator, values.distributed) == ("x", None, False)
 
 
 def test_a_program_that_fails_writes_nothing(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_other_mistakes_are_one_sentence(patched, monkeypatch, capsys, tmp_path:
     assert "there are 7 usable photographs and 7 are held out, which leaves none to train" in line
     config = tiny_config("pretrain_lite", "tiny")
     line = failure(capsys, lambda: finetune.train(config, tmp_path / "e", ["x"]))
-    assert "--config has no augment; it is a config of the other stage" in line
+    assert "--config has no augment; it is a config of another program" in line
 
     def diverge():
         raise TrainingDiverged("the loss of step 3 is nan")

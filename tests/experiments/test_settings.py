@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from paths import ROOT
+from programs import PROGRAMS
 from tiny import SIZE, SPECS, TINY, config_of
 
 from data_pipelines.faces.synthetic import SyntheticSettings
@@ -19,14 +21,17 @@ from dfc_jax.errors import ConfigError
 from dfc_jax.nets import weights
 from dfc_jax.systems.dfc import networks as variants
 from dfc_jax.systems.dfc.task import start_from
+from dfc_jax.training import OptimConfig, TrainSettings
 from experiments import finetune, pretrain
+from experiments.settings import train_settings, training_config
 
-CONFIGS = sorted(path.stem for path in (ROOT / "experiments/configs/dfc").glob("*_*[a-z].py"))
+CONFIGS = [name for name in PROGRAMS if name != "tiny"]
 
 
 def program_of(name: str):
     """The one that a config is for."""
-    return {"pretrain": pretrain, "finetune": finetune}[name.split("_")[0]]
+    (program,) = PROGRAMS[name]
+    return program
 
 
 @pytest.mark.parametrize(
@@ -54,6 +59,22 @@ def test_numbers_that_do_not_fit_together_are_named(field, value, message) -> No
     config[field] = value
     with pytest.raises(ConfigError, match=message):
         pretrain.settings_of(config)
+
+
+def test_a_config_without_a_field_of_every_training_is_named() -> None:
+    whole = training_config(learning_rate=1e-3, steps=5, batch=2)
+    for field in whole:
+        config = ConfigDict({name: value for name, value in whole.items() if name != field})
+        with pytest.raises(ConfigError, match=f"--config has no {field}; it is a config of anoth"):
+            train_settings(config)
+
+
+def test_a_config_of_every_training_has_the_defaults_of_the_settings() -> None:
+    config = training_config(learning_rate=1e-3, steps=5, batch=2, keep_last=7)
+    expected = TrainSettings(OptimConfig(learning_rate=1e-3, steps=5), batch=2, keep_last=7)
+    assert train_settings(config) == expected
+    with pytest.raises(TypeError, match="no training has keep_lats"):
+        training_config(learning_rate=1e-3, steps=5, batch=2, keep_lats=7)
 
 
 @pytest.mark.parametrize(("batch", "targets"), [(8, 4), (16, 4), (24, 20)])

@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import assert_continues, assert_cut_off_run_continues, opened
 from tiny import scalars
 
 from dfc_jax.errors import ConfigError
 from dfc_jax.files import write_npz
 from dfc_jax.training import OptimConfig, Task, TrainSettings, own_part
 from dfc_jax.training.run import run
-from dfc_jax.training.workdir import Workdir, open_workdir
 
 SIZE, BATCH, STEPS = 16, 8, 60
 SETTINGS = TrainSettings(
@@ -97,10 +97,6 @@ def save(file: Path, variables, metadata) -> None:
 TASK = Task(init, batches, loss, save, evaluate, draw)
 
 
-def opened(folder: Path) -> Workdir:
-    return open_workdir(folder, {"steps": STEPS, "batch": BATCH}, {"network": "disc"})
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> tuple[Path, object]:
     folder = tmp_path_factory.mktemp("disc") / "run"
@@ -114,13 +110,13 @@ def test_a_new_system_learns_and_leaves_everything(whole) -> None:
     assert curves["disc_error", 60] < min(0.1, curves["disc_error", 20])
     assert curves["examples_per_second", 60] > 0.0
     written = json.loads((folder / "config.json").read_text())
-    assert written["config"] == {"steps": STEPS, "batch": BATCH} and written["network"] == "disc"
+    assert written["config"] == {"name": "test"} and written["network"] == "test"
     panels = cv2.imread(str(folder / "panels.png"))
     assert panels.shape == (SIZE, 2 * SIZE, 3) and panels.std() > 20.0
     with np.load(folder / "weights.npz") as found:
         np.testing.assert_array_equal(found["kernel"], state.ema["params"]["kernel"])
         header = json.loads(str(found["metadata"]))
-    assert (header["network"], header["steps"], header["batch"]) == ("disc", STEPS, BATCH)
+    assert (header["network"], header["steps"], header["batch"]) == ("test", STEPS, BATCH)
     np.testing.assert_allclose(header["scores"]["disc_error"], curves["disc_error", 60], rtol=1e-6)
     assert float(state.variables["seen"]["pictures"]) == STEPS * BATCH
     kept = {int(each.name) for each in (folder / "checkpoints").iterdir()}
@@ -128,34 +124,8 @@ def test_a_new_system_learns_and_leaves_everything(whole) -> None:
     assert STEPS in kept and lowest in {curves["disc_error", step] for step in kept}
 
 
-def assert_continues(whole, folder: Path, task: Task, from_step: int) -> None:
-    """A run that begins again at `from_step` ends like the whole one."""
-    starts = []
-
-    def noted(step: int):
-        starts.append(step)
-        return batches(step)
-
-    state = run(dataclasses.replace(task, batches=noted), opened(folder), SETTINGS)
-    assert starts == [from_step]
-    jax.tree.map(np.testing.assert_array_equal, state, whole[1])
-    curves, expected = scalars(folder), scalars(whole[0])
-    # Each is the mean of the ten steps before it.
-    for step in range(from_step + 19 - (from_step + 9) % 10, STEPS + 1, 10):
-        assert curves["loss", step] == expected["loss", step]
-    with np.load(folder / "weights.npz") as ours, np.load(whole[0] / "weights.npz") as theirs:
-        assert str(ours["metadata"]) == str(theirs["metadata"])
-        np.testing.assert_array_equal(ours["kernel"], theirs["kernel"])
-
-
 def test_a_run_that_was_cut_off_continues_bit_for_bit(whole, tmp_path: Path) -> None:
-    def cut(step: int):
-        return itertools.islice(batches(step), 33)
-
-    with pytest.raises(ValueError, match="the data ended"):
-        run(dataclasses.replace(TASK, batches=cut), opened(tmp_path), SETTINGS)
-    assert not (tmp_path / "weights.npz").exists()
-    assert_continues(whole, tmp_path, TASK, from_step=20)
+    assert_cut_off_run_continues(TASK, SETTINGS, tmp_path, whole)
 
 
 def test_a_signal_ends_a_run_with_a_checkpoint_from_which_it_continues(
@@ -173,7 +143,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_from_which_it_continues(
     step = int(state.step)
     assert 20 < step < 30 and not (tmp_path / "weights.npz").exists()
     assert f"stopped by a signal after step {step} of {STEPS}" in caplog.text
-    assert_continues(whole, tmp_path, TASK, from_step=step)
+    assert_continues(TASK, SETTINGS, tmp_path, whole, from_step=step)
     assert f"resumed from step {step}" in caplog.text
 
 

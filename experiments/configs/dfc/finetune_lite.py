@@ -17,36 +17,33 @@ import ml_collections
 
 from data_pipelines.faces.synthetic import SyntheticSettings
 from data_pipelines.photos.augment import AugmentSettings
+from experiments.settings import training_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ml_collections.ConfigDict()
+    config = training_config(
+        learning_rate=7e-4,
+        steps=12500,
+        batch=16,
+        warmup_steps=200,
+        weight_decay=1e-4,
+        clip_norm=10.0,
+        ema_decay=0.999,
+        log_every=100,
+        save_every=500,
+        best_metric="held_out_nme",
+    )
     config.network = "lite"
-    config.seed = 0
-    config.steps = 12500
-    config.batch = 16
     config.synthetic_batch = 1
     config.turned = 2
     config.turned_deg = 90.0
     config.feature_gain = 3.0
-    config.learning_rate = 7e-4
-    config.schedule = "cosine"
-    config.boundaries = ()
-    config.warmup_steps = 200
-    config.weight_decay = 1e-4
-    config.clip_norm = 10.0
-    config.ema_decay = 0.999
     config.compute = "float32"
-    config.steps_per_call = 1
     config.norm = "l2"
     config.reduction = "mean"
     config.matchability_weight = 5.0
-    config.keep_last = 2
-    config.best_metric = "held_out_nme"
     # Photographs for scores: below 1 a share of them, at most 40; from 1 on their number.
     config.held_out = 0.1
-    config.log_every = 100
-    config.save_every = 500
     config.augment = ml_collections.ConfigDict(dataclasses.asdict(AugmentSettings()))
     config.synthetic = ml_collections.ConfigDict(dataclasses.asdict(SyntheticSettings()))
     return config.lock()

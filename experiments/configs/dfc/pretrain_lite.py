@@ -14,32 +14,29 @@ import dataclasses
 import ml_collections
 
 from data_pipelines.faces.synthetic import SyntheticSettings
+from experiments.settings import training_config
 
 
 def get_config() -> ml_collections.ConfigDict:
-    config = ml_collections.ConfigDict()
+    config = training_config(
+        learning_rate=1e-3,
+        steps=5000,
+        batch=16,
+        warmup_steps=100,
+        weight_decay=1e-4,
+        clip_norm=10.0,
+        ema_decay=0.998,
+        log_every=50,
+        save_every=500,
+        best_metric="synthetic_epe",
+    )
     config.network = "lite-tied"
-    config.seed = 0
-    config.steps = 5000
-    config.batch = 16
     config.template_targets = 8
-    config.learning_rate = 1e-3
-    config.schedule = "cosine"
-    config.boundaries = ()
-    config.warmup_steps = 100
-    config.weight_decay = 1e-4
-    config.clip_norm = 10.0
-    config.ema_decay = 0.998
     config.compute = "float32"
-    config.steps_per_call = 1
     config.norm = "l2"
     config.reduction = "mean"
     config.matchability_weight = 5.0
     config.grey_background_steps = 0
-    config.log_every = 50
-    config.save_every = 500
-    config.keep_last = 2
-    config.best_metric = "synthetic_epe"
     config.validation_pairs = 128
     config.synthetic = ml_collections.ConfigDict(dataclasses.asdict(SyntheticSettings()))
     return config.lock()

@@ -13,7 +13,8 @@ from dfc_jax.nets import blocks
 from dfc_jax.systems.dfc import lite, paper
 from dfc_jax.systems.dfc import networks as nets
 
-SMALL = {
+# One of each network that `SPECS` describes; those are too large to be computed here.
+SMALL: dict[str, nets.NetSpec] = {
     "paper": nets.PaperSpec(widths=(4, 4, 8, 8, 16)),
     "lite": nets.LiteSpec(
         widths=(4, 6, 8, 10),
@@ -24,10 +25,8 @@ SMALL = {
         refinements=2,
     ),
 }
-ALONE = {
-    "paper": {"branches": 1},
-    "lite": {"branches": 1, "descriptors": 0, "details": 0, "refinements": 0},
-}
+# What else changes where a network has one branch.
+ALONE = {"lite": {"descriptors": 0, "details": 0, "refinements": 0}}
 
 
 def noise(seed: int, *shape: int) -> jax.Array:
@@ -62,7 +61,7 @@ def test_wide_tail_replaces_only_the_last_layers() -> None:
     assert nets.param_count(shapes_of(spec)[0]) == 8_620_784 - narrow + wide
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", ["paper", "lite"])
 def test_initial_values_are_those_of_he_whatever_layers_are_called(family: str) -> None:
     """Each kernel's variance times its fan-in: 2; a hundredth of He's deviation in the heads."""
     variables = nets.init(jax.random.key(0), nets.SPECS[family])
@@ -123,6 +122,10 @@ def test_the_strict_tail_is_the_plain_relu_of_the_paper() -> None:
     params["Conv3x3_9"] = {**second, "bias": jnp.full(2, -1e4)}
     constant = strict.apply({"params": params}, x)
     np.testing.assert_array_equal(constant, jnp.broadcast_to(constant[0, 0, 0], constant.shape))
+
+
+def test_every_kind_of_network_is_computed_in_these_tests() -> None:
+    assert {spec.kind for spec in SMALL.values()} == {spec.kind for spec in nets.SPECS.values()}
 
 
 @pytest.mark.parametrize("name", nets.SPECS)
@@ -217,7 +220,7 @@ def test_lite_starts_near_the_centre_of_the_crop() -> None:
     assert float(jnp.abs(away).mean()) < 3.0 and float(jnp.abs(away).max()) < 20.0
 
 
-@pytest.mark.parametrize("family", ["paper", "lite"])
+@pytest.mark.parametrize("family", SMALL)
 def test_cached_code_untied_copy_and_batch_agree(family: str) -> None:
     """One tied network: its kept code, a batch of targets and its untied copy say the same."""
     tied = dataclasses.replace(SMALL[family], tied=True)
@@ -242,7 +245,7 @@ def test_cached_code_untied_copy_and_batch_agree(family: str) -> None:
 
 @pytest.mark.parametrize("family", SMALL)
 def test_a_network_of_one_branch_never_looks_at_the_target(family: str) -> None:
-    spec = dataclasses.replace(SMALL[family], **ALONE[family])
+    spec = dataclasses.replace(SMALL[family], branches=1, **ALONE.get(family, {}))
     variables = nets.init(jax.random.key(0), spec)
     assert "target_encoder" not in variables["params"]
     source, target = noise(0, 2, 32, 32, 3), noise(1, 2, 32, 32, 3)
@@ -349,7 +352,7 @@ def test_matchability_is_the_probability_of_the_second_class() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["paper", "lite"])
+@pytest.mark.parametrize("family", SMALL)
 def test_bfloat16_images_change_the_arithmetic_and_no_type_outside(family: str) -> None:
     spec = SMALL[family]
     variables = nets.init(jax.random.key(0), spec)
