@@ -7,8 +7,9 @@ reads what this one compiled. The environment variable ``DFC_CACHE`` names anoth
 import hashlib
 import os
 import platform
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +17,9 @@ import jax
 import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
 
-VARIABLE = "DFC_CACHE"
+VARIABLE, FOLDER_SETTING = "DFC_CACHE", "jax_compilation_cache_dir"
+# Programs as new as this may still be being written.
+LATEST_S = 2.0
 
 
 def cache_folder() -> Path | None:
@@ -53,12 +56,12 @@ def compiled_programs() -> Iterator[None]:
     """
     folder = cache_folder()
     settings = {
-        "jax_compilation_cache_dir": str(folder),
+        FOLDER_SETTING: str(folder),
         # Dozens of small programs would otherwise be compiled anew each time.
         "jax_persistent_cache_min_compile_time_secs": 0.0,
     }
     before = {name: getattr(jax.config, name) for name in settings}
-    if folder is None or before["jax_compilation_cache_dir"] or not _made(folder):
+    if folder is None or before[FOLDER_SETTING] or not _made(folder):
         yield
         return
     try:
@@ -66,6 +69,21 @@ def compiled_programs() -> Iterator[None]:
         yield
     finally:
         _configure(before)
+
+
+def forget_latest() -> None:
+    """Remove the programs that were kept in the last seconds, before this process is cut off.
+
+    One of them may be half written, and JAX never writes a file of the cache again.
+    """
+    set_up = getattr(jax.config, FOLDER_SETTING)
+    folder = Path(set_up) if set_up else cache_folder()
+    if folder is None:
+        return
+    for path in folder.glob("*-cache"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime < LATEST_S:
+                path.unlink()
 
 
 def _configure(settings: dict[str, object]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import dfc_jax
 from dfc_jax.commands import align, evaluate, model
 from dfc_jax.commands.arguments import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE, complain
+from dfc_jax.commands.interrupt import end_now, end_on_interrupt
 from dfc_jax.files import escaped
 
 
@@ -21,7 +22,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code, see `EXIT_CODES`."""
+    """Run the command; returns the exit code, see `EXIT_CODES`.
+
+    Without `argv`, the command is the process, which Ctrl-C then ends.
+    """
+    if argv is None:
+        end_on_interrupt()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As standard error does with what the terminal's encoding has not.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -36,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(error)
         return EXIT_USAGE
     except KeyboardInterrupt:
+        if argv is None:
+            end_now()
         complain("interrupted")
         return EXIT_INTERRUPTED
 

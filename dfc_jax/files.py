@@ -46,8 +46,8 @@ def load_arrays(
 
 WEIGHTS_DIR = Path(__file__).parent / "assets" / "weights"
 WEIGHTS_SUFFIX = ".safetensors"
-# File systems take names of 255 bytes: room for `_face1000_texture.jpg`, and for the dot and the
-# number of a file that is written aside.
+# File systems take names of 255 bytes: room for `_face1000_texture.jpg`, and for the dots and
+# the 8 digits of a file that is written aside.
 MAX_STEM_BYTES = 220
 # Categories of what steers a terminal or breaks a line, and of half characters.
 _UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
@@ -122,11 +122,15 @@ def _escape(character: str) -> str:
 def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path beside `path` to write to; renamed to `path` on success, removed on failure.
 
+    Several threads, processes and machines may write the same file: each has a path of its own, and
+    the file is that of the one which ends last.
+
     Raises:
       ExportError: the folder cannot be written to.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # Not by `tempfile`, whose files are readable for their owner alone.
+    aside = path.with_name(f".{path.stem}.{os.urandom(4).hex()}{path.suffix}")
     try:
         try:
             yield aside

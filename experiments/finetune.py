@@ -110,6 +110,14 @@ def settings_of(config: ml_collections.ConfigDict) -> FinetuneSettings:
     )
 
 
+def digest_of(*values: Any) -> str:
+    """Eight hexadecimal digits of values, nested: text, numbers and arrays."""
+    digest = hashlib.sha256()
+    for leaf in map(np.asarray, jax.tree.leaves(values)):
+        digest.update(f"{leaf.dtype.str} {leaf.shape} ".encode() + leaf.tobytes())
+    return digest.hexdigest()[:8]
+
+
 def load_photos(
     workdir: Path,
     folders: list[str],
@@ -119,12 +127,13 @@ def load_photos(
     lp: LPModel | None = None,
     copies: int = 0,
 ) -> ShardedPhotos:
-    """Labelled photographs, made once per workdir, layout and list of folders; what cannot be used
-    is logged and left out. With `lp` (`read_lp_model`) the labels are made from the parameters
-    that 300W-LP gives, as in the paper; otherwise from a fit to the 68 points. `copies` turned
-    copies of each will follow."""
-    listed = "\n".join([layout, *(os.path.abspath(folder) for folder in folders)])
-    folder = workdir / f"photos-{hashlib.sha256(listed.encode()).hexdigest()[:8]}"
+    """Labelled photographs, made once per workdir, layout, list of folders, face model and size of
+    the template; what cannot be used is logged and left out. With `lp` (`read_lp_model`) the labels
+    are made from the parameters that 300W-LP gives, as in the paper; otherwise from a fit to the 68
+    points. `copies` turned copies of each will follow."""
+    paths = [os.path.abspath(folder) for folder in folders]
+    digest = digest_of(layout, paths, lp is None, model if lp is None else lp, template.size)
+    folder = workdir / f"photos-{digest}"
     photos = open_shards(folder)
     if photos is not None:
         return photos
@@ -152,13 +161,14 @@ def with_turned(
     template: Template,
 ) -> ShardedPhotos:
     """The photographs, and `settings.turned` copies of each turned to a random yaw; made once per
-    workdir."""
+    workdir, labels of `load_photos` and face model."""
     rng, most = np.random.default_rng(settings.training.seed), settings.turned_deg
     yaws = rng.uniform(-most, most, (settings.turned, len(photos)))
     copies = []
+    places = [f"{file.parent.name}/{file.name}" for file in photos.files], photos.file, photos.row
     for number, yaw in enumerate(yaws):
-        made_from = hashlib.sha256(yaw.tobytes() + "\n".join(photos.names).encode())
-        folder = workdir / f"turned-{number}-{made_from.hexdigest()[:8]}"
+        digest = digest_of(yaw, photos.names, places, model, template.size)
+        folder = workdir / f"turned-{number}-{digest}"
         copy = open_shards(folder)
         if copy is None:
             logging.info("turning the photographs, copy %d of %d", number + 1, settings.turned)

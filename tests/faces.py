@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfc_jax.crops import Crop
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.detect import WholeImage
-from dfc_jax.inference.judge import weigh
 from dfc_jax.inference.solve import CPU_BUCKETS, Estimate, Solution
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel, landmarks3d
@@ -45,6 +43,23 @@ def mean_solution(model: FaceModel) -> Solution:
     )
 
 
+def estimate_of(solution: Solution) -> Estimate | None:
+    """What belongs to a solution, which it keeps as `dense`; None if that is not finite."""
+    solution = jax.tree.map(np.asarray, solution)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution)):
+        return None
+    matchable = solution.matchability > 0.5
+    certainty = solution.matchability[matchable].mean() if matchable.any() else 0.0
+    return Estimate(
+        landmarks_px=solution.landmarks_px,
+        rotation=solution.rotation,
+        residual_px=float(solution.residual_px),
+        matchable_share=float(matchable.mean()),
+        certainty=float(certainty),
+        dense=solution,
+    )
+
+
 class FakeSolver:
     """Finds in a crop what a function says; its estimates are the solutions themselves.
 
@@ -63,24 +78,10 @@ class FakeSolver:
     def locate(
         self, crops: Sequence[np.ndarray], largest: int | None = None
     ) -> list[Estimate | None]:
-        return [self._estimate(self.solve(crop)) for crop in crops]
+        return [estimate_of(self.solve(crop)) for crop in crops]
 
     def finish(self, estimates: Sequence[Estimate], largest: int | None = None) -> list[Solution]:
         return [estimate.dense for estimate in estimates]
-
-    def _estimate(self, solution: Solution) -> Estimate | None:
-        solution = jax.tree.map(np.asarray, solution)
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(solution)):
-            return None
-        evidence = weigh(solution, Crop(np.zeros(2), SIZE), (SIZE, SIZE))
-        return Estimate(
-            landmarks_px=solution.landmarks_px,
-            rotation=solution.rotation,
-            residual_px=evidence.residual_crop_px,
-            matchable_share=evidence.matchable_share,
-            certainty=evidence.certainty,
-            dense=solution,
-        )
 
 
 def mean_aligner(detector=None, solver=None, **keywords) -> Aligner:

@@ -42,8 +42,8 @@ class Hair(ByValue):
 
     Attributes:
       colors: (2, 3) RGB, dark and light.
-      thickness: () size of the outline in skulls.
-      turns, phase: (6,) of the waves that make its strands.
+      thickness: () size of its outline relative to the skull.
+      turns, phase: (6,) frequencies and phases of the waves that make its strands.
       light: (3,) unit vector that shades it, model space.
       is_bald, is_long: () 0 or 1.
       length_mm, width_mm: () of long hair: below the chin, and to each side.
@@ -61,7 +61,8 @@ class Hair(ByValue):
 
 
 def sample_hair(rng: RandomStream, bald: float, long: float) -> Hair:
-    """Natural colours as a rule; `long` is the share of those who are not bald."""
+    """Random hair, mostly of natural colours: `bald` is the probability of none, `long` that of
+    long hair where there is any."""
     natural = jnp.array(_HAIR_COLORS)[rng.choice(len(_HAIR_COLORS))]
     natural = natural * jnp.exp(0.15 * rng.normal((3,)))
     color = jnp.where(rng.uniform() < 0.06, rng.uniform(0.1, 0.8, (3,)), natural)
@@ -115,7 +116,7 @@ def front_hair(rng: RandomStream, hair: Hair, head: Head, grid: Grid, probabilit
     edge, point = _scalp(head, grid, hair)
     x, y, z = point
     streaks, tone = _strands(hair, point)
-    # The hairline, as a height on the unit sphere: in front, beside, and falling off a parting.
+    # Height of the hairline on the unit sphere: in front, at the sides, and lower off the parting.
     front = rng.uniform(-0.05, 0.5)
     sides = rng.uniform(-0.9, 0.1)
     parting, slope = rng.uniform(-0.5, 0.5), rng.uniform(-0.2, 0.8)
@@ -135,8 +136,8 @@ def front_hair(rng: RandomStream, hair: Hair, head: Head, grid: Grid, probabilit
 
 
 def back_hair(hair: Hair, head: Head, grid: Grid, skin: Array) -> tuple[Layer, list[Layer]]:
-    """What frames the face: long hair, which lies behind the shoulders, and the skull over them:
-    bald, with skin colours (2, 3), or with its hair."""
+    """The layers behind the face: long hair, to be drawn behind the shoulders, and those in front
+    of the shoulders, the skull with `skin` colours (2, 3) and the hair on it."""
     edge, point = _scalp(head, grid, hair)
     streaks, tone = _strands(hair, point)
     nape = (-0.75 - point[1]) * SKULL_AXES_MM[1] * head.scale

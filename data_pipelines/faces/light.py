@@ -18,10 +18,10 @@ from dfc_jax.files import load_arrays, write_npz
 from dfc_jax.raster.shade import N_SH, sh_basis
 from dfc_jax.types import Array, ByValue
 
-# pi times the bands of the clamped cosine over pi (Ramamoorthi and Hanrahan 2001).
+# Factors of the clamped cosine on the bands of the basis (Ramamoorthi and Hanrahan 2001).
 _COSINE = math.pi * np.repeat([1.0, 2.0 / 3.0, 1.0 / 4.0], [1, 3, 5])
 _LUMA = np.array([0.299, 0.587, 0.114])
-# Mean of the basis over the visible half of a sphere, pixel by pixel, and over all normals.
+# Mean of the basis over the pixels of a sphere (its visible half), and over all directions.
 _FACING = np.zeros(N_SH)
 _FACING[0] = math.sqrt(1.0 / (4.0 * math.pi))
 _FACING[2] = -2.0 / 3.0 * math.sqrt(3.0 / (4.0 * math.pi))
@@ -35,14 +35,14 @@ _FRONTAL[0], _FRONTAL[2] = 2.4, -0.8
 _MIRROR = np.array([-1.0, 1.0, 1.0])
 # Waves that make up the pattern of a shadow.
 _N_WAVES = 5
-# Reflectance of skin at right angles.
+# Reflectance of skin at normal incidence.
 _SKIN = 0.035
 # Where `soft_clip` begins to saturate.
 _KNEE = 0.7
 
 # One row per lobe: direction x y z to the light and its spread | intensity from, to | softness
 # from, to (radians) | warmth from, to (mired from daylight) | spread of log RGB beside it.
-# Directions are mirrored left to right at random; the last lobe is the light from all around.
+# Directions are mirrored left to right at random; the last lobe is ambient light.
 _ENVIRONMENTS = {
     "overcast": (
         (0.0, -1.0, -0.2, 0.2, 1.0, 1.0, 0.7, 1.1, -20, 30, 0.03),
@@ -100,9 +100,9 @@ class LightSettings:
       exposure: irradiance that the camera aims at on the whole face (1 shows the albedo as it
         is), and the standard deviation of its logarithm.
       white_balance: share of the light's colour that the camera takes out, from, to.
-      shadow: shadows cast on the face.
+      shadow: something casts a shadow on the face.
       shadow_strength: share of the light that they take away, from, to.
-      highlights: shining skin.
+      highlights: the skin reflects specularly.
       highlight_strength: factor on the reflection of skin, from, to (log-uniform).
       highlight_exponent: of the Blinn-Phong lobe without gloss, from, to (log-uniform).
     """
@@ -233,14 +233,14 @@ def highlights(
     gloss: Array,
     settings: LightSettings,
 ) -> Array:
-    """Light (V, 3) that shining skin adds; Blinn-Phong, normalised, with Schlick's Fresnel term.
+    """Specular light (V, 3) of skin: Blinn-Phong, normalised, with Schlick's Fresnel term.
 
     Args:
       key: for the exponent and the strength.
       normals: (V, 3) unit normals, camera space.
       vertices_mm: (V, 3) camera space; the camera is at the origin.
       sh: (9, 3) light; its first band holds the direction, power and colour of the lamp.
-      gloss: (V,) in [0, 1]; nothing shines at 0.
+      gloss: (V,) in [0, 1]; 0 for no specular light.
       settings: ranges.
     """
     u = jax.random.uniform(key, (3,))

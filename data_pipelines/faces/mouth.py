@@ -1,11 +1,12 @@
-"""A mouth for face models that have none: between parted lips there is a cavity, not a hole.
+"""The inside of the mouth, for face models whose mesh has a hole between the lips.
 
-A bowl closes the boundary loop inside the lips from behind; in it stand two strips of teeth with
-their gums, and a tongue. The upper row belongs to the skull: it follows the identity, never the
-expression. The lower row and the tongue follow the jaw: for each jaw shape, the rigid motion that
-takes the jaw line's landmarks along. All of it is linear in the coefficients, as the face is.
+A bowl closes the boundary loop inside the lips from behind. It holds two strips of teeth with their
+gums, and a tongue. The upper teeth are fixed to the skull: they follow the identity, not the
+expression. The lower teeth and the tongue follow the jaw: each jaw expression moves them by the
+rigid motion that fits the landmarks of the jaw line best. All of it is linear in the coefficients,
+as the face is.
 
-To draw a face with its mouth, put the two meshes together and leave the face's normals alone::
+To draw a face with its mouth, concatenate the two meshes, and take normals from the face alone::
 
     own = mouth_vertices(mouth, identity, expression)
     vertices = to_camera(params, jnp.concatenate([shape(model, identity, expression), own]))
@@ -32,18 +33,21 @@ MOUTH_PARTS = ("cavity", "teeth", "gums", "tongue")
 # iBUG: the corners of the mouth, the inner lips, both lips, and the jaw line without its ends,
 # which do not move with the jaw.
 _CORNERS, _INNER, _LIPS, _JAW = (60, 64), slice(60, 68), slice(48, 68), slice(3, 14)
-# A loop farther from the inner lips than this part of the mouth's width is not theirs.
+# A boundary loop farther from the inner lips than this share of the mouth's width is another hole.
 _MAX_DISTANCE = 0.3
 
-# Rings of the bowl: millimetres behind the loop, size relative to it; and where it ends.
+# The bowl: for each ring its distance behind the loop (mm) and its size relative to the loop, then
+# the points of a ring and the depth of the bowl.
 _RINGS, _RING_POINTS, _DEPTH_MM = ((4.0, 1.0), (16.0, 0.9)), 12, 25.0
-# Teeth: columns of a row, every other one between two teeth; the row's width relative to the
-# loop's; how far it stands behind the loop, in the middle and more at its ends; how much higher
-# its ends are. Then for incisal edge, gum line and gum: height above the line where the lips meet,
-# and how far back from the edge: roots lean back, away from the hollow above the chin.
+# A row of teeth: its columns of vertices, of which every second one lies between two teeth; its
+# width relative to the loop's; its distance behind the loop in the middle, how much farther its
+# ends are, and higher. Then, for incisal edge, gum line and gum: height above the line
+# where the lips meet, and distance behind the incisal edge. The roots of the lower teeth lean back,
+# because the chin is hollow in front of them.
 _COLUMNS, _ARCH_WIDTH, _ARCH_GAP_MM, _ARCH_BEND_MM, _ARCH_RISE_MM = 13, 0.8, 4.0, 5.0, 2.0
 _UPPER_MM = ((-3.0, 0.0), (5.0, 0.0), (12.0, 2.0))
 _LOWER_MM = ((-2.0, 0.0), (-10.0, 2.0), (-15.0, 6.0))
+# What the gaps between teeth add to `Mouth.depth`.
 _BETWEEN_TEETH = 0.12
 # Tongue: half its width, length and height; its tip relative to the edge of a lower front tooth;
 # points from front to back and across.
@@ -89,8 +93,10 @@ _TINT = (0.12, 0.05, 0.12, 0.12)
 
 
 def sample_mouth_albedo(key: Array, mouth: Mouth) -> Array:
-    """(M_v, 3) colours in [0, 1] of the mouth's vertices, darker with depth as light does not get
-    in; multiply by `mouth_light` only, for they stand for albedo and shadow both."""
+    """Colours (M_v, 3) in [0, 1] of the mouth's vertices: albedo times the shadow of the cavity.
+
+    Multiply them by `mouth_light`, not by the irradiance at the vertices.
+    """
     keys = jax.random.split(key, 3)
     tint = jnp.exp(jnp.asarray(_TINT)[:, None] * jax.random.normal(keys[0], (len(MOUTH_PARTS), 3)))
     colors = jnp.asarray(_COLORS) * tint
@@ -102,18 +108,17 @@ def sample_mouth_albedo(key: Array, mouth: Mouth) -> Array:
 
 
 def mouth_light(mouth: Mouth, irradiance: Array) -> Array:
-    """The light (3,) before the mouth: the mean of the vertices' irradiance (V, 3) on the lips."""
+    """The light (3,) at the mouth: the mean over the lips of the vertices' irradiance (V, 3)."""
     return jnp.sum(jnp.maximum(irradiance[mouth.lips], 0.0), axis=0) / max(len(mouth.lips), 1)
 
 
 def face_fragments(fragments: Fragments, n_face_triangles: int) -> Fragments:
     """The fragments of face and mouth with the mouth's pixels turned into background.
 
-    The mouth is not part of the template, so its pixels match nothing. Their depth becomes +inf
-    like that of any background, and not the depth of the teeth: `ground_truth_flow` calls a
-    point visible when it is not behind the *farthest* of the four pixels around it, so a depth
-    from inside the mouth would uncover what hides behind the rim of the lips. A background pixel
-    on the other hand uncovers nothing, and whatever lay behind teeth has lost its pixels to them.
+    The mouth is not part of the template, so its pixels match nothing. Their depth becomes +inf,
+    as on the background: `ground_truth_flow` compares a point with the *farthest* of the four
+    pixels around it and ignores the background. With the depth of the mouth, points just behind the
+    rim of the lips would count as visible.
     """
     face = fragments.pix_to_face < n_face_triangles
     return Fragments(
@@ -123,15 +128,15 @@ def face_fragments(fragments: Fragments, n_face_triangles: int) -> Fragments:
     )
 
 
-# From here on NumPy, at build time. Points that are linear in the coefficients are tables
-# (n, 3, 1 + K + E): the mean, then the identity and expression directions. A weighted mean of
-# points is the same mean of their rows, and an offset adds to the mean alone.
+# The rest builds the mouth, in NumPy. Points that are linear in the coefficients are tables
+# (n, 3, 1 + K + E): the mean, then the identity and expression directions. Averaging points means
+# averaging whole rows; moving them changes the mean only.
 
 
 class _Piece(NamedTuple):
     """Points (a table), triangles between them, the parts of the points and their extra depth.
 
-    Triangles may also count backwards from -1: through the points of the loop.
+    Negative vertex indices count from the last point of the boundary loop backwards.
     """
 
     points: np.ndarray
@@ -152,7 +157,7 @@ def make_mouth(model: FaceModel) -> Mouth:
         return _assemble(model, np.zeros(0, int), [], lips)
 
     ring = _table(model, loop)
-    # The loop leads from one corner along the lower lip to the other, and back above.
+    # The loop runs from one corner along the lower lip to the other, and back along the upper lip.
     split = _nearest(ring, landmarks[_CORNERS[1], :, 0])
     lower, upper = ring[: split + 1], np.concatenate([ring[split:], ring[:1]])[::-1]
     line = landmarks[_INNER].mean(axis=0)
@@ -166,7 +171,7 @@ def make_mouth(model: FaceModel) -> Mouth:
     pieces = [
         _bowl(ring, lower, upper),
         _Piece(_carried(upper_teeth, np.zeros_like(jaw)), _grid(3, _COLUMNS), parts, between),
-        # Its rows lead downwards, which turns the triangles over.
+        # Its rows lead downwards, so the order of each triangle's corners is reversed.
         _Piece(_carried(lower_teeth, jaw), _grid(3, _COLUMNS)[:, ::-1], parts, between),
         _Piece(_carried(tongue, jaw), _grid(*_TONGUE_POINTS), ("tongue",) * len(tongue)),
     ]
@@ -179,7 +184,7 @@ def _assemble(
     n_vertices, k = len(model.mean_mm), model.n_identity
     starts = np.cumsum([0] + [len(piece.points) for piece in pieces])
     ids = np.concatenate([loop, n_vertices + np.arange(starts[-1])])
-    # The loop's points come first, where negative numbers find them.
+    # The loop's points come first; its length added to a negative index is one of them.
     triangles = [
         np.where(piece.triangles < 0, 0, start) + piece.triangles + len(loop)
         for piece, start in zip(pieces, starts[:-1], strict=True)
@@ -268,8 +273,8 @@ def _bowl(ring: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> _Piece:
 
 
 def _zip(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """Triangles between two rings given where their points lie around them, both from 0 to 2;
-    the outer ring's points are numbered from -len(outer) to -1."""
+    """Triangles between two closed rings, given the place of each point around its ring, from 0
+    to 2; the outer ring's points are numbered from -len(outer) to -1."""
     n, m = len(outer), len(inner)
     outer, inner = np.append(outer, 2.0), np.append(inner, 2.0)
     triangles, i, j = [], 0, 0
@@ -319,7 +324,7 @@ def _teeth(
 
 
 def _tongue(tooth: np.ndarray) -> np.ndarray:
-    """A dome that leads back from behind the edge of a lower front tooth, and up."""
+    """A dome that starts behind the edge of a lower front tooth and rises backwards."""
     width, length, height = _TONGUE_MM
     rows, columns = _TONGUE_POINTS
     back, across = np.meshgrid(
@@ -362,6 +367,6 @@ def _jaw_motion(model: FaceModel, landmarks: np.ndarray) -> np.ndarray:
 
 
 def _carried(points: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """The points, with the expressions' affine displacements (E, 3, 4) instead of their own."""
+    """The points with new expression directions: the affine displacements `motion` (E, 3, 4)."""
     shift = np.einsum("eij,nj->nie", motion[..., :3], points[..., 0]) + motion[..., 3].T
     return np.concatenate([points[..., : points.shape[-1] - len(motion)], shift], axis=-1)

@@ -1,6 +1,6 @@
 """Random skin, hair and make-up of a face, as one colour per vertex.
 
-Colours are those of the picture under a light of 1: no gamma lies between albedo and image.
+There is no gamma between albedo and image: under an irradiance of 1 the image shows the albedo.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from dfc_jax.types import Array, ByValue
 
 __all__ = ["Skin", "SkinMaps", "SkinSettings", "sample_skin", "skin_maps", "texture_albedo"]
 
-# From very light to very dark, evenly spaced as the eye sees it.
+# From very light to very dark, in perceptually even steps.
 _TONES = (
     (0.92, 0.77, 0.70),
     (0.89, 0.71, 0.61),
@@ -47,7 +47,7 @@ _IRISES = (
     (0.33, 0.47, 0.60),
     (0.45, 0.50, 0.53),
 )
-_BLOOD = (0.06, 0.34, 0.30)  # What redness at full strength takes from each channel.
+_BLOOD = (0.06, 0.34, 0.30)  # Share of each channel that full redness absorbs.
 _N_WAVES = 4
 
 
@@ -67,7 +67,7 @@ class SkinSettings:
       beard: share of faces with a beard, a moustache or stubble.
       makeup: share of faces that wear some.
       hairline: share of faces whose hair reaches the mesh, at forehead and temples.
-      brows: how full brows may be, at most.
+      brows: largest opacity of the eyebrows.
       gloss: factor of the gloss.
     """
 
@@ -155,11 +155,11 @@ def _lookup(table: tuple[tuple[float, ...], ...], at: Array) -> Array:
 def _person(u: Array, grain: Array, waves: Array, settings: SkinSettings) -> _Person:
     low, high = settings.tones
     tone = low + (high - low) * u[0]
-    # Blood takes green and blue, carotene blue; the rest is brightness.
+    # Blood absorbs green and blue, carotene absorbs blue; the last row changes the brightness.
     varied = settings.variation * 1.7 * (2.0 * u[8:11] - 1.0)
     absorbed = varied @ jnp.array([[0.0, 0.05, 0.04], [0.0, 0.01, 0.05], [0.05, 0.05, 0.05]])
     color = _lookup(_TONES, tone) * jnp.exp(-absorbed)
-    # The darker the skin, the rarer is light hair; grey comes to all.
+    # Light hair is rarer the darker the skin is; grey hair is not.
     grey, light = u[1] < 0.2, (0.8 * u[2] + 0.1) * (1.0 - jnp.minimum(1.2 * tone, 0.95))
     shade = jnp.where(grey, 6.0 / 7.0 + u[2] / 7.0, light)
     is_bearded = u[3] < settings.beard
@@ -169,7 +169,7 @@ def _person(u: Array, grain: Array, waves: Array, settings: SkinSettings) -> _Pe
         color=color,
         hair=_lookup(_HAIRS, shade) * (0.8 + 0.4 * u[4]),
         beard=jnp.where(is_bearded, 0.15 + 0.85 * u[5], 0.0),
-        # Beards and make-up seldom meet.
+        # Faces with a beard wear no make-up.
         makeup=jnp.where(~is_bearded & (u[6] < makeup_share), 0.3 + 0.7 * u[7], 0.0),
         grain=grain,
         waves=waves,
@@ -216,7 +216,7 @@ def _marks(
     pigment = person.color * jnp.array([0.62, 0.48, 0.40])
     albedo = _mix(albedo, pigment, freckle * (1.0 - person.tone))
     moles = jnp.where(v[3] < settings.moles, 0.0015 * v[3] / jnp.maximum(settings.moles, 1e-6), 0.0)
-    # A vertex is wider than most moles, so that they are paler here.
+    # Most moles are smaller than the distance between vertices, so they are drawn paler.
     return _mix(albedo, person.color * 0.3, 0.6 * (person.grain > 1.0 - moles) * maps.skin)
 
 
@@ -236,7 +236,7 @@ def _lips_and_makeup(u: Array, albedo: Array, maps: SkinMaps, person: _Person) -
 def _hairs(
     u: Array, albedo: Array, maps: SkinMaps, person: _Person, settings: SkinSettings
 ) -> Array:
-    """Beard, hairline, brows and lashes; hairs let some skin through, vertex by vertex."""
+    """Beard, hairline, brows and lashes, their opacity random at each vertex."""
     tint = person.hair * jnp.array([1.1, 1.0, 0.95])
     # Full beard, goatee, moustache alone, or chin strap without one.
     full, lip = (u[0] < 0.5).astype(jnp.float32), (u[1] < 0.85).astype(jnp.float32)
@@ -244,7 +244,7 @@ def _hairs(
     grown = jnp.maximum(full * maps.beard, chin * maps.chin)
     grown = jnp.maximum(grown, jnp.maximum(lip, 1.0 - chin) * maps.moustache)
     thick = 0.75 + 0.5 * person.grain
-    # Short stubble is a grey shadow, not yet the colour of the hair.
+    # Short stubble looks like a grey shadow, not like the colour of the hair.
     short = 0.5 * person.hair + 0.5 * person.color * jnp.array([0.45, 0.5, 0.55])
     color = jnp.where(person.beard < 0.45, short, tint)
     cover = jnp.clip(1.4 * person.beard * thick * grown, 0.0, 0.95)
@@ -269,8 +269,8 @@ def _hairs(
 
 
 def _eyes(u: Array, albedo: Array, maps: SkinMaps, person: _Person) -> Array:
-    """White, iris with a dark rim, pupil. The irises are alike; glints are the light's matter."""
-    # Squared: dark eyes are the most common, and the rule in dark faces.
+    """White, iris with a dark rim, pupil; both eyes alike. `light.highlights` adds the glints."""
+    # Dark eyes are the most common, hence the square, and more so in dark faces.
     color = u[0] ** 2 * jnp.clip(1.3 - 1.6 * person.tone, 0.15, 1.0)
     iris = _lookup(_IRISES, color) * (0.7 + 0.6 * u[1])
     white = jnp.array([0.86, 0.83, 0.80]) * (0.75 + 0.3 * u[2])

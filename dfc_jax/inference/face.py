@@ -18,6 +18,8 @@ from dfc_jax.types import ByValue
 class Face(ByValue):
     """One aligned face, in NumPy. Photo pixels are (x, y), integers at pixel centres.
 
+    Its arrays are its own: they can be written to, and share no memory with anything else.
+
     A camera-space point (X, Y, Z) mm is seen at ``focal_px * (X, Y) / Z + principal_point``.
 
     Attributes:
@@ -105,6 +107,11 @@ def face_of(
     turn[:2, :2] = crop.rotation
     turn = turn.astype(solution.rotation.dtype)
     rotation = turn @ solution.rotation
+    # On a CPU, what comes from the device are read-only views of its buffers.
+    identity, flow, matchability, refined_flow, refined_mask = (
+        np.array(getattr(solution, name))
+        for name in ("identity", "flow", "matchability", "refined_flow", "refined_mask")
+    )
     return Face(
         status="uncertain" if reasons else "ok",
         reasons=reasons,
@@ -118,16 +125,16 @@ def face_of(
         translation_mm=turn @ solution.translation_mm,
         focal_px=float(solution.focal_px) / crop.scale,
         principal_point=apply_affine(crop.to_photo, np.array([middle, middle])),
-        identity=solution.identity,
+        identity=identity,
         expression=dict(zip(names, weights, strict=True)),
         residual_px=residual / crop.scale,
         residual_crop_px=residual,
         matchable_share=evidence.matchable_share,
         evidence=evidence,
-        flow=solution.flow,
-        matchability=solution.matchability,
-        refined_flow=solution.refined_flow,
-        refined_mask=solution.refined_mask,
+        flow=flow,
+        matchability=matchability,
+        refined_flow=refined_flow,
+        refined_mask=refined_mask,
         crop=crop,
         vertices_mm=solution.vertices_mm @ turn.T,
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from dfc_jax.crops import Crop, apply_affine, box_of_points
 from dfc_jax.inference.detect import Detection, merge_overlaps
-from dfc_jax.inference.solve import Solution
+from dfc_jax.inference.solve import Estimate, Solution
 
 if TYPE_CHECKING:
     from dfc_jax.inference.face import Face
@@ -76,17 +76,24 @@ def confidence(certainty: float, residual_crop_px: float) -> float:
     return certainty - RESIDUAL_WEIGHT * residual_crop_px
 
 
-def weigh(solution: Solution, crop: Crop, photo_shape: Sequence[int]) -> Evidence:
-    """The evidence in what was found in a crop of a photograph of shape (height, width, ...)."""
-    probability = np.asarray(solution.matchability)
-    matchable = probability > 0.5
+def weigh(
+    estimate: Estimate, solution: Solution, crop: Crop, photo_shape: Sequence[int]
+) -> Evidence:
+    """The evidence in what was found in a crop of a photograph of shape (height, width, ...).
+
+    Args:
+      estimate: of the face.
+      solution: made of this estimate.
+      crop: where both were found.
+      photo_shape: of the photograph.
+    """
+    matchable = np.asarray(solution.matchability) > 0.5
     fitted = np.asarray(solution.refined_mask) & on_photo(crop, photo_shape)
-    certainty = probability[matchable].mean() if matchable.any() else 0.0
     return Evidence(
-        matchable_share=float(matchable.mean()),
-        certainty=float(certainty),
+        matchable_share=estimate.matchable_share,
+        certainty=estimate.certainty,
         agreement=float((matchable & fitted).sum() / max(int(fitted.sum()), 1)),
-        residual_crop_px=float(solution.residual_px),
+        residual_crop_px=estimate.residual_px,
     )
 
 

@@ -146,7 +146,7 @@ class Search(ByValue):
 
     def _finish(self, fit: Fit) -> Job[Face | None]:
         (solution,) = yield [Finish(fit.estimate)]
-        evidence = weigh(solution, fit.crop, self.image.shape)
+        evidence = weigh(fit.estimate, solution, fit.crop, self.image.shape)
         return face_of(solution, evidence, fit.detection, fit.crop, self.names)
 
 

@@ -217,7 +217,9 @@ def summarise_each(
             "rotation": head_rotation(params.rotation),
             "matchable_share": count / matchable.size,
             "certainty": total / jnp.maximum(count, 1),
-            "finite": jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves])),
+            # A network without sense may shrink the face to a point, which no crop can show.
+            "sound": jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]))
+            & jnp.all(jnp.ptp(pixels, axis=0) > 0.0),
         }
         return found, Dense(flow, probability, params, vertices, landmarks)
 
@@ -304,7 +306,8 @@ class Solver:
     def locate(
         self, crops: Sequence[np.ndarray], largest: int | None = None
     ) -> list[Estimate | None]:
-        """The face of each crop (S, S, 3) in [0, 1]; None where what was found is not finite.
+        """The face of each crop (S, S, 3) in [0, 1]; None where what was found is not finite, or
+        its landmarks span no area.
 
         `largest` limits the batches, by default to what is compiled from the start.
         """
@@ -331,7 +334,7 @@ class Solver:
         rows = {name: np.asarray(value) for name, value in found.items()}
         residuals = np.asarray(residual)
         for i in range(len(crops)):
-            if not (rows["finite"][i] and np.isfinite(residuals[i])):
+            if not (rows["sound"][i] and np.isfinite(residuals[i])):
                 yield None
                 continue
             yield Estimate(

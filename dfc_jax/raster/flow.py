@@ -11,7 +11,7 @@ from dfc_jax.types import (
     Fragments,
 )
 
-# Under the thickness of a lid, so that an eyeball behind one counts as hidden.
+# Less than the thickness of an eyelid, so that the eyeball behind it counts as hidden.
 VISIBILITY_TOLERANCE_MM = 1.0
 
 

@@ -24,8 +24,8 @@ def barycentrics(
     ids = jnp.asarray(triangles)[jnp.maximum(fragments.pix_to_face, 0)]
     corners = jnp.concatenate([screen_xy, depth_mm[:, None]], axis=-1)[ids]
     grid = pixel_grid(*fragments.pix_to_face.shape)
-    # Component by component: arithmetic along axes of length 3 is slow. Background pixels see
-    # a constant instead, so that their gradients are 0 and not NaN.
+    # Each component is an array of its own: arithmetic along axes of length 3 is slow. Background
+    # pixels get a constant, so that their gradients are 0 and not NaN.
     x, y = (
         [jnp.where(seen, corners[..., k, i] - grid[..., i], 0.0) for k in range(3)] for i in (0, 1)
     )
@@ -48,7 +48,7 @@ def interpolate(fragments: Fragments, triangles: Array, attributes: Array) -> Ar
     seen = fragments.pix_to_face[..., None] >= 0
     ids = jnp.asarray(triangles)[jnp.maximum(fragments.pix_to_face, 0)]
     attributes = jnp.asarray(attributes)
-    # Corner by corner: a sum over an axis of length 3 takes several times as long.
+    # The corners are added one by one: a sum over an axis of length 3 takes several times as long.
     parts = [
         jnp.where(seen, attributes[ids[..., k]], 0.0) * fragments.bary_coords[..., k, None]
         for k in range(3)

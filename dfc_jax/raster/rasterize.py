@@ -1,11 +1,11 @@
 """Which triangle each pixel sees: a z-buffer in plain `jax.numpy`, without gradients.
 
-Each triangle that can be seen tests the pixels of its bounding box, in runs of a few. The runs of
-all triangles form one list, which is processed in chunks of a fixed length: a cumulative sum finds
-the triangle of each run, a scatter-min writes the nearest depths to the z-buffer, and a second one
-the lowest index among the triangles at that depth. Triangles with very large boxes are tested one
-by one against the whole image instead. The number of chunks is dynamic, so that the work follows
-what is on screen.
+The bounding box of every triangle to draw is cut into runs of `RUN` pixels. The runs of all
+triangles form one list, which is processed in chunks of a fixed length. In each chunk a cumulative
+sum finds the triangle of each run, a scatter-min writes the nearest depths to the z-buffer, and a
+second one writes the lowest index among the triangles at that depth. Triangles with very large
+boxes are tested one by one against the whole image instead. The number of chunks is dynamic: the
+work depends on what is on screen.
 """
 
 import dataclasses
@@ -20,14 +20,14 @@ from dfc_jax.camera import MIN_DEPTH_MM
 from dfc_jax.raster.interpolate import barycentrics
 from dfc_jax.types import Array, Fragments
 
-# Pixel tests in a chunk: small ones waste little on a CPU; on an accelerator, where each trip waits
-# for the host, one chunk holds a face at 128 pixels.
+# Pixel tests in a chunk. On a CPU small chunks waste little; on an accelerator each iteration waits
+# for the host, so one chunk holds a face at 128 pixels.
 CHUNK_TESTS_CPU, CHUNK_TESTS_ACCELERATOR = 1 << 13, 1 << 16
-# Pixel tests in a run, for which a triangle is looked up once. Those of a face cover about as many.
+# Pixel tests in a run, which looks up its triangle once. A face's triangles cover about as many.
 RUN = 4
 # Pixels in the largest box that goes into chunks.
 MAX_BOX_PX = 1 << 12
-# What is smaller, or thinner relative to its length, counts as degenerate.
+# Triangles that are smaller, or thinner relative to their length, count as degenerate.
 MIN_AREA_PX2, MIN_THICKNESS = 1e-8, 1e-6
 
 Buffers = tuple[Array, Array]  # (H, W) nearest depth so far, and the index of its triangle
@@ -45,8 +45,8 @@ def rasterize(
     """The nearest triangle at each pixel centre of a square image; stops gradients.
 
     A pixel belongs to a triangle when its centre lies inside or on an edge; at equal depth the
-    lowest index wins. Dropped are triangles with a vertex that is not finite or, in perspective,
-    nearer than `MIN_DEPTH_MM` (there is no clipping at the near plane), and those of no area.
+    lowest index wins. Triangles without area are dropped, and so are those with a vertex that is
+    not finite or, in perspective, nearer than `MIN_DEPTH_MM` (nothing is clipped at a near plane).
 
     Args:
       screen_xy: (V, 2) projected vertices, pixels; integers are pixel centres.
@@ -78,22 +78,22 @@ def rasterize(
 
 
 def _components(rows: Array) -> Array:
-    """Rows (n, 9) as (3, 3, n), corner, then x, y, depth: arithmetic wants the long axis last."""
+    """Rows (n, 9) as (3, 3, n), corner, then x, y, depth: the long axis is last for speed."""
     return rows.T.reshape(3, 3, -1)
 
 
 def _boxes(
     rows: Array, image_size: int, cull_backfaces: bool, perspective_correct: bool
 ) -> tuple[Array, Array]:
-    """Bounding boxes on screen (4, T), first pixel, width and height, without pixels if there is
-    nothing to draw; and which triangles (T,) have boxes too large for chunks."""
+    """Bounding boxes (4, T) in pixels of the triangles to draw in chunks: x, y, width, height; the
+    other triangles have width and height 0. And (T,) whether the box is too large for chunks."""
     a, b, c = corners = lax.optimization_barrier(_components(rows))
     low, high = jnp.minimum(jnp.minimum(a, b), c), jnp.maximum(jnp.maximum(a, b), c)
     first = jnp.clip(jnp.ceil(low[:2]), 0, image_size)
     extent = jnp.clip(jnp.floor(high[:2]), -1, image_size - 1) - first + 1
     # Counter-clockwise seen from outside is a negative area where y points down.
     area = -_signed_area(corners) if cull_backfaces else jnp.abs(_signed_area(corners))
-    # Rounding decides about what is thinner.
+    # In thinner triangles rounding decides which pixels are inside.
     length = jnp.maximum(high[0] - low[0], high[1] - low[1])
     drawn = (extent > 0).all(axis=0) & jnp.isfinite(corners).all(axis=(0, 1))
     drawn &= (area > MIN_AREA_PX2) & (area > MIN_THICKNESS * length**2)
@@ -116,8 +116,8 @@ def _edges(corners: Array) -> list[tuple[Array, Array, Array, Array]]:
     """The edges (3, 4, T) opposite each corner of triangles (3, 3, T): start, then direction.
 
     A point is inside when direction x (point - start) >= 0 for all three. Each edge starts at
-    its lexicographically smaller end, and the sign goes into the direction: two triangles that
-    share an edge thus compute the same number, and no pixel falls between them by rounding.
+    its lexicographically smaller end, and the sign goes into the direction. So two triangles that
+    share an edge compute the same number, and rounding leaves no gap between them.
     """
     sign = jnp.sign(_signed_area(corners))
     edges = []
@@ -155,7 +155,7 @@ def _draw_chunks(buffers: Buffers, rows: Array, boxes: Array, perspective_correc
 
     def body(i: Array, buffers: Buffers) -> Buffers:
         zbuf, face = buffers
-        # The triangle of a run is the number of triangles that end before it.
+        # The index of a run's triangle is the number of triangles whose runs end before it.
         passed = jnp.maximum(ends - i * chunk, 0)
         passed = jnp.zeros(chunk, jnp.int32).at[passed].add(1, mode="drop")
         triangle = jnp.minimum(jnp.cumsum(passed), n_triangles - 1)
@@ -164,8 +164,8 @@ def _draw_chunks(buffers: Buffers, rows: Array, boxes: Array, perspective_correc
         )
         run = i * chunk + jnp.arange(chunk, dtype=jnp.int32) - begin
         place = RUN * run + jnp.arange(RUN)[:, None]
-        # Exact for boxes of up to `MAX_BOX_PX`, and many times faster than integers; after the
-        # last run the triangle may be one without a box.
+        # Division of floats is exact for boxes of up to `MAX_BOX_PX`, and many times faster than
+        # that of integers. After the last run the width may be 0.
         line = ((place + 0.5) / jnp.maximum(width, 1)).astype(jnp.int32)
         x, y = left + place - line * width, top + line
         depth = _depth_at(_components(corners), x, y, perspective_correct)

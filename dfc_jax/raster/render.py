@@ -1,4 +1,4 @@
-"""The renderer's entry: everything that a camera sees of a mesh, per pixel."""
+"""Rendering of a mesh: depth, normals, colour and any other attribute of each pixel."""
 
 import functools
 from collections.abc import Mapping
@@ -67,8 +67,8 @@ def render(
       uv: (V, 2) uv coordinates in [0, 1], v up.
       texture: (h, w, 3) albedo over the uv atlas; needs `uv`.
       vertex_colors: (V, 3) albedo, instead of a texture.
-      sh: (9, 3) spherical-harmonics light in camera space, see `sh_irradiance`; none leaves the
-        albedo as it is.
+      sh: (9, 3) spherical-harmonics light in camera space, see `sh_irradiance`; without
+        it `rgb` is the albedo.
       attributes: by name, any (V, C) values to interpolate over the triangles, for example
         ``{"pncc": pncc_colors(mean_mm)}``.
       cull_backfaces: do not draw triangles that turn their inside to the camera (static).

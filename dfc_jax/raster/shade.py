@@ -36,11 +36,11 @@ def sh_basis(normals: Array) -> Array:
 
 
 def sh_irradiance(coeffs: Array, normals: Array) -> Array:
-    """Light (..., 3) that arrives at unit normals (..., 3); may be negative, as any truncation.
+    """Light (..., 3) that arrives at unit normals (..., 3); the cut-off series can be negative.
 
-    `coeffs` (9, 3), RGB, expand the irradiance itself: the clamped cosine of Lambert's law
-    (Ramamoorthi and Hanrahan 2001, factors pi, 2 pi/3, pi/4 per band) is folded into them, and
-    so is the 1/pi of the albedo. A constant light of 1 is ``coeffs[0] = sqrt(4 pi)``.
+    `coeffs` (9, 3), RGB, expand the irradiance, not the radiance: they include the clamped cosine
+    of Lambert's law (Ramamoorthi and Hanrahan 2001, factors pi, 2 pi/3, pi/4 per band) and the
+    1/pi of the albedo. A constant light of 1 is ``coeffs[0] = sqrt(4 pi)``.
     """
     return sh_basis(normals) @ coeffs
 

@@ -36,10 +36,10 @@ from data_pipelines.photos.parameters import (
     read_lp_model,
     stack,
 )
-from data_pipelines.photos.sets import read_sets
-from data_pipelines.photos.squares import STORED_PX, Square
-from data_pipelines.sources.layouts import LAYOUTS
+from data_pipelines.photos.squares import STORED_PX, Square, read_square
+from data_pipelines.sources.layouts import LAYOUTS, open_faces
 from dfc_jax.camera import project, to_camera
+from dfc_jax.data.faces import FaceSet, collect
 from dfc_jax.errors import DatasetError, ExportError, FaceModelError, PhotoError
 from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.files import escaped, write_json
@@ -60,6 +60,41 @@ EXPECTED = (DatasetError, ExportError, FaceModelError, PhotoError)
 
 # Reprojected points (n, 68, 2) and the mesh's mask (n, S, S) for squares.
 Reprojection = tuple[np.ndarray, np.ndarray]
+
+
+def read_squares(
+    folders: Sequence[str], layout: str, count: int | None = None
+) -> tuple[list[str], list[Square], list[str]]:
+    """The squares of several folders, in memory.
+
+    Args:
+      folders: read one after the other.
+      layout: of all of them, one of `LAYOUTS`.
+      count: faces of each folder, evenly spaced; None for all.
+
+    Returns:
+      the set of each square, the squares, and one sentence for each face that cannot be used.
+
+    Raises:
+      DatasetError: a folder is not of this layout, or nothing in them can be used.
+    """
+    names, squares, problems = [], [], []
+    for folder in folders:
+        faces = open_faces(layout, folder)
+        faces = faces[:: max(1, len(faces) // count)][:count] if count else faces
+        some, broken = collect(faces, read_square, partial(tqdm, unit="photo", disable=None))
+        names += [_set_name(faces, square) for square in some]
+        squares += some
+        problems += broken
+    if not squares:
+        raise DatasetError(f"nothing can be used; first of {len(problems)}: {problems[0]}")
+    return names, squares, problems
+
+
+def _set_name(faces: FaceSet, square: Square) -> str:
+    """The folder, with that inside it where a set is made of several."""
+    inner = Path(square.face.name).parent
+    return faces.name if faces.name.startswith("tfds:") else str(Path(faces.name) / inner)
 
 
 def in_batches(function, items: Sequence[Any]) -> Reprojection:
@@ -203,7 +238,7 @@ def check(
 ) -> dict[str, Any]:
     """The whole program; see the flags."""
     lp = read_lp_model(basel) if basel else None
-    names, squares, problems = read_sets(folders, layout, count)
+    names, squares, problems = read_squares(folders, layout, count)
     drawn = given(lp, squares) if lp else fitted(load_face_model(face_model), squares)
     found, inner = report(names, squares, drawn, problems)
     try:

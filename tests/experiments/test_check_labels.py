@@ -53,6 +53,20 @@ def test_a_fit_reprojects_a_face_of_the_model_and_the_bad_one_comes_first(
     assert sheet.shape == (check_labels.TILE, 3 * check_labels.TILE, 3)
 
 
+def test_sets_are_read_one_after_the_other_and_faces_taken_evenly(tmp_path):
+    points = np.random.default_rng(0).uniform(50, 200, (68, 2))
+    for folder in ("a", "b"):
+        for n in range(7):
+            write_ibug(tmp_path / folder, str(n), points)
+    (tmp_path / "b" / "2.jpg").unlink()
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    names, squares, problems = check_labels.read_squares(folders, "ibug", 3)
+    assert [square.face.name for square in squares] == ["0", "2", "4", "0", "4"]
+    assert names == folders[:1] * 3 + folders[1:] * 2
+    (problem,) = problems
+    assert "2.pts: there is no photograph" in problem
+
+
 def test_given_parameters_reproject_exactly(tmp_path):
     layouts.write_3ddfa(tmp_path, layouts.known_face(n_identity=199, n_expression=29))
     lp, faces = read_lp_model(tmp_path), {}

@@ -1,6 +1,7 @@
 """What refinement makes of photographs: labels, turned copies, batches, held-out ones."""
 
 import dataclasses
+import types
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -10,8 +11,12 @@ from programs import drawn_photos, give_photos, label_drawn
 from tiny import tiny_config
 
 from data_pipelines.photos import turned
+from data_pipelines.photos.parameters import LPModel
 from dfc_jax.errors import ConfigError
+from dfc_jax.morphable.file import load_face_model
 from experiments import finetune
+
+TEMPLATE = types.SimpleNamespace(size=128)
 
 
 def test_with_basel_the_labels_are_those_given(patched, monkeypatch, tmp_path: Path) -> None:
@@ -20,18 +25,41 @@ def test_with_basel_the_labels_are_those_given(patched, monkeypatch, tmp_path: P
     monkeypatch.setattr(
         finetune, "label_given", lambda *given: calls.append(given) or label_drawn(*given)
     )
-    finetune.load_photos(tmp_path, ["somewhere"], "model", "template", "300w-lp", "lp")
+    finetune.load_photos(tmp_path, ["somewhere"], "model", TEMPLATE, "300w-lp", "lp")
     ((lp, template, squares),) = calls
-    assert (lp, template) == ("lp", "template")
+    assert (lp, template) == ("lp", TEMPLATE)
     assert [square.face.name for square in squares] == list(drawn_photos().names)
     config = tiny_config("finetune_lite", "tiny")
     with pytest.raises(ConfigError, match="with --basel set config.synthetic_batch"):
         finetune.train(config, tmp_path / "run", ["x"], layout="300w-lp", basel="somewhere")
 
 
+def test_labels_of_another_face_model_or_template_are_made_again(
+    patched, monkeypatch, tmp_path: Path
+) -> None:
+    asked = give_photos(monkeypatch)
+    monkeypatch.setattr(finetune, "label_given", label_drawn)
+    model = load_face_model()
+    moved = dataclasses.replace(model, mean_mm=model.mean_mm.at[0, 0].add(1e-3))
+    deviations = np.ones(3), np.ones(2)
+    lp, moved_lp = LPModel(model, *deviations), LPModel(moved, *deviations)
+    wider = LPModel(model, *deviations)._replace(sigma=np.full(3, 2.0))
+    larger = types.SimpleNamespace(size=256)
+    made_from = [
+        (model, TEMPLATE),
+        (moved, TEMPLATE),
+        (model, larger),
+        *((some.model, TEMPLATE, "ibug", some) for some in (lp, moved_lp, wider)),
+    ]
+    for _ in range(2):
+        for each in made_from:
+            finetune.load_photos(tmp_path, ["somewhere"], *each)
+        assert len(asked) == len(made_from), "once for each, and then no more"
+
+
 def test_turned_copies_stand_behind_the_photographs(patched, monkeypatch, tmp_path) -> None:
     give_photos(monkeypatch)
-    photos, asked = finetune.load_photos(tmp_path, ["somewhere"], None, None), []
+    photos, asked = finetune.load_photos(tmp_path, ["somewhere"], None, TEMPLATE), []
 
     def turned_photos(model, template, some, yaw_deg):
         asked.append(yaw_deg)
@@ -41,20 +69,25 @@ def test_turned_copies_stand_behind_the_photographs(patched, monkeypatch, tmp_pa
     config = tiny_config("finetune_lite", "tiny")
     config.turned, config.turned_deg = 2, 60.0
     settings = finetune.settings_of(config)
-    both = finetune.with_turned(tmp_path, photos, settings, None, None)
+    both = finetune.with_turned(tmp_path, photos, settings, None, TEMPLATE)
     np.testing.assert_allclose(
         both.error, np.concatenate([photos.error + offset for offset in (0.0, 100.0, 200.0)])
     )
     yaws = np.array(asked)
     assert yaws.shape == (2, len(photos)) and not np.array_equal(*yaws)
     assert 20.0 < np.abs(yaws).max() <= 60.0
-    again = finetune.with_turned(tmp_path, photos, settings, None, None)
+    again = finetune.with_turned(tmp_path, photos, settings, None, TEMPLATE)
     assert len(asked) == 2, "the copies are kept in the workdir"
     np.testing.assert_array_equal(again.error, both.error)
-    finetune.with_turned(tmp_path, photos.select(np.arange(3)), settings, None, None)
+    finetune.with_turned(tmp_path, photos.select(np.arange(3)), settings, None, TEMPLATE)
     assert len(asked) == 4, "other photographs have other copies"
+    moved = finetune.load_photos(tmp_path, ["elsewhere"], None, TEMPLATE)
+    finetune.with_turned(tmp_path, moved, settings, None, TEMPLATE)
+    assert len(asked) == 6, "and those of the same names elsewhere"
+    finetune.with_turned(tmp_path, photos, settings, {"mean_mm": np.zeros(3)}, TEMPLATE)
+    assert len(asked) == 8, "and those that another face model turns"
     none = dataclasses.replace(settings, turned=0)
-    assert len(finetune.with_turned(tmp_path, photos, none, None, None)) == len(photos)
+    assert len(finetune.with_turned(tmp_path, photos, none, None, TEMPLATE)) == len(photos)
 
 
 def test_features_count_more_where_the_landmarks_are() -> None:

@@ -23,6 +23,7 @@ from dfc_jax.morphable.file import load_face_model
 from dfc_jax.nets import weights
 from dfc_jax.systems.dfc import networks as variants
 from dfc_jax.systems.dfc.task import start_from
+from dfc_jax.systems.dfc.template import make_template
 from dfc_jax.training import Task, TrainSettings
 from dfc_jax.training.run import run
 from dfc_jax.training.workdir import Workdir
@@ -194,11 +195,13 @@ def test_noise_has_the_shapes_of_faces() -> None:
 @pytest.mark.slow
 def test_photographs_are_labelled_once_per_run(finetuned, monkeypatch) -> None:
     asked = give_photos(monkeypatch)
-    photos = finetune.load_photos(finetuned.workdir, ["somewhere"], None, None)
+    model = load_face_model()
+    made_from = model, make_template(model, SIZE)
+    photos = finetune.load_photos(finetuned.workdir, ["somewhere"], *made_from)
     np.testing.assert_array_equal(photos.load(np.arange(7)).images, drawn_photos().images)
     assert not asked
-    finetune.load_photos(finetuned.workdir, ["somewhere", "else"], None, None)
-    finetune.load_photos(finetuned.workdir, ["somewhere"], None, None, "300w-lp")
+    finetune.load_photos(finetuned.workdir, ["somewhere", "else"], *made_from)
+    finetune.load_photos(finetuned.workdir, ["somewhere"], *made_from, "300w-lp")
     assert asked == [(["somewhere", "else"], "ibug"), (["somewhere"], "300w-lp")]
 
 

@@ -1,6 +1,8 @@
 """Files are whole or absent, never overwrite each other, and can be read back."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -27,6 +29,31 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_threads_that_write_one_file_at_the_same_time_do_not_meet(tmp_path):
+    path, n = tmp_path / "result.json", 4
+    together = threading.Barrier(n)
+
+    def write(number):
+        with written_aside(path) as aside:
+            together.wait(60)
+            aside.write_text(f"{number}" * 1000)
+            together.wait(60)
+            if number == 0:
+                raise RuntimeError
+
+    with ThreadPoolExecutor(n) as pool:
+        errors = [future.exception() for future in [pool.submit(write, k) for k in range(n)]]
+    assert [type(error) for error in errors] == [RuntimeError] + [type(None)] * (n - 1)
+    assert path.read_text() in [f"{number}" * 1000 for number in range(1, n)]
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_file_has_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_text("")
+    write_json(tmp_path / "x.json", {})
+    assert (tmp_path / "x.json").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_archives_hold_the_given_arrays_and_no_other(tmp_path):

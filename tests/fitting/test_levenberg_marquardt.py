@@ -13,7 +13,7 @@ CONVERGED = (Status.CONVERGED_FTOL, Status.CONVERGED_XTOL, Status.CONVERGED_GTOL
 
 
 def solve(residual_fn, x0, *args, **options):
-    """Under jit: the small operations around the loop are then not compiled one by one."""
+    """Under jit, so that the small operations around the loop are not compiled one by one."""
     return jax.jit(lambda x, *rest: levenberg_marquardt(residual_fn, x, *rest, **options))(
         x0, *args
     )
@@ -277,7 +277,7 @@ def test_converged_is_said_only_where_nothing_is_left_to_gain(name, dtype):
     elif name.startswith("meyer"):
         assert status in (Status.MAX_STEPS, Status.STALLED, Status.NON_FINITE)
     else:
-        assert status == Status.STALLED, "it ends where rounding hides the way down"
+        assert status == Status.STALLED, "rounding hides any further descent"
 
 
 def test_meyer_is_solved_in_float64():
@@ -300,7 +300,7 @@ def test_a_step_made_short_by_damping_is_not_convergence():
 
 
 def test_a_column_that_was_longer_before_does_not_make_a_gradient_small():
-    """The running maximum of the scale must not enter the cosine of gtol."""
+    """The cosine for gtol takes the columns' present norms, not the largest ones so far."""
 
     def residual(x):
         return jnp.stack([jnp.exp(x[0]), 0.1 + 1e-3 * x[0]])

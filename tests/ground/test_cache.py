@@ -25,9 +25,13 @@ print(events.count("cache_hits"), events.count("cache_misses"))
 
 
 def run(folder: Path, **environment: str) -> list[str]:
+    return run_program(PROGRAM, folder, **environment)
+
+
+def run_program(program: str, folder: Path, **environment: str) -> list[str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env={**kept, "DFC_CACHE": str(folder), **environment},
         capture_output=True,
         text=True,
@@ -51,6 +55,17 @@ def test_a_damaged_program_is_compiled_again(tmp_path: Path) -> None:
     (file,) = files(tmp_path)
     file.write_bytes(file.read_bytes()[:100])
     assert run(tmp_path)[0] == "3.0"
+
+
+def test_what_may_be_half_written_is_removed_and_the_rest_is_kept(tmp_path: Path) -> None:
+    run(tmp_path)
+    (file,) = files(tmp_path)
+    older = file.with_name("older-cache")
+    older.write_bytes(file.read_bytes())
+    os.utime(older, (0, 0))
+    forget = "from dfc_jax.cache import forget_latest; forget_latest()"
+    run_program(forget, tmp_path)
+    assert files(tmp_path) == [older]
 
 
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from faces import mean_aligner
+from faces import estimate_of, mean_aligner
 from paths import ASTRONAUT
 
 import dfc_jax
-from dfc_jax.crops import Crop
+from dfc_jax.crops import Crop, crop_photo
 from dfc_jax.export.records import face_record
 from dfc_jax.inference import judge
 from dfc_jax.photo import read_photo
@@ -40,13 +40,26 @@ def test_each_doubt_has_its_reason(field, value, reason):
 def test_the_evidence_is_that_of_mask_mesh_and_fit():
     solution = mean_aligner().solver.solve(None)
     crop = Crop(np.array([63.5, 63.5]), 128.0)
-    evidence = judge.weigh(solution, crop, (128, 128, 3))
+    evidence = judge.weigh(estimate_of(solution), solution, crop, (128, 128, 3))
     mask, fitted = np.asarray(solution.matchability) > 0.5, np.asarray(solution.refined_mask)
     assert evidence.matchable_share == pytest.approx(mask.mean())
     assert evidence.certainty == pytest.approx(1.0)
     assert evidence.agreement == pytest.approx((mask & fitted).sum() / fitted.sum())
     nothing = dataclasses.replace(solution, matchability=0.0 * solution.matchability)
-    assert judge.weigh(nothing, crop, (128, 128, 3))[:3] == (0.0, 0.0, 0.0)
+    evidence = judge.weigh(estimate_of(nothing), nothing, crop, (128, 128, 3))
+    assert evidence[:3] == (0.0, 0.0, 0.0)
+
+
+def test_what_an_estimate_says_of_its_mask_is_what_the_evidence_says(aligner):
+    portrait = read_photo(ASTRONAUT)
+    (face,) = aligner(portrait, boxes=[(180, 82, 84, 86)])
+    (estimate,) = aligner.solver.locate([crop_photo(portrait, face.crop)])
+    said = estimate.matchable_share, estimate.certainty
+    assert face.evidence[:2] == said
+    matchable = face.matchability > 0.5
+    np.testing.assert_allclose(
+        said, (matchable.mean(), face.matchability[matchable].mean(dtype=np.float64)), rtol=1e-6
+    )
 
 
 def test_what_lies_outside_the_photograph_does_not_disagree():
@@ -56,8 +69,10 @@ def test_what_lies_outside_the_photograph_does_not_disagree():
         solution, matchability=solution.matchability * left, refined_mask=solution.matchability > 0
     )
     crop = Crop(np.array([63.5, 63.5]), 128.0)
-    assert judge.weigh(half, crop, (128, 128)).agreement == pytest.approx(0.5, abs=0.02)
-    assert judge.weigh(half, crop, (128, 64)).agreement == pytest.approx(1.0)
+    estimate = estimate_of(half)
+    whole = judge.weigh(estimate, half, crop, (128, 128))
+    assert whole.agreement == pytest.approx(0.5, abs=0.02)
+    assert judge.weigh(estimate, half, crop, (128, 64)).agreement == pytest.approx(1.0)
 
 
 def test_of_two_fits_the_surer_is_kept_the_turned_one_only_if_it_is_much_surer():

@@ -20,6 +20,7 @@ from dfc_jax.errors import PhotoError
 from dfc_jax.inference import schedule, solve
 from dfc_jax.inference.align import OptionError
 from dfc_jax.inference.schedule import Finish, Locate, Work, ahead, run, run_many, together
+from dfc_jax.ops.sampling import pixel_grid
 from dfc_jax.photo import read_photo
 
 
@@ -88,6 +89,28 @@ def test_a_crop_on_which_the_solver_fails_costs_its_own_photograph_alone():
     found = list(mean_aligner(solver=solver).many([dark, bright, dark]))
     assert [len(one.faces) for one in found] == [1, 0, 1]
     assert isinstance(found[1].error, ZeroDivisionError)
+
+
+def test_a_fit_that_shrinks_to_a_point_costs_no_other_face_of_its_photograph(trained, monkeypatch):
+    """As of a network that sends all pixels of dark crops to one place of the template."""
+    corresponded = solve.correspond
+    flow = np.float32(50.0) - np.asarray(pixel_grid(128, 128))
+    chance = np.random.default_rng(0).uniform(size=(128, 128)).astype(np.float32)
+
+    def collapsed(crops, *rest):
+        dark = np.asarray(crops).max(axis=(1, 2, 3)) == 0.0
+        given, probability = map(np.asarray, corresponded(crops, *rest))
+        probability = np.where(dark[:, None, None], chance, probability)
+        return np.where(dark[:, None, None, None], flow, given), probability
+
+    picture = pictures()[0]
+    box = trained(picture)[0].box
+    wide = np.pad(picture, ((0, 0), (0, 300), (0, 0)))
+    (alone,) = trained(wide, boxes=[box])
+    monkeypatch.setattr(solve, "correspond", collapsed)
+    (found,) = trained.many([wide], boxes=[[box, (400, 100, 100, 100)]])
+    assert found.error is None
+    assert found.faces == [alone]
 
 
 def test_a_solver_that_is_still_being_made_is_waited_for():

@@ -45,7 +45,7 @@ def surface_at(template: Template, q: Array) -> tuple[SurfacePoints, Array]:
     affine = jnp.stack([1.0 - b1 - b2, b1, b2], axis=-1)
     weighted = affine / corners[..., 2]
     exact = weighted / jnp.sum(weighted, axis=-1, keepdims=True)
-    # A sliver seen edge-on would send q far outside; there the pixel's own point is better.
+    # In a triangle seen edge-on q may lie far outside; the point at the pixel's centre is better.
     usable = (jnp.abs(area) >= 1e-6) & (jnp.max(jnp.abs(exact), axis=-1) < 2.0)
     at_pixel = template.fragments.bary_coords[row, column]
     barycentric = jnp.where(usable[..., None], exact, at_pixel)
@@ -91,7 +91,7 @@ def flow_landmarks(
     bandwidth_px: float = 2.5,
     stride: int = 2,
 ) -> tuple[Array, Array]:
-    """Landmarks read from a flow alone: where does it land on each landmark's template position?
+    """Landmarks from a flow alone: the pixels from which it leads to the template's landmarks.
 
     Around each landmark a local affine map from template to crop, ``p = a + B (q - q_k)``, is
     fitted by least squares to the pixels, weighted by matchability and a Gaussian in q; its
@@ -117,7 +117,7 @@ def flow_landmarks(
     design = jnp.concatenate([jnp.ones_like(offset[..., :1]), offset], axis=-1)
     weighted = design * weight[..., None]
     gram = jnp.einsum("mni,mnj->mij", weighted, design)
-    # A ridge on the slopes only: with little support the estimate is the weighted mean.
+    # Only the slopes are regularized: with little support the estimate is the weighted mean.
     ridge = 1e-2 * jnp.diag(jnp.array([0.0, 1.0, 1.0])) + 1e-6 * jnp.eye(3)
     solved = jnp.linalg.solve(gram + ridge, jnp.einsum("mni,nj->mij", weighted, grid))
     return solved[:, 0], jnp.sum(weight, axis=1)

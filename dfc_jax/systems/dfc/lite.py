@@ -28,7 +28,7 @@ from dfc_jax.types import Array
 # (40 pixels of 128), about the spread of a face's pixels around the centre.
 UNIT = 0.3125
 MAX_REFINEMENTS = 8
-# A hundredth of He's standard deviation: coords that start far from the truth take long to return.
+# A hundredth of He's standard deviation: large initial coords take long to train away.
 SMALL = nn.initializers.variance_scaling(1e-4 * 2.0, "fan_in", "truncated_normal")
 
 
@@ -72,7 +72,7 @@ class LiteSpec(NetSpec):
         return LiteNetwork(self)
 
     def without_refinement(self) -> Self:
-        """The same network without details, which a trained one can be extended by."""
+        """The same network without refinement; `networks.extend` adds one to a trained network."""
         return dataclasses.replace(self, details=0, refinements=0)
 
     @classmethod
@@ -207,7 +207,7 @@ class UpdateBlock(nn.Module):
         """
         batch, height, width, _ = features.shape
         coarse = coords.reshape(batch, height, 2, width, 2, 2).mean(axis=(2, 4))
-        # As in RAFT, a step learns its own part only.
+        # As in RAFT, no gradient flows back through the coords of the steps before.
         coarse = lax.stop_gradient(coarse)
         pixels = jnp.array([width, height]) * (UNIT * coarse + 0.5) - 0.5
         details = jnp.broadcast_to(details, (batch, *details.shape[1:]))

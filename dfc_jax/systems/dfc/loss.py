@@ -65,7 +65,7 @@ def correspondence_loss(
       logits: (..., H, W, 2) of (not matchable, matchable).
       true_flow: (..., H, W, 2) pixels; read only where `matchable` is not 0.
       matchable: (..., H, W) the true matchability, bool or weights in [0, 1].
-      importance: (..., H, W) what each pixel's flow error counts, for all alike if None.
+      importance: (..., H, W) weight of each pixel's flow error; None for 1 everywhere.
       matchability_weight: the lambda of the paper.
       norm: see `norm_of`.
       reduction: "sum" over pixels as in the paper, or "mean": the flow's error in pixels averaged

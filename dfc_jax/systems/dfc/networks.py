@@ -37,7 +37,7 @@ __all__ = [
     "untie",
 ]
 
-# The paper's tail passes everything through two channels; this one is wider.
+# The tail of the paper's flow decoder has two channels in every layer; this one has more.
 _WIDE = PaperSpec(tail=(16, 16, 2))
 _LITE = LiteSpec(
     widths=(16, 32, 64, 128),
@@ -101,7 +101,7 @@ def apply_with_code(variables: Variables, source: Array, code: Array, spec: NetS
 
 
 def untie(variables: Variables, spec: NetSpec) -> tuple[Variables, NetSpec]:
-    """The same function with two encoders, both starting from the tied one.
+    """The same network with two encoders, each a copy of the tied one.
 
     Raises:
       ValueError: the network's encoders are not tied.
@@ -116,9 +116,9 @@ def untie(variables: Variables, spec: NetSpec) -> tuple[Variables, NetSpec]:
 
 
 def extend(variables: Variables, spec: NetSpec, wanted: NetSpec) -> Variables:
-    """The same function in the network `wanted`, which may be `spec` with a refinement of the flow.
+    """Variables of the network `wanted`: `spec`, or `spec` with a refinement of the flow.
 
-    The refinement starts at zero.
+    The refinement starts at zero, so the outputs stay the same.
 
     Raises:
       ValueError: `wanted` is another network.

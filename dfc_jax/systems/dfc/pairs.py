@@ -12,7 +12,7 @@ class Pair(ByValue):
     Attributes:
       source, target: (s, s, 3) RGB in [0, 1].
       flow: (s, s, 2) px from source to target.
-      matchable: (s, s) in {0, 1}; what covers the source or the target does not change it.
+      matchable: (s, s) in {0, 1}; occluders of the source or the target do not change it.
       occluded: (s, s) in {0, 1}, where something covers the source.
     """
 
@@ -29,10 +29,10 @@ class Examples(ByValue):
 
     Attributes:
       source: (B, s, s, 3) RGB in [0, 1].
-      target: (B, s, s, 3), or (1, s, s, 3) for all alike.
+      target: (B, s, s, 3), or (1, s, s, 3) for one that all examples share.
       flow: (B, s, s, 2) px from source to target.
       matchable: (B, s, s) in {0, 1}.
-      importance: (B, s, s) what each pixel's flow error counts in the loss; None: all alike.
+      importance: (B, s, s) weight of each pixel's flow error in the loss; None for 1 everywhere.
       points: (B, 68, 2) annotated landmarks, px of the source; None where there are none.
     """
 

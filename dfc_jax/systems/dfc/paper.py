@@ -20,8 +20,8 @@ from dfc_jax.systems.dfc.two_branch import (
 )
 from dfc_jax.types import Array
 
-# Where the ReLU of the paper's tail starts. With 0, one of its two channels was 0 in 99 % of the
-# pixels after a short training, and hardly had a gradient left to bring it back.
+# Threshold of the ReLU in the tail of the flow decoder. With 0, one of the two channels died: after
+# a short training it was 0 in 99 % of the pixels, and hardly had a gradient.
 KNEE_PX = -16.0
 
 
@@ -46,7 +46,7 @@ class PaperSpec(NetSpec):
         super().__post_init__()
         if self.tail[-1] != 2:
             raise ValueError("the last number of tail must be 2")
-        # The decoder of matchability halves half of it three times.
+        # The decoder of matchability starts at half of it, and halves that three times.
         if self.widths[-1] < 16:
             raise ValueError("the last number of widths must be 16 or more")
 
@@ -103,8 +103,8 @@ class PaperDecoder(nn.Module):
 
     The first triplet has 2w, w, w channels with w = `width`; each next one half of that. ReLU
     follows the first and third layer of a triplet and all layers of the tail but the last. Where
-    the tail has two channels it is max(x, `KNEE_PX`): away from the border the same functions as
-    with max(x, 0), with other biases. With `strict` it is max(x, 0) there too, as in the paper.
+    the tail has two channels it is max(x, `KNEE_PX`), which, but for zero padding at the border,
+    equals max(x, 0) with other biases. With `strict` it is max(x, 0) there too, as in the paper.
     """
 
     width: int

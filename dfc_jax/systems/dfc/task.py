@@ -44,7 +44,7 @@ Compute = Literal["float32", "bfloat16"]
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-    """What counts in training.
+    """Settings of the loss in training.
 
     Attributes:
       norm, reduction, matchability_weight: see `correspondence_loss`.
@@ -68,12 +68,12 @@ class LossSettings:
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """Examples for scores and pictures, which training never sees.
+    """Examples for scores and pictures that are never trained on.
 
     Attributes:
       name: the scores are called "<name>_epe" and so on.
       parts: ``parts()`` yields them some at a time, as trees of NumPy arrays.
-      examples: ``examples(part)``, compiled: what the network is asked about.
+      examples: ``examples(part)``, compiled: the `Examples` of a part.
     """
 
     name: str

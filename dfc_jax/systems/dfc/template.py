@@ -59,7 +59,7 @@ def frontal_params(model: FaceModel, size: int = 128) -> FaceParams:
     landmarks = jax.jit(landmarks3d)(model, model.mean_mm)
     points = np.asarray(landmarks, np.float64) * [1.0, -1.0, -1.0]
     shift, focal = np.zeros(2), 1.0
-    # Moving the face sideways changes its perspective a little; three rounds settle it.
+    # Moving the face sideways changes its perspective a little; three rounds converge.
     for _ in range(3):
         moved = points + [*shift, TEMPLATE_DISTANCE_MM]
         crop = crop_of_box(box_of_points(moved[:, :2] / moved[:, 2:]), size)

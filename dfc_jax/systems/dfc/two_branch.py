@@ -17,9 +17,9 @@ from flax import struct
 from dfc_jax.nets.registry import Spec, flag, whole
 from dfc_jax.types import Array, ByValue
 
-# Far beyond what is of use; a network of more takes minutes to describe, let alone to run.
+# More than any useful network has; a larger one takes minutes only to be described.
 MAX_CHANNELS, MAX_LAYERS = 4096, 8
-# Of headers that were written before networks had kinds.
+# Fields in the headers of weight files that were written before networks had kinds.
 UNTAGGED_FIELDS = {"family", "tail", "strict"}
 UNTAGGED_FIELDS |= {"depths", "decoder_depths", "descriptors", "details", "refinements"}
 
@@ -85,10 +85,10 @@ class TwoBranch(nn.Module):
 
     def __call__(self, source: Array, target: Array, train: bool = False) -> Outputs:
         if target.shape[0] != source.shape[0] or not self.spec.tied:
-            # One target for the whole batch has no batch to take statistics over.
+            # Statistics of a single target would be those of one image.
             code = self.encode_target(target, train and target.shape[0] == source.shape[0] > 1)
             return self.with_code(source, code, train)
-        # Statistics over both, for they are normalised alike afterwards.
+        # Statistics are taken over both, because inference normalises both with the same ones.
         codes, skips = self.encoder(jnp.concatenate([source, target]), train)
         own, code = jnp.split(codes, 2)
         return self.decode(own, code, [jnp.split(skip, 2)[0] for skip in skips], train)
@@ -102,13 +102,13 @@ class TwoBranch(nn.Module):
         return code
 
     def with_code(self, source: Array, code: Array, train: bool = False) -> Outputs:
-        """What is found with a target's code that was kept."""
+        """The outputs for a source and the code of a target, see `encode_target`."""
         own, skips = self.encoder(source, train)
         return self.decode(own, code, skips, train)
 
 
 def beside(source: Array, target: Array) -> Array:
-    """The channels of two codes (B, H, W, C) and (B or 1, H, W, D), one after the other."""
+    """Codes (B, H, W, C) and (B or 1, H, W, D), concatenated along the channels."""
     target = jnp.broadcast_to(target, (*source.shape[:3], target.shape[-1]))
     return jnp.concatenate([source, target], axis=-1)
 

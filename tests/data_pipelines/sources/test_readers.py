@@ -21,7 +21,7 @@ from dataset_layouts import (
 from paths import extra_module, shared_data
 from scipy.io import savemat
 
-from data_pipelines.photos.sets import open_sets, read_sets
+from data_pipelines.photos.sets import open_sets
 from data_pipelines.photos.squares import read_square
 from data_pipelines.sources.layouts import open_faces
 from data_pipelines.sources.tfds import tfds_faces
@@ -148,19 +148,6 @@ def test_several_folders_open_as_one_set(tmp_path):
     assert len(faces) == 3 and [face.name for face in faces[1:]] == ["2", "3"]
     used, (problem,) = collect(faces)
     assert [face.name for face in used] == ["2", "3"] and "1.pts: there is no photo" in problem
-
-
-def test_sets_are_read_one_after_the_other_and_faces_taken_evenly(tmp_path):
-    points = np.random.default_rng(0).uniform(50, 200, (68, 2))
-    for folder in ("a", "b"):
-        for n in range(7):
-            write_ibug(tmp_path / folder, str(n), points)
-    (tmp_path / "b" / "2.jpg").unlink()
-    names, squares, problems = read_sets([tmp_path / "a", tmp_path / "b"], "ibug", 3)
-    assert [square.face.name for square in squares] == ["0", "2", "4", "0", "4"]
-    assert names == [str(tmp_path / "a")] * 3 + [str(tmp_path / "b")] * 2
-    (problem,) = problems
-    assert "2.pts: there is no photograph" in problem
 
 
 # --- TFDS ---
