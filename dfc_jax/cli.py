@@ -10,7 +10,13 @@ from typing import Any, NoReturn
 
 import dfc_jax
 from dfc_jax.commands import align, evaluate, model
-from dfc_jax.commands.arguments import EXIT_CODES, EXIT_INTERRUPTED, EXIT_USAGE, complain
+from dfc_jax.commands.arguments import (
+    EXIT_CODES,
+    EXIT_INTERRUPTED,
+    EXIT_PIPE_CLOSED,
+    EXIT_USAGE,
+    complain,
+)
 from dfc_jax.commands.interrupt import end_now, end_on_interrupt
 from dfc_jax.files import escaped
 
@@ -33,7 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.run(arguments)
+        code = arguments.run(arguments)
+        # Not when Python ends, where an error could not be caught.
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Who read the output has seen enough, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
     except ValueError as error:
         # Every error that a user can cause is a ValueError of one sentence; anything else would
         # be a defect, which `DFC_DEBUG` shows in full.

@@ -22,11 +22,13 @@ from dfc_jax.inference import MAX_RECROPS
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_FACE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_FACE = 0, 1, 2, 3
+# As a shell says of what the signals SIGINT and SIGPIPE ended.
+EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141
 EXIT_CODES = (
     "exit codes: 0 all went well; 1 something given could not be used or done, the rest is done; "
     "2 the command could not start, nothing is done; 3 (align) all went well, but a photograph "
-    "shows no face; 130 interrupted"
+    "shows no face; 130 interrupted; 141 nobody reads the output any more"
 )
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 

@@ -166,7 +166,7 @@ def test_damaged_shards_are_named(photos, tmp_path: Path) -> None:
 def test_the_disk_space_is_said_first_and_must_be_there(
     photos, tmp_path: Path, monkeypatch, caplog
 ) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     usage = type("Usage", (), {"free": 40 * 10**9})
     monkeypatch.setattr(shards.shutil, "disk_usage", lambda _: usage)
     write_shards(tmp_path / "a", COUNT, Maker(photos), more=100_000)
