@@ -1,10 +1,12 @@
 """What many tests share: the face model and what is made of it, and one compilation cache."""
 
 import os
+from collections.abc import Iterator
 
 import jax
 import pytest
 from faces import mean_aligner
+from jax import monitoring
 from paths import ROOT
 
 import dfc_jax
@@ -35,6 +37,23 @@ def keep_compiled_programs() -> None:
 
 
 keep_compiled_programs()
+
+MOST_PROGRAMS = 400
+lowered = [0]
+
+
+@monitoring.register_event_duration_secs_listener
+def count_programs(event: str, duration: float, **_: object) -> None:
+    lowered[0] += event == "/jax/core/compile/jaxpr_to_mlir_module_duration"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """JAX keeps a megabyte or more for every program; those of other modules are let go of."""
+    yield
+    if lowered[0] > MOST_PROGRAMS:
+        jax.clear_caches()
+        lowered[0] = 0
 
 
 @pytest.fixture(scope="session")

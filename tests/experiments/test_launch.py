@@ -104,10 +104,10 @@ def test_a_missing_config_is_one_sentence_with_an_example(words, message, parse,
     ("program", "package"),
     [
         ("pretrain", "optax"),
-        ("finetune", "orbax"),
-        ("finetune", "tensorboardX"),
-        ("pretrain", "ml_collections"),
-        ("robustness", "matplotlib"),
+        pytest.param("finetune", "orbax", marks=pytest.mark.slow),
+        pytest.param("finetune", "tensorboardX", marks=pytest.mark.slow),
+        pytest.param("pretrain", "ml_collections", marks=pytest.mark.slow),
+        pytest.param("robustness", "matplotlib", marks=pytest.mark.slow),
     ],
 )
 def test_a_missing_extra_is_one_sentence(program, package, tmp_path: Path) -> None:
@@ -139,6 +139,7 @@ def test_flags_reach_the_program(parse) -> None:
     assert (values.workdir, values.init, values.distributed) == ("x", None, False)
 
 
+@pytest.mark.slow
 def test_a_program_that_fails_writes_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.pretrain", f"--config={CONFIG}"]
     done = subprocess.run(

@@ -93,6 +93,7 @@ print("agree")
 """
 
 
+@pytest.mark.slow
 def test_the_check_refuses_what_eight_devices_cannot_split_and_nothing_else() -> None:
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",

@@ -90,8 +90,14 @@ def test_an_aligner_works_in_spawned_workers(aligner):
     assert same(found, aligner(portrait))
 
 
+@pytest.fixture
+def unsolved(monkeypatch):
+    """Loading compiles nothing: what it makes solves no crop."""
+    monkeypatch.setattr(align, "Solver", lambda *_: None)
+
+
 def test_a_pickled_aligner_keeps_its_options_and_finds_its_files_from_anywhere(
-    weight_file, tmp_path, monkeypatch
+    weight_file, unsolved, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(weight_file.parent)
     aligner = dfc_jax.load(weight_file.name, detector="none", recrop=3, flip_test=True)
@@ -405,7 +411,7 @@ def test_a_number_of_crops_out_of_range_is_refused(recrop):
         dfc_jax.load(recrop=recrop)
 
 
-def test_the_command_and_load_allow_the_same_numbers_of_crops(weight_file):
+def test_the_command_and_load_allow_the_same_numbers_of_crops(weight_file, unsolved):
     for recrop in (0, MAX_RECROPS, np.int64(2)):
         assert dfc_jax.load(weights=weight_file, recrop=recrop).recrop == recrop
         arguments = ["align", "a.png", "--out", "o", "--recrop", str(recrop)]

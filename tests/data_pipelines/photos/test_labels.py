@@ -85,6 +85,7 @@ def test_labels_of_drawn_faces_are_nearly_exact(labelled, faces) -> None:
         assert error[both].mean() < 0.7
 
 
+@pytest.mark.slow
 def test_label_takes_up_what_the_fit_leaves(model, template, faces, labelled) -> None:
     """Annotations that no face of the model has: the labels at the points move along."""
     points, exact, *_ = faces
@@ -200,6 +201,7 @@ def test_jaw_points_that_follow_no_contour_leave_the_labels_alone(
     assert apart.mean() > 1.0
 
 
+@pytest.mark.slow
 def test_real_photographs_are_labelled(model, template, tmp_path: Path) -> None:
     for annotation in sorted(shared_data("300w/helen/trainset").glob("*.pts"))[:4]:
         shutil.copy(annotation, tmp_path)

@@ -62,7 +62,7 @@ def test_wide_tail_replaces_only_the_last_layers() -> None:
     assert nets.param_count(shapes_of(spec)[0]) == 8_620_784 - narrow + wide
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", [pytest.param("paper", marks=pytest.mark.slow), "lite"])
 def test_initial_values_are_those_of_he_whatever_layers_are_called(family: str) -> None:
     """Each kernel's variance times its fan-in: 2; a hundredth of He's deviation in the heads."""
     variables = nets.init(jax.random.key(0), nets.SPECS[family])
