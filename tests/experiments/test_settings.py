@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from paths import ROOT
+from quick import quick_compilation  # noqa: F401
 from tiny import SIZE, SPECS, TINY, config_of
 
 from data_pipelines.faces.synthetic import SyntheticSettings

@@ -66,11 +66,14 @@ def faces(model, template):
 
 
 @pytest.fixture(scope="module")
-def labelled(model, template, faces) -> PhotoSet:
-    points, _, _, colour = faces
-    images = np.round(255.0 * np.clip(colour, 0.0, 1.0)).astype(np.uint8)
+def images(faces) -> np.ndarray:
+    return np.round(255.0 * np.clip(faces[3], 0.0, 1.0)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def labelled(model, template, faces, images) -> PhotoSet:
     names = [f"{n}.jpg" for n in range(len(images))]
-    return label(model, template, images, points, names, LandmarkSettings())
+    return label(model, template, images, faces[0], names, LandmarkSettings())
 
 
 @pytest.mark.slow
@@ -134,6 +137,7 @@ def write_example(folder: Path, name: str, image: np.ndarray, points: np.ndarray
     write_pts(folder / f"{name}.pts", points)
 
 
+@pytest.mark.slow
 def test_folder_of_photographs_becomes_squares_that_match_their_labels(
     model, template, labelled, tmp_path: Path
 ) -> None:
@@ -161,7 +165,7 @@ def test_folder_of_photographs_becomes_squares_that_match_their_labels(
         assert np.median(np.linalg.norm(offset, axis=-1)) < 0.8
 
 
-def test_broken_photographs_and_annotations_are_named(labelled, tmp_path: Path) -> None:
+def test_broken_photographs_and_annotations_are_named(faces, images, tmp_path: Path) -> None:
     def problem() -> str:
         _, squares, (problem,) = read_sets([tmp_path], "ibug")
         assert [square.face.name for square in squares] == ["good"]
@@ -169,13 +173,14 @@ def test_broken_photographs_and_annotations_are_named(labelled, tmp_path: Path) 
 
     with pytest.raises(DatasetError, match="no .pts files"):
         read_sets([tmp_path], "ibug")
-    write_example(tmp_path, "good", labelled.images[0], labelled.points[0])
-    write_example(tmp_path, "odd", labelled.images[1], labelled.points[1])
+    points, *_ = faces
+    write_example(tmp_path, "good", images[0], points[0])
+    write_example(tmp_path, "odd", images[1], points[1])
     picture = (tmp_path / "odd.jpg").read_bytes()
     (tmp_path / "odd.jpg").write_bytes(picture[: len(picture) // 2])
     assert "odd.jpg: the image is truncated" in problem()
     (tmp_path / "odd.jpg").write_bytes(picture)
-    write_pts(tmp_path / "odd.pts", labelled.points[1][:67])
+    write_pts(tmp_path / "odd.pts", points[1][:67])
     assert "odd.pts: a .pts file needs 68 points" in problem()
     write_pts(tmp_path / "odd.pts", np.ones((68, 2)))
     assert "odd.jpg: its 68 points span no face" in problem()
