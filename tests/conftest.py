@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import jax
 import pytest
 from faces import mean_aligner
-from jax import monitoring
 from paths import ROOT
 
 import dfc_jax
@@ -15,6 +14,7 @@ from dfc_jax.inference.align import Aligner
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.systems.dfc.template import Template, make_template
+from experiments.bench.compiles import compiles
 
 
 def keep_compiled_programs() -> None:
@@ -39,21 +39,18 @@ def keep_compiled_programs() -> None:
 keep_compiled_programs()
 
 MOST_PROGRAMS = 400
-lowered = [0]
-
-
-@monitoring.register_event_duration_secs_listener
-def count_programs(event: str, duration: float, **_: object) -> None:
-    lowered[0] += event == "/jax/core/compile/jaxpr_to_mlir_module_duration"
+forgotten = 0
 
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_programs() -> Iterator[None]:
-    """JAX keeps a megabyte or more for every program; those of other modules are let go of."""
+    """JAX keeps a megabyte or more for every program; when they are many, the next module begins
+    without those of the last ones, and reads what it needs of them from the cache."""
+    global forgotten
     yield
-    if lowered[0] > MOST_PROGRAMS:
+    if compiles() - forgotten > MOST_PROGRAMS:
         jax.clear_caches()
-        lowered[0] = 0
+        forgotten = compiles()
 
 
 @pytest.fixture(scope="session")
