@@ -1,4 +1,4 @@
-"""The whole road from a weight file to faces, with an untrained network."""
+"""The whole road from a weight file to faces, mostly with an untrained network."""
 
 import dataclasses
 import multiprocessing
@@ -66,28 +66,23 @@ def same(one: list[align.Face], other: list[align.Face]) -> bool:
     return len(leaves[0]) == len(leaves[1]) and all(map(np.array_equal, *leaves))
 
 
-@pytest.fixture(scope="module")
-def aligner(weight_file):
-    return dfc_jax.load(weights=weight_file)
-
-
 @pytest.mark.slow
-def test_eight_threads_get_the_faces_that_one_gets(aligner):
+def test_eight_threads_get_the_faces_that_one_gets(trained):
     portrait = read_photo(ASTRONAUT)
     pictures = [cv2.resize(portrait, (edge, edge)) for edge in (512, 400, 320, 250)]
-    wanted = [aligner(picture) for picture in pictures]
+    wanted = [trained(picture) for picture in pictures]
     assert all(wanted)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(aligner, pictures * 2))
+        found = list(pool.map(trained, pictures * 2))
     assert all(map(same, found, wanted * 2))
 
 
 @pytest.mark.slow
-def test_an_aligner_works_in_spawned_workers(aligner):
+def test_an_aligner_works_in_spawned_workers(trained):
     portrait = read_photo(ASTRONAUT)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        (found,) = pool.map(aligner, [portrait])
-    assert same(found, aligner(portrait))
+        (found,) = pool.map(trained, [portrait])
+    assert same(found, trained(portrait))
 
 
 @pytest.fixture
