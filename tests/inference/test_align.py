@@ -37,6 +37,7 @@ def weight_file(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_load_compiles_all_that_photographs_of_any_size_need(weight_file, caplog):
     aligner = dfc_jax.load(weights=weight_file)
     portrait = read_photo(ASTRONAUT)
@@ -355,7 +356,9 @@ def test_looking_once_searches_only_the_upright_photograph():
     assert detector.calls == 1
 
 
-@pytest.mark.parametrize("turn_deg", [45, 90, 135, 180, 270])
+@pytest.mark.parametrize(
+    "turn_deg", [45, 90, *(pytest.param(turn, marks=pytest.mark.slow) for turn in (135, 180, 270))]
+)
 def test_a_portrait_turned_in_its_plane_is_found_and_aligned_as_the_upright_one(turn_deg, trained):
     aligner = trained
     portrait = read_photo(ASTRONAUT)[:300, 70:370]
@@ -406,9 +409,9 @@ def test_a_number_of_crops_out_of_range_is_refused(recrop):
         dfc_jax.load(recrop=recrop)
 
 
-def test_the_command_and_load_allow_the_same_numbers_of_crops(weight_file, unsolved):
+def test_the_command_and_load_allow_the_same_numbers_of_crops(unsolved):
     for recrop in (0, MAX_RECROPS, np.int64(2)):
-        assert dfc_jax.load(weights=weight_file, recrop=recrop).recrop == recrop
+        assert dfc_jax.load(recrop=recrop).recrop == recrop
         arguments = ["align", "a.png", "--out", "o", "--recrop", str(recrop)]
         assert cli._parser().parse_args(arguments).recrop == recrop
 
