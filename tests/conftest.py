@@ -1,6 +1,7 @@
 """What many tests share: the face model and what is made of it, and one compilation cache."""
 
 import os
+from collections.abc import Iterator
 
 import jax
 import pytest
@@ -13,6 +14,7 @@ from dfc_jax.inference.align import Aligner
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.systems.dfc.template import Template, make_template
+from experiments.bench.compiles import compiles
 
 
 def keep_compiled_programs() -> None:
@@ -35,6 +37,20 @@ def keep_compiled_programs() -> None:
 
 
 keep_compiled_programs()
+
+MOST_PROGRAMS = 400
+forgotten = 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs() -> Iterator[None]:
+    """JAX keeps a megabyte or more for every program; when they are many, the next module begins
+    without those of the last ones, and reads what it needs of them from the cache."""
+    global forgotten
+    yield
+    if compiles() - forgotten > MOST_PROGRAMS:
+        jax.clear_caches()
+        forgotten = compiles()
 
 
 @pytest.fixture(scope="session")

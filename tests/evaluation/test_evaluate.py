@@ -113,6 +113,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_long_files_without_points_are_answered_at_once(tmp_path):
     repeated = ["\n", " ", "version\n", "version :\n", "#\n", "/", "{", "{}"]
     paths = [tmp_path / f"{number}.pts" for number in range(len(repeated))]

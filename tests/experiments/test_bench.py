@@ -219,6 +219,7 @@ def test_accuracy_is_that_of_the_photograph_and_of_rendered_faces(monkeypatch):
     assert not np.allclose(truths[0], truths[1])
 
 
+@pytest.mark.slow
 def test_a_wrong_flag_is_refused_before_anything_is_measured():
     command = [sys.executable, "-m", "experiments.bench", "--suite", "gpu"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

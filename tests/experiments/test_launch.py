@@ -110,10 +110,10 @@ def test_the_config_that_a_message_gives_as_an_example_is_there() -> None:
     ("program", "package"),
     [
         ("pretrain", "optax"),
-        ("finetune", "orbax"),
-        ("finetune", "tensorboardX"),
-        ("pretrain", "ml_collections"),
-        ("robustness", "matplotlib"),
+        pytest.param("finetune", "orbax", marks=pytest.mark.slow),
+        pytest.param("finetune", "tensorboardX", marks=pytest.mark.slow),
+        pytest.param("pretrain", "ml_collections", marks=pytest.mark.slow),
+        pytest.param("robustness", "matplotlib", marks=pytest.mark.slow),
     ],
 )
 def test_a_missing_extra_is_one_sentence(program, package, tmp_path: Path) -> None:
@@ -145,6 +145,7 @@ def test_flags_reach_the_program(parse) -> None:
     assert (values.workdir, values.coordinator, values.distributed) == ("x", None, False)
 
 
+@pytest.mark.slow
 def test_a_program_that_fails_writes_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.pretrain", f"--config={CONFIG}"]
     done = subprocess.run(

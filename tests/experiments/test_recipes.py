@@ -65,6 +65,7 @@ def command(monkeypatch):
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "program"), [(name, each) for name, all_ in PROGRAMS.items() for each in all_]
 )
@@ -81,6 +82,7 @@ def test_every_config_makes_its_first_step(
     assert all(np.isfinite(value) for value in scores.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_faces_of_every_config_can_be_rendered(name) -> None:
     faces = PROGRAMS[name][0].settings_of(config_of(name)).faces
@@ -115,6 +117,7 @@ def given(tmp_path_factory) -> tuple[Path, Path]:
     return photos, basel
 
 
+@pytest.mark.slow
 def test_finetune_paper_learns_from_300w_lps_own_parameters(
     given, patched, command, monkeypatch, tmp_path: Path
 ) -> None:
@@ -191,6 +194,7 @@ def covered(occluders: OccluderSettings, camera: DegradationSettings) -> np.ndar
     return np.asarray(jax.vmap(change)(keys))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings_of", "name"), PAPER)
 def test_nothing_but_rectangles_changes_the_papers_pictures(settings_of, name) -> None:
     settings = settings_of(config_of(name))

@@ -13,6 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 from paths import ROOT
 from programs import PROGRAMS
+from quick import quick_compilation  # noqa: F401
 from tiny import SIZE, SPECS, TINY, config_of
 
 from data_pipelines.faces.synthetic import SyntheticSettings
@@ -114,6 +115,7 @@ print("agree")
 """
 
 
+@pytest.mark.slow
 def test_the_check_refuses_what_eight_devices_cannot_split_and_nothing_else() -> None:
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",

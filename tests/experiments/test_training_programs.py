@@ -259,6 +259,7 @@ def test_a_run_can_do_without_evaluation(patched, monkeypatch, tmp_path: Path) -
     assert [(task.evaluate, task.draw) for task, *_ in calls] == [(None, None), (None, None)]
 
 
+@pytest.mark.slow
 def test_programs_exit_with_one_sentence(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.finetune", f"--workdir={tmp_path / 'run'}"]
     command += ["--config=experiments/configs/dfc/finetune_lite.py", "--photos=x", "--init=no/such"]

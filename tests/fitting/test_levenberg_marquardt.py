@@ -249,11 +249,13 @@ PROBLEMS = {
 def polished_cost(residual_fn, x) -> tuple[float, float]:
     """The cost in float64 at x, and after SciPy has gone on from there."""
 
+    compiled, compiled_jacobian = jax.jit(residual_fn), jax.jit(jax.jacfwd(residual_fn))
+
     def residual(x):
-        return np.asarray(residual_fn(jnp.asarray(x)), np.float64)
+        return np.asarray(compiled(x), np.float64)
 
     def derivative(x):
-        return np.asarray(jax.jacfwd(residual_fn)(jnp.asarray(x)), np.float64)
+        return np.asarray(compiled_jacobian(x), np.float64)
 
     with jax.enable_x64(True):
         start = np.asarray(x, np.float64)

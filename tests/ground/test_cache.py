@@ -44,12 +44,14 @@ def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*-cache"))
 
 
+@pytest.mark.slow
 def test_a_second_process_reads_what_the_first_one_compiled(tmp_path: Path) -> None:
     assert run(tmp_path) == ["3.0", "0", "1"]
     assert len(files(tmp_path)) == 1, "what is compiled outside is not kept"
     assert run(tmp_path) == ["3.0", "1", "0"]
 
 
+@pytest.mark.slow
 def test_a_damaged_program_is_compiled_again(tmp_path: Path) -> None:
     run(tmp_path)
     (file,) = files(tmp_path)
@@ -57,6 +59,7 @@ def test_a_damaged_program_is_compiled_again(tmp_path: Path) -> None:
     assert run(tmp_path)[0] == "3.0"
 
 
+@pytest.mark.slow
 def test_what_may_be_half_written_is_removed_and_the_rest_is_kept(tmp_path: Path) -> None:
     run(tmp_path)
     (file,) = files(tmp_path)
@@ -68,16 +71,19 @@ def test_what_may_be_half_written_is_removed_and_the_rest_is_kept(tmp_path: Path
     assert files(tmp_path) == [older]
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert run(tmp_path / "file" / "cache") == ["3.0", "0", "0"]
 
 
+@pytest.mark.slow
 def test_the_cache_can_be_switched_off(tmp_path: Path) -> None:
     assert run(Path("off"), XDG_CACHE_HOME=str(tmp_path)) == ["3.0", "0", "0"]
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_cache_that_is_set_up_already_is_used_instead(tmp_path: Path) -> None:
     own = tmp_path / "own"
     settings = {"JAX_COMPILATION_CACHE_DIR": str(own)}

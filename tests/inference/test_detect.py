@@ -108,6 +108,7 @@ def said(found: list[Detection]) -> list[tuple]:
     return [(d.kind, d.score, d.box.tolist()) for d in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["haar", "yunet"])
 def test_eight_threads_find_what_one_finds(kind, portrait):
     detector = made(kind)

@@ -7,18 +7,19 @@ import pytest
 from faces import estimate_of, mean_aligner
 from paths import ASTRONAUT
 
-import dfc_jax
 from dfc_jax.crops import Crop, crop_photo
 from dfc_jax.export.records import face_record
 from dfc_jax.inference import judge
+from dfc_jax.inference.align import Aligner
+from dfc_jax.inference.detect import WholeImage
 from dfc_jax.photo import read_photo
 
 GOOD = judge.Evidence(matchable_share=0.4, certainty=0.96, agreement=0.95, residual_crop_px=0.5)
 
 
 @pytest.fixture(scope="module")
-def aligner():
-    return dfc_jax.load(detector="none")
+def aligner(trained):
+    return Aligner(trained.solver, trained.model, WholeImage(), trained.versions)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,7 @@ def test_two_fits_to_one_head_are_one_face_and_two_heads_side_by_side_are_two():
             assert len(kept) == count and any(each is sure for each in kept)
 
 
+@pytest.mark.slow
 def test_boxes_without_a_face_are_uncertain_and_say_why(aligner):
     portrait = read_photo(ASTRONAUT)
     rng = np.random.default_rng(0)

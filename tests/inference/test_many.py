@@ -24,11 +24,6 @@ from dfc_jax.ops.sampling import pixel_grid
 from dfc_jax.photo import read_photo
 
 
-@pytest.fixture(scope="module")
-def trained():
-    return dfc_jax.load()
-
-
 def pictures() -> list[np.ndarray]:
     """A portrait in several sizes, two of it side by side, on its side, and a wall."""
     portrait = read_photo(ASTRONAUT)[:300, 70:370]
@@ -169,6 +164,7 @@ def test_boxes_are_as_many_as_photographs(count, words):
         list(found)
 
 
+@pytest.mark.slow
 def test_an_iterator_that_nobody_finishes_ends_with_python_in_silence():
     program = """
 import numpy as np

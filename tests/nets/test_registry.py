@@ -37,6 +37,7 @@ def test_every_field_refuses_what_it_was_not_declared_to_hold(name: str, value) 
             registry.from_json(spec.kind, json.dumps(fields | {field: value}))
 
 
+@pytest.mark.slow
 def test_a_kind_is_found_where_nothing_of_its_system_was_imported() -> None:
     program = (
         "import sys; from dfc_jax.nets import registry;"

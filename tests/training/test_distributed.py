@@ -25,15 +25,18 @@ STEPS = 8
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
     """One device, quick compilation, and what one process compiled the next one reads."""
-    return {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {
+    # Without a cache of the tests, one of their own.
+    own = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+    inherited = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    settings = {
         "JAX_PLATFORMS": "cpu",
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
     }
+    return own | inherited | settings
 
 
 class Run:

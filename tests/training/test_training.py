@@ -69,6 +69,7 @@ def line():
     return mesh, optimizer, training.make_train_step(noisy_line_loss, optimizer, mesh)
 
 
+@pytest.mark.slow
 def test_network_overfits_one_tiny_batch() -> None:
     mesh = training.make_mesh()
     config = training.OptimConfig(2e-2, steps=100, warmup_steps=5, clip_norm=5.0)
@@ -114,6 +115,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_gradient_of_one() -> None:
     flags, here = "--xla_force_host_platform_device_count=8", Path(__file__).parent
     environment = os.environ | {

@@ -258,14 +258,19 @@ def test_boxes_are_upright_rectangles_of_one_colour() -> None:
 
 
 @pytest.fixture(scope="module")
-def ordinary():
-    """Faces covered with the default settings, with their landmarks and pictures."""
+def uncovered():
+    """Pictures, and the landmarks of faces that look to all sides in them."""
     count = 64
     yaw = np.linspace(-70.0, 70.0, count)
     landmarks = np.stack([seen(face_points(), y, roll=y / 4.0) for y in yaw]).astype(np.float32)
-    images = np.stack([picture(n) for n in range(count)])
-    found = MANY(keys(count, seed=3), images, landmarks, OccluderSettings())
-    return images, landmarks, *jax.device_get(found)
+    return np.stack([picture(n) for n in range(count)]), landmarks
+
+
+@pytest.fixture(scope="module")
+def ordinary(uncovered):
+    """The pictures and landmarks, and what covering with the default settings makes of them."""
+    found = MANY(keys(len(uncovered[0]), seed=3), *uncovered, OccluderSettings())
+    return *uncovered, *jax.device_get(found)
 
 
 @pytest.mark.slow
@@ -278,6 +283,7 @@ def test_what_is_not_drawn_leaves_every_bit_alone(ordinary) -> None:
     assert not np.asarray(hidden).any()
 
 
+@pytest.mark.slow
 def test_faces_are_covered_in_part_and_not_always(ordinary) -> None:
     images, landmarks, covered, masks = ordinary
     assert covered.shape == images.shape and masks.dtype == bool
@@ -292,8 +298,8 @@ def test_faces_are_covered_in_part_and_not_always(ordinary) -> None:
     assert np.mean(np.array(share) > 0.25) > 0.1, "hardly a face is covered"
 
 
-def test_a_key_gives_the_same_alone_and_in_a_batch(ordinary) -> None:
-    images, landmarks, _, _ = ordinary
+def test_a_key_gives_the_same_alone_and_in_a_batch(uncovered) -> None:
+    images, landmarks = uncovered
     some = dataclasses.replace(NOTHING, glasses=1.0, hand=0.5, boxes=2)
     many, masks = MANY(keys(), images[:8], landmarks[:8], some)
     one, mask = jax.jit(occlude, static_argnums=3)(keys()[7], images[7], landmarks[7], some)
@@ -313,8 +319,8 @@ HOSTILE = {
 
 
 @pytest.mark.slow
-def test_any_landmarks_leave_the_image_finite(ordinary) -> None:
-    images, _, _, _ = ordinary
+def test_any_landmarks_leave_the_image_finite(uncovered) -> None:
+    images, _ = uncovered
     landmarks = np.stack([*HOSTILE.values()] * 11)[: len(images)].astype(np.float32)
     image, masks = jax.device_get(MANY(keys(len(images)), images, landmarks, OccluderSettings()))
     assert np.isfinite(image).all() and image.min() >= 0.0 and image.max() <= 1.0

@@ -210,6 +210,7 @@ def test_the_camera_changes_the_image_alone(crops) -> None:
     np.testing.assert_array_equal(labelled.matchable, plain.matchable)
 
 
+@pytest.mark.slow
 def test_occluders_change_the_image_alone(crops) -> None:
     keys, labelled, _ = crops
     clear = CROPS(keys, pattern(), CROP, dataclasses.replace(SETTINGS, occluders=NONE))

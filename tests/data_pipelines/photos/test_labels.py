@@ -67,11 +67,14 @@ def faces(model, template):
 
 
 @pytest.fixture(scope="module")
-def labelled(model, template, faces) -> PhotoSet:
-    points, _, _, colour = faces
-    images = np.round(255.0 * np.clip(colour, 0.0, 1.0)).astype(np.uint8)
+def images(faces) -> np.ndarray:
+    return np.round(255.0 * np.clip(faces[3], 0.0, 1.0)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def labelled(model, template, faces, images) -> PhotoSet:
     names = [f"{n}.jpg" for n in range(len(images))]
-    return label(model, template, images, points, names, LandmarkSettings())
+    return label(model, template, images, faces[0], names, LandmarkSettings())
 
 
 @pytest.mark.slow
@@ -86,6 +89,7 @@ def test_labels_of_drawn_faces_are_nearly_exact(labelled, faces) -> None:
         assert error[both].mean() < 0.7
 
 
+@pytest.mark.slow
 def test_label_takes_up_what_the_fit_leaves(model, template, faces, labelled) -> None:
     """Annotations that no face of the model has: the labels at the points move along."""
     points, exact, *_ = faces
@@ -139,6 +143,7 @@ def squares_of(*folders: Path) -> tuple[list[Square], list[str]]:
     return collect(open_sets(folders, "ibug"), read_square)
 
 
+@pytest.mark.slow
 def test_folder_of_photographs_becomes_squares_that_match_their_labels(
     model, template, labelled, tmp_path: Path
 ) -> None:
@@ -166,7 +171,7 @@ def test_folder_of_photographs_becomes_squares_that_match_their_labels(
         assert np.median(np.linalg.norm(offset, axis=-1)) < 0.8
 
 
-def test_broken_photographs_and_annotations_are_named(labelled, tmp_path: Path) -> None:
+def test_broken_photographs_and_annotations_are_named(faces, images, tmp_path: Path) -> None:
     def problem() -> str:
         squares, (problem,) = squares_of(tmp_path)
         assert [square.face.name for square in squares] == ["good"]
@@ -174,13 +179,14 @@ def test_broken_photographs_and_annotations_are_named(labelled, tmp_path: Path) 
 
     with pytest.raises(DatasetError, match="no .pts files"):
         squares_of(tmp_path)
-    write_example(tmp_path, "good", labelled.images[0], labelled.points[0])
-    write_example(tmp_path, "odd", labelled.images[1], labelled.points[1])
+    points, *_ = faces
+    write_example(tmp_path, "good", images[0], points[0])
+    write_example(tmp_path, "odd", images[1], points[1])
     picture = (tmp_path / "odd.jpg").read_bytes()
     (tmp_path / "odd.jpg").write_bytes(picture[: len(picture) // 2])
     assert "odd.jpg: the image is truncated" in problem()
     (tmp_path / "odd.jpg").write_bytes(picture)
-    write_pts(tmp_path / "odd.pts", labelled.points[1][:67])
+    write_pts(tmp_path / "odd.pts", points[1][:67])
     assert "odd.pts: a .pts file needs 68 points" in problem()
     write_pts(tmp_path / "odd.pts", np.ones((68, 2)))
     assert "odd.jpg: its 68 points span no face" in problem()
@@ -206,6 +212,7 @@ def test_jaw_points_that_follow_no_contour_leave_the_labels_alone(
     assert apart.mean() > 1.0
 
 
+@pytest.mark.slow
 def test_real_photographs_are_labelled(model, template, tmp_path: Path) -> None:
     for annotation in sorted(shared_data("300w/helen/trainset").glob("*.pts"))[:4]:
         shutil.copy(annotation, tmp_path)

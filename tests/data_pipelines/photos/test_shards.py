@@ -220,6 +220,7 @@ print(resident() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="memory is read from /proc")
 def test_memory_does_not_grow_with_the_squares_that_are_read(photos, tmp_path, monkeypatch) -> None:
     """An epoch over 400 squares, 118 MB, in a process of its own."""

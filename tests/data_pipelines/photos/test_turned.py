@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import quick_compilation  # noqa: F401
 
 from data_pipelines.photos import shards
 from data_pipelines.photos.labels import PhotoSet

@@ -30,6 +30,10 @@ flow_between = jax.jit(ground_truth_flow)
 to_template = jax.jit(flow_to_template)
 lift_jit = jax.jit(lift, static_argnames="n_points")
 landmarks_of_flow = jax.jit(flow_landmarks)
+nearest_labels = jax.jit(nearest_uv_labels)
+recover_jit = jax.jit(recover)
+surface_jit = jax.jit(surface_at)
+fragments = jax.jit(fragments_of, static_argnames="size")
 
 
 @dataclasses.dataclass
@@ -152,8 +156,8 @@ def test_flow_of_a_moved_and_turned_sphere_is_the_projected_motion():
     cameras = [Camera(jnp.float32(focal), jnp.array([63.5, 60.0])) for focal in (500.0, 380.0)]
     before = jnp.asarray(radius * vertices + centre, jnp.float32)
     after = jnp.asarray(radius * vertices @ turn.T + moved, jnp.float32)
-    source = fragments_of(before, triangles, cameras[0], SIZE)
-    target = fragments_of(after, triangles, cameras[1], SIZE)
+    source = fragments(before, triangles, cameras[0], size=SIZE)
+    target = fragments(after, triangles, cameras[1], size=SIZE)
     flow, seen = flow_between(source, target, after, cameras[1], jnp.asarray(triangles))
 
     point = ray_sphere(cameras[0], centre, radius)
@@ -176,10 +180,10 @@ def test_the_far_side_of_a_thin_disc_is_hidden_though_as_near_as_its_front():
     vertices, triangles = sphere(96, 48)
     disc, centre = vertices * [60.0, 60.0, 0.2], [0.0, 0.0, 900.0]
     camera = Camera(jnp.float32(500.0), jnp.full(2, 63.5))
-    source = fragments_of(jnp.asarray(disc + centre, jnp.float32), triangles, camera, SIZE)
+    source = fragments(jnp.asarray(disc + centre, jnp.float32), triangles, camera, size=SIZE)
     for turned, share in ((disc, 0.95), (disc * [-1.0, 1.0, -1.0], 0.0)):
         after = jnp.asarray(turned + centre, jnp.float32)
-        target = fragments_of(after, triangles, camera, SIZE)
+        target = fragments(after, triangles, camera, size=SIZE)
         _, seen = flow_between(source, target, after, camera, jnp.asarray(triangles))
         inner = np.linalg.norm(GRID - 63.5, axis=-1) < 30.0
         assert share <= np.asarray(seen)[inner].mean() <= share + 0.05
@@ -188,7 +192,7 @@ def test_the_far_side_of_a_thin_disc_is_hidden_though_as_near_as_its_front():
 def test_what_leaves_the_target_image_is_not_matchable(model, template):
     frontal = view(model, template)
     shifted = frontal.vertices + jnp.array([60.0, 0.0, 0.0])
-    target = fragments_of(shifted, template.triangles, template.camera, SIZE)
+    target = fragments(shifted, template.triangles, template.camera, size=SIZE)
     flow, seen = flow_of(frontal, View(target, shifted, frontal.landmarks_px), template)
     q = GRID + flow
     assert seen.any() and (q[seen] <= SIZE - 0.5).all()
@@ -247,7 +251,7 @@ def test_matchable_pixels_see_the_same_place_in_both_views(model, template, face
 def test_nearest_chart_coordinates_give_the_same_labels(model, template, face, labels):
     uv = interpolate(face.fragments, template.triangles, model.uv)
     foreground = face.fragments.pix_to_face >= 0
-    flow, matched = map(np.asarray, nearest_uv_labels(uv, foreground, template))
+    flow, matched = map(np.asarray, nearest_labels(uv, foreground, template))
     both = matched & labels[1]
     assert both.sum() / (matched | labels[1]).sum() > 0.9
     assert np.median(np.linalg.norm(flow - labels[0], axis=-1)[both]) < 0.7
@@ -265,7 +269,7 @@ def test_nearest_chart_coordinates_give_the_same_labels(model, template, face, l
 def test_surface_points_project_back_to_where_they_were_asked_for(template):
     rng = np.random.default_rng(0)
     q = jnp.asarray(rng.uniform(-3, SIZE + 2, (4000, 2)), jnp.float32)
-    surface, seen = surface_at(template, q)
+    surface, seen = surface_jit(template, q)
     positions = surface_positions(template.vertices_mm, template.triangles, surface)
     error = np.linalg.norm(project(template.camera, positions) - q, axis=-1)
     pixel = np.clip(np.round(np.asarray(q)), 0, SIZE - 1).astype(int)
@@ -341,12 +345,12 @@ def test_recover_fills_a_hole_and_leaves_the_rest_to_the_network(template, face,
     hole[50:70, 45:75] = True
     assert (hole & seen).sum() > 300
     network = np.where(hole[..., None], 99.0, flow + 0.25)
-    filled, mask = map(np.asarray, recover(network, seen & ~hole, face.fragments, template))
+    filled, mask = map(np.asarray, recover_jit(network, seen & ~hole, face.fragments, template))
     np.testing.assert_array_equal(mask, seen)
     np.testing.assert_allclose(filled[hole & seen], flow[hole & seen], atol=1e-3)
     np.testing.assert_allclose(filled[seen & ~hole], flow[seen & ~hole] + 0.25, atol=1e-3)
     # What the network claims beside the fitted mesh is dropped.
-    _, mask = recover(network, np.ones_like(seen), face.fragments, template)
+    _, mask = recover_jit(network, np.ones_like(seen), face.fragments, template)
     np.testing.assert_array_equal(np.asarray(mask), seen)
 
 
@@ -398,10 +402,10 @@ def test_everything_is_finite_when_nothing_is_seen(model, template, face):
     marks = template_landmarks(model, template)
     results = [
         to_template(empty, template),
-        recover(jnp.zeros((SIZE, SIZE, 2)), nothing, empty, template),
+        recover_jit(jnp.zeros((SIZE, SIZE, 2)), nothing, empty, template),
         lift_jit(template, jnp.zeros((SIZE, SIZE, 2)), zero, n_points=1024),
         landmarks_of_flow(jnp.zeros((SIZE, SIZE, 2)), zero, marks),
-        nearest_uv_labels(jnp.zeros((SIZE, SIZE, 2)), nothing, template),
+        nearest_labels(jnp.zeros((SIZE, SIZE, 2)), nothing, template),
     ]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(results))
     for mask in (results[0][1], results[1][1], results[2].weight, results[3][1], results[4][1]):

@@ -9,6 +9,10 @@ from dfc_jax.systems.dfc import loss as losses
 
 SIZE = (2, 4, 4)
 
+loss_of = jax.jit(
+    losses.correspondence_loss, static_argnames=("norm", "reduction", "matchability_weight")
+)
+
 
 @pytest.fixture
 def example() -> dict[str, jax.Array]:
@@ -25,7 +29,7 @@ def test_known_residuals_give_known_sums() -> None:
     flow = jnp.zeros((1, 2, 2)).at[0, 0].set(jnp.array([3.0, 4.0])).at[0, 1].set(7.0)
     matchable = jnp.array([[1.0, 0.0]])
     logits = jnp.array([[[0.0, jnp.log(3.0)], [0.0, 0.0]]])
-    parts = losses.correspondence_loss(
+    parts = loss_of(
         flow, logits, jnp.zeros_like(flow), matchable, matchability_weight=2.0, reduction="sum"
     )
     entropy = -np.log(0.75) - np.log(0.5)
@@ -35,8 +39,8 @@ def test_known_residuals_give_known_sums() -> None:
 
 
 def test_mean_divides_by_matchable_pixels_and_by_all_pixels(example) -> None:
-    total = losses.correspondence_loss(**example, reduction="sum")
-    mean = losses.correspondence_loss(**example, reduction="mean")
+    total = loss_of(**example, reduction="sum")
+    mean = loss_of(**example, reduction="mean")
     count = example["matchable"].sum((1, 2))
     np.testing.assert_allclose(mean["flow"], total["flow"] / count, rtol=1e-5)
     np.testing.assert_allclose(mean["matchability"], total["matchability"] / 16, rtol=1e-5)
@@ -44,21 +48,21 @@ def test_mean_divides_by_matchable_pixels_and_by_all_pixels(example) -> None:
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_importance_weighs_the_flow_and_not_the_mask(example, reduction: str) -> None:
-    plain = losses.correspondence_loss(**example, reduction=reduction)
-    ones = losses.correspondence_loss(**example, importance=jnp.ones(SIZE), reduction=reduction)
+    plain = loss_of(**example, reduction=reduction)
+    ones = loss_of(**example, importance=jnp.ones(SIZE), reduction=reduction)
     np.testing.assert_allclose(ones["loss"], plain["loss"], rtol=1e-6)
     one = jnp.zeros(SIZE).at[:, 1, 2].set(1.0)
     seen = {**example, "matchable": example["matchable"].at[:, 1, 2].set(True)}
-    single = losses.correspondence_loss(**seen, importance=one, reduction=reduction)
+    single = loss_of(**seen, importance=one, reduction=reduction)
     length = jnp.linalg.norm(example["flow"] - example["true_flow"], axis=-1)[:, 1, 2]
     np.testing.assert_allclose(single["flow"], length, rtol=1e-5)
-    whole = losses.correspondence_loss(**seen, reduction=reduction)
+    whole = loss_of(**seen, reduction=reduction)
     np.testing.assert_allclose(single["matchability"], whole["matchability"])
 
 
 def test_batch_equals_single_examples(example) -> None:
-    batch = losses.correspondence_loss(**example)
-    single = losses.correspondence_loss(**{k: v[1] for k, v in example.items()})
+    batch = loss_of(**example)
+    single = loss_of(**{k: v[1] for k, v in example.items()})
     assert batch["loss"].shape == (2,)
     np.testing.assert_allclose(batch["loss"][1], single["loss"], rtol=1e-6)
 
@@ -81,7 +85,7 @@ def test_gradient_at_zero_residual_is_finite(norm: str) -> None:
 @pytest.mark.parametrize("name", ["flow", "logits"])
 def test_gradient_matches_finite_differences(example, norm, reduction, name) -> None:
     def loss(value: jax.Array) -> jax.Array:
-        parts = losses.correspondence_loss(
+        parts = loss_of(
             **{**example, name: value}, norm=norm, reduction=reduction, matchability_weight=3.0
         )
         return parts["loss"].sum()
@@ -99,7 +103,7 @@ def test_truth_that_is_not_matchable_is_never_read(example) -> None:
 
     def loss(flow: jax.Array, true_flow: jax.Array) -> jax.Array:
         inputs = {**example, "flow": flow, "true_flow": true_flow}
-        return losses.correspondence_loss(**inputs)["loss"].sum()
+        return loss_of(**inputs)["loss"].sum()
 
     value, gradient = jax.value_and_grad(loss)(example["flow"], hole)
     np.testing.assert_allclose(value, loss(example["flow"], example["true_flow"]))
@@ -109,13 +113,13 @@ def test_truth_that_is_not_matchable_is_never_read(example) -> None:
 
 def test_picture_without_a_face_has_no_flow_error(example) -> None:
     empty = {**example, "matchable": jnp.zeros(SIZE, bool)}
-    parts = losses.correspondence_loss(**empty)
+    parts = loss_of(**empty)
     np.testing.assert_array_equal(parts["flow"], 0.0)
     assert (parts["loss"] > 0).all()
 
 
 def test_unknown_settings_are_named(example) -> None:
     with pytest.raises(ValueError, match="'l3'"):
-        losses.correspondence_loss(**example, norm="l3")
+        loss_of(**example, norm="l3")
     with pytest.raises(ValueError, match="'median'"):
-        losses.correspondence_loss(**example, reduction="median")
+        loss_of(**example, reduction="median")

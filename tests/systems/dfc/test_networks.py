@@ -61,6 +61,7 @@ def test_wide_tail_replaces_only_the_last_layers() -> None:
     assert nets.param_count(shapes_of(spec)[0]) == 8_620_784 - narrow + wide
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["paper", "lite"])
 def test_initial_values_are_those_of_he_whatever_layers_are_called(family: str) -> None:
     """Each kernel's variance times its fan-in: 2; a hundredth of He's deviation in the heads."""
@@ -210,6 +211,7 @@ def test_an_update_sees_the_target_at_the_coords_of_a_pixel_and_nowhere_else() -
     assert max(change(1, 1), change(3, 1), change(2, 2), change(1, 2)) < 1e-4
 
 
+@pytest.mark.slow
 def test_lite_starts_near_the_centre_of_the_crop() -> None:
     """As normalised in training; what is far from the truth then takes long to come back."""
     spec = nets.SPECS["lite"]

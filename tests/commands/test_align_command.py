@@ -1,0 +1,200 @@
+"""`dfc align`: every photograph is answered, and its results are those that were asked for."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import trimesh
+from command_line import names_in, photo, run
+from faces import mean_aligner
+from paths import ASTRONAUT
+from photographs import broken_files
+
+import dfc_jax
+
+
+def test_align_says_how_many_faces_are_uncertain(tmp_path, monkeypatch, capsys):
+    solution = mean_aligner().solver.solve(None)
+    doubtful = dataclasses.replace(solution, matchability=0.6 * solution.matchability)
+    aligner = mean_aligner(solver=lambda crop: doubtful)
+    monkeypatch.setattr(dfc_jax, "load", lambda **_: aligner)
+    picture = photo(tmp_path / "one.png")
+    code, out, _ = run(capsys, "align", picture, "--out", tmp_path / "out", "--outputs", "json")
+    assert code == 0
+    assert "1 face (1 uncertain) in 1 of 1 photograph: " in out
+
+
+def test_align_writes_everything_about_a_photograph(tmp_path, fake, capsys):
+    code, out, err = run(capsys, "align", photo(tmp_path / "one.png"), "--out", tmp_path / "out")
+    assert code == 0
+    assert err == ""
+    assert "1 face in 1 of 1 photograph: " in out
+    record = json.loads((tmp_path / "out" / "one.json").read_text())
+    assert record["status"] == "ok"
+    (face,) = record["faces"]
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"one.json", "one_overlay.png", *face["files"].values()}
+    assert record["photo"]["width"] == 200
+
+
+def test_bad_photographs_do_not_stop_the_good_ones(tmp_path, fake, capsys):
+    broken = broken_files(tmp_path)
+    pixel = photo(tmp_path / "pixel.png", (1, 1))
+    photos = [photo(tmp_path / "a.png"), *(tmp_path / b for b in broken), pixel]
+    photos += [photo(tmp_path / "z.png")]
+    code, out, err = run(capsys, "align", *photos, "--out", tmp_path / "out")
+    assert code == 1
+    lines = [line for line in err.splitlines() if line]
+    assert len(lines) == len(broken) + 1
+    for name in [*broken, "pixel.png"]:
+        assert sum(name in line for line in lines) == 1
+    assert "pixel.png: no face was found" in err
+    assert f"2 faces in 2 of {len(photos)} photographs" in out
+    done = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"a.json", "z.json", "pixel.json"} <= done
+    assert not any(name.startswith(("truncated", "text", ".")) for name in done)
+    assert json.loads((tmp_path / "out" / "pixel.json").read_text())["status"] == "no_face"
+
+
+def test_missing_photographs_are_named_before_the_others_are_aligned(tmp_path, fake, capsys):
+    missing = [tmp_path / "no.png", tmp_path / "gone.png"]
+    photos = [missing[0], photo(tmp_path / "a.png"), missing[1]]
+    code, out, err = run(capsys, "align", *photos, "--out", tmp_path / "out")
+    assert code == 1
+    assert [line.split(":")[1].strip() for line in err.splitlines()] == list(map(str, missing))
+    assert "1 face in 1 of 3 photographs" in out
+
+
+def test_a_photograph_without_a_face_has_an_exit_code_of_its_own(tmp_path, fake, capsys):
+    pixel, face = photo(tmp_path / "pixel.png", (1, 1)), photo(tmp_path / "a.png")
+    out = ("--out", tmp_path / "out")
+    assert run(capsys, "align", pixel, face, *out)[0] == 3
+    assert run(capsys, "align", pixel, face, tmp_path / "missing.png", *out)[0] == 1
+    assert run(capsys, "align", face, *out)[0] == 0
+
+
+def test_a_defect_in_one_photograph_is_reported_and_survived(tmp_path, monkeypatch, capsys):
+    def broken(crop):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(dfc_jax, "load", lambda **_: mean_aligner(solver=broken))
+    code, _, err = run(capsys, "align", photo(tmp_path / "a.png"), "--out", tmp_path / "out")
+    assert code == 1
+    assert "a.png: failed unexpectedly (RuntimeError: two lines)" in err
+
+
+def test_boxes_may_be_given_and_must_touch_the_photograph(tmp_path, fake, capsys):
+    one = photo(tmp_path / "one.png")
+    boxes = ("--box", "10,20,50,60", "--box", "100,20,50,60")
+    code, _, _ = run(capsys, "align", one, "--out", tmp_path / "out", *boxes)
+    assert code == 0
+    record = json.loads((tmp_path / "out" / "one.json").read_text())
+    assert [face["box"] for face in record["faces"]] == [[10, 20, 50, 60], [100, 20, 50, 60]]
+    code, _, err = run(capsys, "align", one, "--out", tmp_path / "far", "--box", "500,20,50,60")
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "one.png: the box 500,20,50,60 lies outside" in err
+    assert not list((tmp_path / "far").iterdir())
+
+
+def test_broken_weights_are_one_sentence_and_leave_no_folder(tmp_path, capsys):
+    for broken in (tmp_path / "broken.safetensors", tmp_path / "photo.jpg"):
+        broken.write_bytes(b"nothing of the kind")
+        folder = tmp_path / "deep" / "out"
+        code, _, err = run(capsys, "align", ASTRONAUT, "--out", folder, "--weights", broken)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert f"dfc: {broken}: " in err
+        assert "lite" in err
+        assert not folder.parent.exists()
+
+
+def test_photographs_of_one_name_do_not_overwrite_each_other(tmp_path, fake, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        photo(tmp_path / folder / "one.png")
+    photos = [tmp_path / "a" / "one.png", tmp_path / "b" / "one.png"]
+    assert run(capsys, "align", *photos, "--out", tmp_path / "out")[0] == 0
+    assert len(list((tmp_path / "out").glob("*.json"))) == 2
+
+
+def test_results_never_overwrite_the_photographs(tmp_path, fake, capsys):
+    photos = [photo(tmp_path / name) for name in ("a.png", "a_overlay.png")]
+    code, _, err = run(capsys, "align", *photos, "--out", tmp_path)
+    assert code == 2
+    assert "a_overlay.png: a result would overwrite this photograph" in err
+    assert names_in(tmp_path) == {"a.png", "a_overlay.png"}
+
+
+def test_a_rerun_replaces_all_results_of_a_photograph_and_nothing_else(tmp_path, fake, capsys):
+    one, other = photo(tmp_path / "a.png"), photo(tmp_path / "a_face1.png")
+    out = ("--out", tmp_path / "out")
+    boxes = [f"--box={10 * n},20,50,60" for n in range(9)]
+    foreign = {"a_face1.txt", "a_face1_mask.png.bak", "a_face01.npz", "notes_overlay.txt", "b.json"}
+    assert run(capsys, "align", one, *boxes, *out)[0] == 0
+    assert run(capsys, "align", other, *boxes[:2], *out)[0] == 0
+    for name in foreign:
+        (tmp_path / "out" / name).write_text("mine")
+    others = {name for name in names_in(tmp_path / "out") if name.startswith("a_face1_face")}
+    others |= {"a_face1.json", "a_face1_overlay.png"} | foreign
+    assert run(capsys, "align", one, boxes[0], *out)[0] == 0
+    (face,) = json.loads((tmp_path / "out" / "a.json").read_text())["faces"]
+    mine = {"a.json", "a_overlay.png", *face["files"].values()}
+    assert names_in(tmp_path / "out") == mine | others
+    photo(one, (1, 1))
+    assert run(capsys, "align", one, *out)[0] == 3
+    assert names_in(tmp_path / "out") == {"a.json"} | others
+    assert json.loads((tmp_path / "out" / "a.json").read_text())["status"] == "no_face"
+
+
+def test_outputs_chooses_what_is_written_and_a_rerun_drops_the_rest(tmp_path, fake, capsys):
+    one, folder = photo(tmp_path / "a.png"), tmp_path / "out"
+    face = {
+        "npz": {"a_face1.npz"},
+        "obj": {"a_face1.obj", "a_face1.mtl", "a_face1_texture.jpg"},
+        "flow": {"a_face1_flow.png"},
+        "mask": {"a_face1_mask.png"},
+    }
+    names = {"json": {"a.json"}, "overlay": {"a_overlay.png"}, **face}
+    for chosen in ("all", "json,obj", "mask", "npz, overlay", "flow,json"):
+        assert run(capsys, "align", one, "--out", folder, "--outputs", chosen)[0] == 0
+        kinds = list(names) if chosen == "all" else chosen.replace(" ", "").split(",")
+        assert names_in(folder) == set().union(*(names[kind] for kind in kinds))
+        if "json" in kinds:
+            files = json.loads((folder / "a.json").read_text())["faces"][0]["files"]
+            assert set(files.values()) == set().union(*(face.get(kind, set()) for kind in kinds))
+    # A file of this name that is none of ours stays, as long as none is asked for.
+    (folder / "a.json").write_text('{"my": "own"}')
+    assert run(capsys, "align", one, "--out", folder, "--outputs", "mask")[0] == 0
+    assert names_in(folder) == {"a.json", "a_face1_mask.png"}
+
+
+@pytest.mark.parametrize("space", ["model", "camera"])
+def test_the_mesh_has_texture_and_normals_and_stands_where_it_is_asked_to(
+    tmp_path, fake, capsys, aligner, space
+):
+    one = photo(tmp_path / "with space.png")
+    options = () if space == "model" else ("--obj-space", "camera")
+    assert run(capsys, "align", one, "--out", tmp_path / "out", *options)[0] == 0
+    (face,) = json.loads((tmp_path / "out" / "with space.json").read_text())["faces"]
+    mesh = trimesh.load(tmp_path / "out" / face["files"]["obj"], process=False)
+    with np.load(tmp_path / "out" / face["files"]["npz"]) as arrays:
+        vertices = arrays["vertices_mm"]
+    rotation, translation = np.array(face["rotation"]), np.array(face["translation_mm"])
+    expected = (vertices - translation) @ rotation if space == "model" else vertices * [1, -1, -1]
+    assert np.allclose(mesh.vertices, expected, atol=2e-3)
+    assert np.array_equal(mesh.faces, np.asarray(aligner.model.triangles))
+    assert np.allclose(mesh.visual.uv, np.asarray(aligner.model.uv), atol=1e-4)
+    texture = mesh.visual.material.image
+    assert texture.size[0] == texture.size[1] >= 256
+    text = (tmp_path / "out" / face["files"]["obj"]).read_text()
+    normals = np.array([line.split()[1:] for line in text.splitlines() if line[:3] == "vn "], float)
+    assert np.allclose(np.linalg.norm(normals, axis=1), 1.0, atol=2e-3)
+    # Outwards, in the frame of the vertices; trimesh makes its own from the order of corners.
+    own = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).vertex_normals
+    assert np.median((normals * own).sum(axis=1)) > 0.99
+    nose = np.argmax(mesh.vertices[:, 2])
+    assert normals[nose, 2] > 0.5
+    centre = mesh.bounds.mean(axis=0)
+    assert (np.linalg.norm(centre) < 100.0) == (space == "model")

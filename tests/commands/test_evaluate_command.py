@@ -1,0 +1,82 @@
+"""`dfc evaluate`: scores on standard output, predictions in a file, what is unusable named."""
+
+import json
+
+import numpy as np
+from command_line import names_in, run
+from photographs import write_example
+
+
+def test_evaluate_prints_only_json_and_keeps_the_predictions(tmp_path, fake, capsys):
+    for name in ("one", "two"):
+        write_example(tmp_path, name)
+    out_file = tmp_path / "predictions.npz"
+    common = ("evaluate", "--layout", "ibug", "--data", tmp_path, "--predictions-out", out_file)
+    code, out, _ = run(capsys, *common, "--json", "-", "--weights", "lite-synthetic")
+    assert code == 0
+    scores = json.loads(out)
+    names = {"n", "no_output", "inner", "all68", "flow", "blend", "unusable", "weights", "boxes"}
+    assert set(scores) == names
+    assert scores["unusable"] == []
+    assert set(scores["flow"]) == set(scores["blend"]) == {"inner", "all68"}
+    assert scores["flow"]["inner"] != scores["inner"] != scores["blend"]["inner"]
+    assert scores["n"] == 2
+    assert scores["boxes"] == "gt"
+    assert fake["weights"] == "lite-synthetic"
+    with np.load(out_file) as predictions:
+        assert predictions["points"].shape == (2, 68, 2)
+        assert list(predictions["names"]) == ["one.jpg", "two.jpg"]
+    assert not fake["flip_test"]
+    options = ("--boxes", "detector", "--flip-test")
+    code, out, _ = run(capsys, *common, "--json", tmp_path / "s.json", *options)
+    assert code == 0
+    assert fake["flip_test"]
+    assert out == ""
+    assert json.loads((tmp_path / "s.json").read_text())["boxes"] == "detector"
+
+
+def test_predictions_go_to_a_file_of_any_name(tmp_path, fake, capsys):
+    write_example(tmp_path, "one")
+    common = ("evaluate", "--layout", "ibug", "--data", tmp_path, "--json", "-")
+    assert run(capsys, *common, "--predictions-out", tmp_path / "p.dat")[0] == 0
+    with np.load(tmp_path / "p.dat") as predictions:
+        assert predictions["points"].shape == (1, 68, 2)
+    assert names_in(tmp_path) == {"one.jpg", "one.pts", "p.dat"}
+
+
+def test_evaluate_names_what_it_cannot_use_and_scores_the_rest(tmp_path, fake, capsys):
+    for name in ("a", "b", "c", "d", "e"):
+        write_example(tmp_path, name)
+    (tmp_path / "a.pts").write_text("no points")
+    (tmp_path / "b.jpg").unlink()
+    (tmp_path / "c.jpg").write_bytes(b"no photograph")
+    write_example(tmp_path, "d", np.random.default_rng(0).uniform(900, 999, (68, 2)))
+    common = ("evaluate", "--layout", "ibug", "--data", tmp_path)
+    saved = ("--predictions-out", tmp_path / "p.npz")
+    code, out, err = run(capsys, *common, "--json", "-", *saved)
+    assert code == 1
+    assert len(err.splitlines()) == 4
+    for name in ("a.pts", "b.pts", "c.jpg", "d.jpg"):
+        assert sum(name in line for line in err.splitlines()) == 1
+    scores = json.loads(out)
+    assert scores["n"] == 1
+    assert scores["no_output"] == 0
+    assert scores["unusable"] == ["a.pts", "b.pts", "c.jpg", "d.jpg"]
+    with np.load(tmp_path / "p.npz") as predictions:
+        assert list(predictions["names"]) == ["e.jpg"]
+        assert predictions["points"].shape == (1, 68, 2)
+
+
+def test_evaluate_with_nothing_usable_is_one_sentence_more_and_no_scores(tmp_path, fake, capsys):
+    write_example(tmp_path, "a")
+    (tmp_path / "a.pts").write_text("no points")
+    common = ("evaluate", "--layout", "ibug", "--data", tmp_path, "--json", tmp_path / "s.json")
+    code, out, err = run(capsys, *common)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "a.pts" in err
+    write_example(tmp_path, "b")
+    (tmp_path / "b.jpg").write_bytes(b"no photograph")
+    code, out, err = run(capsys, *common)
+    assert (code, out) == (2, "")
+    assert "no photograph in it could be scored" in err.splitlines()[-1]
+    assert not (tmp_path / "s.json").exists()
