@@ -106,7 +106,9 @@ def draw(runs: dict[str, dict[str, float]]) -> Figure:
         widths = np.array([run[part] for run in runs.values()])
         label = "write the outputs" if part == "together" else part
         bars = axes.barh(list(runs), widths, left=left, label=label)
-        axes.bar_label(bars, fmt="%.0f", label_type="center")
+        # Narrow bars have no room for a number.
+        labels = [f"{width:.0f}" if width >= 5.0 else "" for width in widths]
+        axes.bar_label(bars, labels, label_type="center")
         left += widths
     axes.invert_yaxis()
     axes.set_xlabel("processor time per photograph, ms")
