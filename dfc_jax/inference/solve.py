@@ -29,6 +29,9 @@ from dfc_jax.types import Array, ByValue, Correspondences, FaceParams, SurfacePo
 
 T = TypeVar("T")
 
+# Crop pixels between the landmarks, across and down, from which a fit can be a face.
+MIN_EXTENT_PX = 1.0
+
 
 class Dense(NamedTuple):
     """What the network and the fit find in a crop of S x S pixels; it stays on the device.
@@ -219,7 +222,7 @@ def summarise_each(
             "certainty": total / jnp.maximum(count, 1),
             # A network without sense may shrink the face to a point, which no crop can show.
             "sound": jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]))
-            & jnp.all(jnp.ptp(pixels, axis=0) > 0.0),
+            & jnp.all(jnp.ptp(pixels, axis=0) >= MIN_EXTENT_PX),
         }
         return found, Dense(flow, probability, params, vertices, landmarks)
 
@@ -307,7 +310,7 @@ class Solver:
         self, crops: Sequence[np.ndarray], largest: int | None = None
     ) -> list[Estimate | None]:
         """The face of each crop (S, S, 3) in [0, 1]; None where what was found is not finite, or
-        its landmarks span no area.
+        its landmarks span less than `MIN_EXTENT_PX`.
 
         `largest` limits the batches, by default to what is compiled from the start.
         """
