@@ -89,7 +89,7 @@ class Search(ByValue):
         return faces
 
     def in_boxes(self, found: Sequence[Detection]) -> Job[list[Face]]:
-        """The face in each of the boxes, but for those in which nothing finite is found."""
+        """The face in each of the boxes, but for those in which none is located."""
         faces = yield from together(self._face(detection) for detection in found)
         return [face for face in faces if face is not None]
 

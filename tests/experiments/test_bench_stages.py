@@ -44,7 +44,7 @@ def test_every_stage_of_a_photograph_is_measured(call, monkeypatch, tmp_path) ->
     call(ASTRONAUT, json=tmp_path / "run.json")
     found = json.loads((tmp_path / "run.json").read_text())
     assert set(found) == {*bench_stages.PARTS, *OUTPUTS}
-    assert all(milliseconds >= 0.0 for milliseconds in found.values())
+    assert found["together"] > 0.0
 
 
 def test_runs_are_drawn_below_each_other(call, tmp_path) -> None:
