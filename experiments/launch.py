@@ -7,7 +7,9 @@ import re
 import runpy
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +29,13 @@ flags.disclaim_key_flags()
 # What a user can put right; anything else is ours and keeps its traceback.
 EXPECTED = (UserError, TrainingDiverged)
 
-# Of flags that have to be given.
-EXAMPLES = {
-    "config": "experiments/configs/dfc/tiny.py",
-    "workdir": "runs/first",
-    "photos": "300w/helen/trainset",
-}
+# Of flags that have to be given; a program may name another config.
+EXAMPLES = {"workdir": "runs/first", "photos": "300w/helen/trainset"}
+EXAMPLE_CONFIG = "experiments/configs/dfc/tiny.py"
 
 
-def define_flags(example: str = EXAMPLES["config"]) -> None:
-    """The flags that all training programs have; `example` is a config of this one."""
-    EXAMPLES["config"] = example
+def define_flags() -> None:
+    """The flags that all training programs have."""
     config_flags.DEFINE_config_file("config", lock_config=True)
     flags.mark_flag_as_required("config")
     flags.DEFINE_string(
@@ -63,18 +61,31 @@ def sources(values: flags.FlagValues) -> dict[str, str | None]:
     return {name: values[name].value for name in ("backgrounds", "textures", "light")}
 
 
-def main(train: Callable[[flags.FlagValues], Any]) -> None:
-    """Read the command line, join the other processes and call `train` with the flags."""
+def main(train: Callable[[flags.FlagValues], Any], example: str = EXAMPLE_CONFIG) -> None:
+    """Read the command line, join the other processes and call `train` with the flags.
+
+    Args:
+      train: the program.
+      example: a config of it, for messages.
+    """
 
     def start(_) -> None:
-        logging.get_absl_logger().addFilter(_of_interest)
-        std_logging.getLogger("jax").setLevel(std_logging.WARNING)
-        sys.unraisablehook = _report_unraisable
+        keep_to_ourselves()
         values = flags.FLAGS
         connect(values.coordinator, values.num_processes, values.process_id, values.distributed)
         train(values)
 
-    app.run(lambda argv: run_program(lambda: start(argv)), flags_parser=parse_flags)
+    parse = partial(parse_flags, example=example)
+    app.run(lambda argv: run_program(lambda: start(argv)), flags_parser=parse)
+
+
+def keep_to_ourselves() -> None:
+    """Leave out what the libraries would report beside our own lines, and nobody can act on."""
+    logging.get_absl_logger().addFilter(_of_interest)
+    std_logging.getLogger("jax").setLevel(std_logging.WARNING)
+    # When one of Orbax's reads of a damaged checkpoint fails, it abandons the others.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    sys.unraisablehook = _report_unraisable
 
 
 def _of_interest(record: std_logging.LogRecord) -> bool:
@@ -85,7 +96,7 @@ def _of_interest(record: std_logging.LogRecord) -> bool:
 
 
 def _report_unraisable(error: Any) -> None:
-    """When one of Orbax's reads fails, the others report that their event loop is gone."""
+    """Print an error that nobody could catch, unless it is that of an abandoned read of Orbax."""
     if str(error.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(error)
 
@@ -107,33 +118,39 @@ def run_program(train: Callable[[], Any]) -> None:
         sys.exit(1)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Set absl's flags from a command line; a mistake in it is one sentence and exit code 1."""
+def parse_flags(argv: list[str], example: str = EXAMPLE_CONFIG) -> list[str]:
+    """Set absl's flags from a command line; a mistake in it is one sentence, which may name the
+    `example` of a config, and exit code 1."""
 
     def parse() -> list[str]:
-        check_config_flags(flags.FLAGS.read_flags_from_files(argv, force_gnu=False))
+        check_config_flags(flags.FLAGS.read_flags_from_files(argv, force_gnu=False), example)
         try:
             return flags.FLAGS(argv)
         except flags.Error as error:
-            raise ConfigError(_in_one_sentence(str(error))) from error
+            raise ConfigError(_in_one_sentence(str(error), example)) from error
 
     rest: list[str] = []
     run_program(lambda: rest.extend(parse()))
     return rest
 
 
-def _in_one_sentence(message: str) -> str:
+def _in_one_sentence(message: str, example: str) -> str:
     """Of absl, about flags; those that are missing get an example where there is one."""
     missing = re.findall(r"flag --(\w+)=None: Flag --\1 must have a value", message)
     if not missing:
         return f"{' '.join(message.splitlines())}; see --help"
-    given = " ".join(f"--{name} {EXAMPLES[name]}" for name in missing if name in EXAMPLES)
+    examples = {"config": example, **EXAMPLES}
+    given = " ".join(f"--{name} {examples[name]}" for name in missing if name in examples)
     names = " and ".join(f"--{name}" for name in missing)
     return f"{names} must be given, for example {given}; see --help"
 
 
-def check_config_flags(argv: list[str]) -> None:
+def check_config_flags(argv: list[str], example: str = EXAMPLE_CONFIG) -> None:
     """Look at ``--config FILE`` and ``--config.field=value`` before they are parsed.
+
+    Args:
+      argv: the command line.
+      example: a config of the program, for messages.
 
     Raises:
       ConfigError: the file does not exist or has no ``get_config()``, or its config has no such
@@ -145,7 +162,7 @@ def check_config_flags(argv: list[str]) -> None:
         if re.search(r"^--?config\.", line, re.MULTILINE):
             raise ConfigError(
                 f"--config must be given before its fields can be changed, for example "
-                f"--config {EXAMPLES['config']}"
+                f"--config {example}"
             )
         return
     file, *arguments = named[1].split(":", 1)

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -52,14 +53,12 @@ def parse(monkeypatch):
     """Of a command line with the flags that every program has; they are gone afterwards."""
     before = set(flags.FLAGS)
     monkeypatch.chdir(ROOT)
-    # `define_flags` changes it.
-    monkeypatch.setitem(launch.EXAMPLES, "config", "")
-    launch.define_flags(CONFIG)
+    launch.define_flags()
 
     def parse(*words: str) -> flags.FlagValues:
         # The overrides of a config are read from here.
         monkeypatch.setattr(sys, "argv", ["pretrain", *words])
-        launch.parse_flags(sys.argv)
+        launch.parse_flags(sys.argv, CONFIG)
         return flags.FLAGS
 
     yield parse
@@ -103,7 +102,30 @@ def test_a_missing_config_is_one_sentence_with_an_example(words, message, parse,
 
 
 def test_the_config_that_a_message_gives_as_an_example_is_there() -> None:
-    assert (ROOT / launch.EXAMPLES["config"]).is_file()
+    assert (ROOT / launch.EXAMPLE_CONFIG).is_file()
+
+
+def test_what_orbax_abandons_is_left_out_and_nothing_else(monkeypatch, capsys) -> None:
+    class Lost:
+        def __init__(self, message: str) -> None:
+            self.message = message
+
+        def __del__(self) -> None:
+            raise RuntimeError(self.message)
+
+    async def read() -> None: ...
+
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        launch.keep_to_ourselves()
+        read()
+        warnings.warn("overflow", RuntimeWarning, stacklevel=1)
+    Lost("Event loop is closed")
+    Lost("disk is gone")
+    assert [str(warning.message) for warning in seen] == ["overflow"]
+    errors = capsys.readouterr().err
+    assert "RuntimeError: disk is gone" in errors and "Event loop" not in errors
 
 
 @pytest.mark.parametrize(
