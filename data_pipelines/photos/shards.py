@@ -154,14 +154,16 @@ def write_shards(folder: Path, count: int, make: Make, more: int = 0) -> Sharded
     except OSError as error:
         raise ExportError(f"{folder}: this folder cannot be made ({error.strerror})") from error
     first = len(paths) * jax.process_index() // jax.process_count()
-    missing = [n for n in np.roll(range(len(paths)), -first) if not _is_whole(paths[n], count)]
+    order = np.roll(range(len(paths)), -first)
+    missing = [number for number in order if _whole_table(paths[number], count) is None]
     todo = sum(min(SHARD, count - n * SHARD) for n in missing)
     if todo:
         _check_space(folder, todo, more)
     with tqdm(total=count, initial=count - todo, unit="photo", disable=None) as progress:
         for number in missing:
             start, stop = number * SHARD, min((number + 1) * SHARD, count)
-            if not _is_whole(paths[number], count):  # another process may have made it meanwhile
+            # Another process may have made it meanwhile.
+            if _whole_table(paths[number], count) is None:
                 _write_shard(paths[number], count, *make(start, stop))
             progress.update(stop - start)
     photos = _opened(paths)
@@ -214,23 +216,27 @@ def _write_shard(path: Path, count: int, photos: PhotoSet | None, problems: list
     )
 
 
-def _is_whole(path: Path, count: int | None = None) -> bool:
-    """Whether both files of a shard are there and whole, of a set of `count` faces if given."""
+def _whole_table(path: Path, count: int | None = None) -> dict[str, np.ndarray] | None:
+    """`_table` of a shard of a set of `count` faces (if given) whose files are both whole; None of
+    any other."""
     try:
         table = _table(path)
         is_of_set = count is None or table["count"] == count
-        return bool(is_of_set) and path.stat().st_size == len(table["names"]) * RECORD.itemsize
+        is_whole = path.stat().st_size == len(table["names"]) * RECORD.itemsize
+        return table if is_of_set and is_whole else None
     except Exception:  # numpy and zipfile raise many kinds for a broken file
-        return False
+        return None
 
 
 def _opened(paths: Sequence[Path]) -> ShardedPhotos:
+    tables = []
     for path in paths:
-        if not _is_whole(path):
+        table = _whole_table(path)
+        if table is None:
             raise DatasetError(
                 f"{path}: is missing or cut short; delete its folder to have it made again"
             )
-    tables = [_table(path) for path in paths]
+        tables.append(table)
     sizes = [len(table["names"]) for table in tables]
     return ShardedPhotos(
         tuple(paths),
