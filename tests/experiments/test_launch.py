@@ -1,6 +1,7 @@
 """How programs start: flags, processes, and mistakes as one sentence."""
 
 import configparser
+import logging
 import os
 import re
 import subprocess
@@ -105,7 +106,21 @@ def test_the_config_that_a_message_gives_as_an_example_is_there() -> None:
     assert (ROOT / launch.EXAMPLE_CONFIG).is_file()
 
 
-def test_what_orbax_abandons_is_left_out_and_nothing_else(monkeypatch, capsys) -> None:
+@pytest.fixture
+def kept_to_ourselves(monkeypatch):
+    """Warnings as they are seen beside a program; all that it changed is put back."""
+    ours, theirs = logging.getLogger("absl"), logging.getLogger("jax")
+    level = theirs.level
+    monkeypatch.setattr(ours, "filters", list(ours.filters))
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        launch.keep_to_ourselves()
+        yield seen
+    theirs.setLevel(level)
+
+
+def test_what_orbax_abandons_is_left_out_and_nothing_else(kept_to_ourselves, capsys) -> None:
     class Lost:
         def __init__(self, message: str) -> None:
             self.message = message
@@ -115,15 +130,11 @@ def test_what_orbax_abandons_is_left_out_and_nothing_else(monkeypatch, capsys) -
 
     async def read() -> None: ...
 
-    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    with warnings.catch_warnings(record=True) as seen:
-        warnings.simplefilter("always")
-        launch.keep_to_ourselves()
-        read()
-        warnings.warn("overflow", RuntimeWarning, stacklevel=1)
+    read()
+    warnings.warn("overflow", RuntimeWarning, stacklevel=1)
     Lost("Event loop is closed")
     Lost("disk is gone")
-    assert [str(warning.message) for warning in seen] == ["overflow"]
+    assert [str(warning.message) for warning in kept_to_ourselves] == ["overflow"]
     errors = capsys.readouterr().err
     assert "RuntimeError: disk is gone" in errors and "Event loop" not in errors
 
