@@ -11,7 +11,7 @@ floor: see `experiments.bench.synthetic`. Close other programs.
     python -m experiments.bench --suite cpu --gate experiments/bench/baselines/cpu2.json
 
 exits with 1 if something got worse than in that file (see `experiments.bench.gate`), a sentence
-for each. With `--json` in place of `--gate`, the same command makes the file again.
+for each; then it measures twice, since other programs cost time too. With `--json` in place of `--gate`, the same command makes the file again.
 """
 
 import json
@@ -216,6 +216,9 @@ def main(_) -> None:
     except UserError as error:
         sys.exit(f"bench: {error}")
     worse = regressions(baseline, figures)
+    if worse:
+        print(f"bench: measuring again; {len(worse)} worse than in {values.gate}", file=sys.stderr)
+        worse = regressions(baseline, figures, measure(values.suite, values.batch))
     for sentence in worse:
         print(f"bench: {sentence}", file=sys.stderr)
     sys.exit(1 if worse else 0)
