@@ -11,7 +11,8 @@ floor: see `experiments.bench.synthetic`. Close other programs.
     python -m experiments.bench --suite cpu --gate experiments/bench/baselines/cpu2.json
 
 exits with 1 if something got worse than in that file (see `experiments.bench.gate`), a sentence
-for each; then it measures twice, since other programs cost time too. With `--json` in place of `--gate`, the same command makes the file again.
+for each; times that are worse are measured twice, since other programs cost time too. With `--json`
+in place of `--gate`, the same command makes the file again.
 """
 
 import json
