@@ -68,6 +68,8 @@ class FinetuneSettings:
       turned, turned_deg: copies of each photograph that are turned to a random yaw, and how far.
       held_out: photographs for scores: below 1 a share of them, from 1 on their number.
       feature_gain: what the flow's error counts on the inner landmarks; 1 for the same everywhere.
+      resident: keep all photographs in the device's memory (0.3 MB each) instead of reading each
+        batch from disk.
     """
 
     network: str
@@ -81,6 +83,7 @@ class FinetuneSettings:
     turned_deg: float
     held_out: float
     feature_gain: float
+    resident: bool
 
     def __post_init__(self) -> None:
         """Raises ConfigError: photographs and rendered faces of one batch have two sizes."""
@@ -207,10 +210,11 @@ def feature_importance(landmarks: jax.Array, size: int, gain: float) -> jax.Arra
 
 
 def batches(
-    photos: ShardedPhotos, batch: int, seed: int
+    photos: ShardedPhotos, batch: int, seed: int, resident: bool = False
 ) -> Callable[[int], Iterator[dict[str, Any]]]:
     """Photographs in a new order every epoch, the same for every run with this seed; where they do
-    not fill a batch, it holds some of them more than once, cropped in different ways."""
+    not fill a batch, it holds some of them more than once, cropped in different ways. A batch of
+    photographs that are `resident` on the device holds their indices."""
     per_epoch = max(1, len(photos) // batch)
     times = math.ceil(batch / len(photos))
 
@@ -220,7 +224,8 @@ def batches(
             order = np.concatenate([rng.permutation(len(photos)) for _ in range(times)])
             start = step % per_epoch * batch
             index = own_part(order[start : start + batch])
-            yield {"photo": photos.as_example(index), "number": own_part(np.arange(batch))}
+            photo = index if resident else photos.as_example(index)
+            yield {"photo": photo, "number": own_part(np.arange(batch))}
             step += 1
 
     return iterate
@@ -231,15 +236,20 @@ def photo_examples(
     template: Template,
     importance: jax.Array,
     assets: SyntheticAssets | None,
+    resident: LabelledPhoto | None = None,
 ) -> Partial:
     """``examples(batch, key)`` for `make_task`: augmented photographs and `synthetic_batch`
-    rendered faces; the flow's error counts by the `importance` (S, S) of the template's pixels."""
+    rendered faces; the flow's error counts by the `importance` (S, S) of the template's pixels. A
+    batch holds photographs, or the indices of those that are `resident`."""
     faces, batch_size = settings.faces, settings.training.batch
     cropped = partial(augment, crop_px=CROP_PX, settings=settings.augmentation)
 
-    def examples(assets, template: Template, importance: jax.Array, batch, key) -> Examples:
+    def examples(assets, template, importance, resident, batch, key) -> Examples:
         keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(batch["number"])
-        crops = jax.vmap(cropped)(keys, batch["photo"])
+        photos = batch["photo"]
+        if resident is not None:
+            photos = jax.tree.map(lambda leaf: leaf[photos], resident)
+        crops = jax.vmap(cropped)(keys, photos)
         if settings.synthetic_batch:
             keys = jax.random.split(jax.random.fold_in(key, batch_size), settings.synthetic_batch)
             pairs = jax.vmap(lambda k: sample_to_template(k, assets, template, faces))(keys)
@@ -249,7 +259,7 @@ def photo_examples(
         counts = jax.vmap(partial(bilinear_sample, importance[..., None]))(coords)[..., 0]
         return Examples(crops.image, template.image[None], crops.flow, crops.matchable, counts)
 
-    return Partial(examples, assets, template, importance)
+    return Partial(examples, assets, template, importance, resident)
 
 
 def held_out_examples(template: Template, photos: LabelledPhoto) -> Examples:
@@ -324,12 +334,14 @@ def train(
     photos = load_photos(workdir, folders, model, template, layout, lp, settings.turned)
     training, held_out = parted(photos, settings)
     training = with_turned(workdir, training, settings, model, template)
+    resident = training.as_example(np.arange(len(training))) if settings.resident else None
+    order = settings.training.batch, settings.training.seed, settings.resident
     task = make_task(
         settings.spec,
         settings.loss,
         init=init,
-        batches=batches(training, settings.training.batch, settings.training.seed),
-        examples=photo_examples(settings, template, importance, assets),
+        batches=batches(training, *order),
+        examples=photo_examples(settings, template, importance, assets, resident),
         held_out=held_out_photos(held_out, template),
         landmarks=landmarks,
         shown=PANELS,

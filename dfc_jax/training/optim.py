@@ -22,6 +22,10 @@ class OptimConfig:
       schedule: "cosine" to zero, "piecewise" constant, or "constant".
       boundaries: for "piecewise": (step, learning rate from this step on), in order.
       warmup_steps: rise linearly from zero for this long, whatever the schedule.
+      decay_steps: fall linearly to zero for this long at the end, whatever the schedule. After a
+        constant rate this trains as well as a cosine, and a run can be made longer afterwards from
+        a checkpoint before the fall (Haegele et al., "Scaling Laws and Compute-Optimal Training
+        Beyond Fixed Training Durations", 2024).
       clip_norm: global norm of the gradient at most; 0 switches clipping off.
     """
 
@@ -31,6 +35,7 @@ class OptimConfig:
     schedule: Schedule = "cosine"
     boundaries: tuple[tuple[int, float], ...] = ()
     warmup_steps: int = 0
+    decay_steps: int = 0
     weight_decay: float = 0.0
     clip_norm: float = 0.0
 
@@ -43,6 +48,11 @@ class OptimConfig:
             raise ConfigError(
                 f"config.warmup_steps is {self.warmup_steps} and config.steps {self.steps}; the "
                 "warm-up must be shorter than the run"
+            )
+        if not 0 <= self.decay_steps <= self.steps - self.warmup_steps:
+            raise ConfigError(
+                f"config.decay_steps is {self.decay_steps}; with config.warmup_steps "
+                f"({self.warmup_steps}) it must fit into config.steps ({self.steps})"
             )
         if self.weight_decay and self.name == "adam":
             raise ConfigError("config.weight_decay needs the optimizer 'adamw'")
@@ -66,10 +76,18 @@ def learning_rate(config: OptimConfig) -> optax.Schedule:
         main = optax.join_schedules([optax.constant_schedule(rate) for rate in rates], steps)
     else:
         main = optax.constant_schedule(config.learning_rate)
+    if config.decay_steps:
+        main = _falling(main, after_warmup, config.decay_steps)
     if config.warmup_steps == 0:
         return main
     rise = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
     return optax.join_schedules([rise, main], [config.warmup_steps])
+
+
+def _falling(rate: optax.Schedule, steps: int, decay_steps: int) -> optax.Schedule:
+    """A schedule of `steps` times a factor that falls from 1 to 0 in the last `decay_steps`."""
+    share = optax.linear_schedule(1.0, 0.0, decay_steps, steps - decay_steps)
+    return lambda step: rate(step) * share(step)
 
 
 def make_optimizer(config: OptimConfig) -> optax.GradientTransformation:

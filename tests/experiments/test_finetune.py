@@ -4,6 +4,7 @@ import dataclasses
 import types
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from data_pipelines.photos import turned
 from data_pipelines.photos.parameters import LPModel
 from dfc_jax.errors import ConfigError
 from dfc_jax.morphable.file import load_face_model
+from dfc_jax.systems.dfc.template import make_template
 from experiments import finetune
+from experiments.configs.dfc import finetune_lite
 
 TEMPLATE = types.SimpleNamespace(size=128)
 
@@ -113,6 +116,23 @@ def test_every_photograph_is_seen_once_an_epoch_and_orders_repeat() -> None:
     epochs = seen(0, 6)
     assert len(set(epochs[:6])) == len(set(epochs[6:])) == 6 and epochs[:6] != epochs[6:]
     assert seen(4, 2) == epochs[8:]
+
+
+def test_photographs_on_the_device_train_as_those_read_from_disk() -> None:
+    photos = drawn_photos()
+    config = finetune_lite.get_config()
+    config.synthetic_batch = 0
+    settings = finetune.settings_of(config)
+    template = make_template(load_face_model(), settings.augmentation.size)
+    importance = jnp.ones((template.size, template.size))
+    kept = jax.tree.map(jnp.asarray, photos.as_example(np.arange(len(photos))))
+    made = []
+    for resident in (None, kept):
+        batch = next(finetune.batches(photos, 4, 0, resident is not None)(0))
+        examples = finetune.photo_examples(settings, template, importance, None, resident)
+        made.append(jax.jit(examples)(batch, jax.random.key(3)))
+    jax.tree.map(np.testing.assert_array_equal, *made)
+    assert batch["photo"].shape == (4,)
 
 
 def test_few_photographs_fill_a_batch_by_repeating() -> None:

@@ -370,6 +370,13 @@ def test_learning_rates_rise_then_fall() -> None:
     np.testing.assert_allclose(
         [steps(2), steps(4), steps(19), steps(20)], [5e-5, 1e-4, 1e-4, 1e-5], rtol=1e-5
     )
+    constant = training.OptimConfig(
+        2.0, steps=30, schedule="constant", warmup_steps=4, decay_steps=10
+    )
+    falling = training.learning_rate(constant)
+    np.testing.assert_allclose(
+        [falling(2), falling(4), falling(20), falling(25), falling(30)], [1.0, 2.0, 2.0, 1.0, 0.0]
+    )
 
 
 def test_weight_decay_touches_kernels_only_and_clipping_bounds_the_update() -> None:
@@ -394,6 +401,7 @@ def test_weight_decay_touches_kernels_only_and_clipping_bounds_the_update() -> N
         {"name": "sgd"},
         {"schedule": "linear"},
         {"warmup_steps": 100},
+        {"warmup_steps": 50, "decay_steps": 51},
         {"weight_decay": 0.1},
     ],
 )

@@ -47,6 +47,15 @@ _LITE = LiteSpec(
     details=16,
     refinements=1,
 )
+# Three and a half times the arithmetic of `lite`, most of it at 1/4 and 1/8 size.
+_BASE = LiteSpec(
+    widths=(24, 48, 96, 192),
+    depths=(0, 2, 2, 2),
+    decoder_depths=(0, 1, 2, 2),
+    descriptors=32,
+    details=32,
+    refinements=2,
+)
 
 SPECS: dict[str, NetSpec] = {
     "paper": PaperSpec(),
@@ -57,6 +66,8 @@ SPECS: dict[str, NetSpec] = {
     "paper-wide-tied": dataclasses.replace(_WIDE, tied=True),
     "lite": _LITE,
     "lite-tied": dataclasses.replace(_LITE, tied=True),
+    "base": _BASE,
+    "base-tied": dataclasses.replace(_BASE, tied=True),
 }
 
 

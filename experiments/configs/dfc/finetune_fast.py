@@ -21,6 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.network = "paper-wide"
     config.batch = 256
     config.synthetic_batch = 32
+    config.resident = True
     config.steps = 8000
     config.learning_rate = 3e-4
     config.compute = "bfloat16"
