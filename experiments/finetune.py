@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -321,6 +322,7 @@ def train(
 ) -> TrainState:
     """The whole stage; see the flags. The template is as large as the crops; `sources` are the
     files that `load_assets` takes."""
+    started = time.monotonic()
     settings = settings_of(config)
     lp = read_given(basel, settings)
     model = lp.model if lp else load_face_model()
@@ -346,7 +348,7 @@ def train(
         landmarks=landmarks,
         shown=PANELS,
     )
-    return run(task, opened, settings.training)
+    return run(task, opened, settings.training, started)
 
 
 def define_flags() -> None:

@@ -6,6 +6,7 @@
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -177,6 +178,7 @@ def train(
     init_from: str | None = None,
 ) -> TrainState:
     """The whole stage; see the flags. `sources` are the files that `load_assets` takes."""
+    started = time.monotonic()
     settings, model = settings_of(config), load_face_model()
     init = start_from(init_from, settings.spec, settings.network)
     metadata = {"stage": "pretrain", "network": settings.network, "face_model": model.version}
@@ -196,7 +198,7 @@ def train(
         held_out=held_out_pairs(count, assets, template, settings.faces) if count else (),
         shown=PANELS,
     )
-    return run(task, opened, settings.training)
+    return run(task, opened, settings.training, started)
 
 
 def define_flags() -> None:

@@ -103,11 +103,11 @@ def gated(batches, gate: int, file: Path):
     return iterate
 
 
-def run(task, workdir, settings):
+def run(task, workdir, settings, started):
     """`run` that waits before the step $GATE for the file ``go`` in its folder."""
     gate = int(os.environ.get("GATE", settings.steps + 1))
     batches = gated(task.batches, gate, workdir.path / "go")
-    return original_run(dataclasses.replace(task, batches=batches), workdir, settings)
+    return original_run(dataclasses.replace(task, batches=batches), workdir, settings, started)
 
 
 if __name__ == "__main__":

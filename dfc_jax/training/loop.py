@@ -41,8 +41,9 @@ def train_loop(
     checkpoints: Checkpoints | None = None,
     save_every: int = 1000,
     stop: Callable[[], bool] = lambda: False,
+    rate: Callable[[], float] = lambda: 1.0,
 ) -> TrainState:
-    """Train from ``state.step`` to `steps`.
+    """Train from ``state.step`` to `steps`, or until `rate` is 0.
 
     A run that resumes from a checkpoint repeats the losses of the one it continues if `batches`
     starts with the batch of step ``state.step``: step n takes its key from n alone. Calls end at
@@ -65,9 +66,11 @@ def train_loop(
       checkpoints: where to save, every `save_every` steps and at the end.
       stop: asked after each call whether to end early, with a checkpoint. Several processes ask
         each other at the steps that are logged or saved, so that they stop at the same one.
+      rate: asked before each call for a factor of the learning rate; once it is 0 the run is over,
+        as if its last step were made. Of several processes the first one is asked.
 
     Returns:
-      The last state; its step is below `steps` if `stop` said so.
+      The last state; its step is below `steps` if `stop` or `rate` said so.
 
     Raises:
       TrainingDiverged: a loss or the norm of a gradient was not finite (found one call later, and
@@ -82,17 +85,19 @@ def train_loop(
     key = _everywhere(key, mesh)
     recent = _Recent(int(state.step), checkpoints)
     calls = _calls(batches, int(state.step), steps, steps_per_call, mesh)
-    call = next(calls, None)
-    while call is not None:
+    call, factor = next(calls, None), _firsts(rate)
+    while call is not None and factor > 0.0:
         step, batch = call
         if batch is None:
             raise ValueError(f"the data ended before step {step} of {steps}")
-        state, metrics = step_fn(state, batch, key)
+        state, metrics = step_fn(state, batch, key, factor)
         call = next(calls, None)
         recent.add(step, metrics)
-        save = step == steps or step % save_every == 0
+        factor = _firsts(rate)
+        last = step == steps or factor <= 0.0
+        save = last or step % save_every == 0
         boundary = save or step % log_every == 0
-        stopping = step < steps and _all_stop(stop, boundary)
+        stopping = not last and _all_stop(stop, boundary)
         if boundary or stopping:
             log(step, recent.means())
         if save or stopping:
@@ -139,6 +144,13 @@ def _all_stop(stop: Callable[[], bool], boundary: bool) -> bool:
     if jax.process_count() == 1:
         return stop()
     return boundary and bool(multihost_utils.process_allgather(np.array(stop())).any())
+
+
+def _firsts(rate: Callable[[], float]) -> float:
+    """The answer of the first process."""
+    if jax.process_count() == 1:
+        return rate()
+    return float(multihost_utils.broadcast_one_to_all(np.float32(rate())))
 
 
 class _Recent:

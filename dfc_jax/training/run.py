@@ -1,6 +1,9 @@
 """A whole training run, of any task."""
 
 import logging
+import math
+import time
+from collections.abc import Callable
 
 import jax
 
@@ -18,7 +21,9 @@ from dfc_jax.training.workdir import Workdir, logger, show, write_config, writer
 _log = logging.getLogger(__name__)
 
 
-def run(task: Task, workdir: Workdir, settings: TrainSettings) -> TrainState:
+def run(
+    task: Task, workdir: Workdir, settings: TrainSettings, started: float | None = None
+) -> TrainState:
     """Train, save checkpoints, and write the last averaged weights to ``weights.safetensors``.
 
     A workdir that holds checkpoints is resumed, with the losses of a run that was not cut off.
@@ -30,9 +35,11 @@ def run(task: Task, workdir: Workdir, settings: TrainSettings) -> TrainState:
       task: what is trained.
       workdir: of `open_workdir`.
       settings: how long, how fast, and what is kept.
+      started: the ``time.monotonic()`` from which `settings.minutes` count; None for now.
 
     Returns:
-      The last state; its step is below `settings.steps` if a signal came. The checkpoints that
+      The last state; its step is below `settings.steps` if a signal came or `settings.minutes`
+      were over. The checkpoints that
       stay are the latest `settings.keep_last` and the one with the lowest `settings.best_metric`
       (a score of `task.evaluate`).
 
@@ -47,6 +54,7 @@ def run(task: Task, workdir: Workdir, settings: TrainSettings) -> TrainState:
     state = create_state(variables, optimizer, mesh, ema=settings.ema_decay > 0)
     step_fn = make_train_step(task.loss, optimizer, mesh, ema_decay=settings.ema_decay)
     scores: dict[str, float] = {}
+    rate = rate_by_clock(settings, time.monotonic() if started is None else started)
 
     def evaluate(state: TrainState) -> dict[str, float]:
         variables = own_copy(averaged(state))
@@ -82,8 +90,9 @@ def run(task: Task, workdir: Workdir, settings: TrainSettings) -> TrainState:
             checkpoints=checkpoints,
             save_every=settings.save_every,
             stop=stop,
+            rate=rate,
         )
-        finished = int(state.step) == settings.steps
+        finished = int(state.step) == settings.steps or rate() <= 0.0
         if finished and not scores:
             evaluate(state)
     if finished:
@@ -96,6 +105,14 @@ def run(task: Task, workdir: Workdir, settings: TrainSettings) -> TrainState:
             settings.steps,
         )
     return state
+
+
+def rate_by_clock(settings: TrainSettings, started: float) -> Callable[[], float]:
+    """What the learning rate is multiplied by, for `train_loop`: 1, then falling, then 0 when
+    `settings.minutes` after `started` (``time.monotonic()``) are over."""
+    end = started + 60.0 * settings.minutes if settings.minutes else math.inf
+    fall = max(60.0 * settings.decay_minutes, 1e-6)
+    return lambda: min(max((end - time.monotonic()) / fall, 0.0), 1.0)
 
 
 def _resumed(state: TrainState, checkpoints: Checkpoints) -> TrainState:
@@ -127,6 +144,6 @@ def _save_weights(
 ) -> None:
     """The averaged variables as ``weights.safetensors``; process 0 alone writes."""
     if jax.process_index() == 0:
-        numbers = {"scores": scores, "steps": settings.steps, "batch": settings.batch}
+        numbers = {"scores": scores, "steps": int(state.step), "batch": settings.batch}
         task.save(workdir.weights, own_copy(averaged(state)), {**workdir.metadata, **numbers})
         _log.info("finished; the weights are in %s", workdir.weights)

@@ -22,6 +22,8 @@ class TrainSettings:
       save_every: steps between two checkpoints, each with an evaluation before it.
       keep_last: how many of the latest checkpoints stay.
       best_metric: the checkpoint with the lowest of this score stays too; "" for none.
+      minutes: the run ends after so long, if that is before its last step; 0 for no such limit.
+      decay_minutes: of these the last, in which the learning rate falls linearly to zero.
 
     Raises:
       ConfigError: a number makes no sense, or does not fit to another or to the devices; the
@@ -37,6 +39,8 @@ class TrainSettings:
     save_every: int = 1000
     keep_last: int = 2
     best_metric: str = ""
+    minutes: float = 0.0
+    decay_minutes: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises ConfigError, see the class."""
@@ -49,6 +53,11 @@ class TrainSettings:
                     f"config.{name} is {getattr(self, name)}, which is not a multiple of "
                     f"config.steps_per_call ({self.steps_per_call})"
                 )
+        if not 0.0 <= self.decay_minutes <= self.minutes:
+            raise ConfigError(
+                f"config.decay_minutes is {self.decay_minutes:g}; it must be from 0 to "
+                f"config.minutes ({self.minutes:g})"
+            )
         check_split("batch", self.batch)
 
     @property

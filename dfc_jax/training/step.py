@@ -16,7 +16,7 @@ Batch = Any
 Metrics = dict[str, Array]
 # (variables, batch, key) to (loss, (every collection but "params" after the step, metrics)).
 LossFn = Callable[[Variables, Batch, Array], tuple[Array, tuple[Variables, Metrics]]]
-StepFn = Callable[[TrainState, Batch, Array], tuple[TrainState, Metrics]]
+StepFn = Callable[[TrainState, Batch, Array, float], tuple[TrainState, Metrics]]
 
 
 def make_train_step(
@@ -26,7 +26,8 @@ def make_train_step(
     *,
     ema_decay: float = 0.999,
 ) -> StepFn:
-    """Compile ``call(state, batches, root_key) -> (state, metrics)`` over the devices of `mesh`.
+    """Compile ``call(state, batches, root_key, rate_factor) -> (state, metrics)`` over the devices
+    of `mesh`.
 
     `batches` are K stacked ones, leaves (K, B, ...): the call makes K steps, one after the other,
     and returns the metrics of each, (K,). Another K compiles another program. Several steps in a
@@ -36,7 +37,7 @@ def make_train_step(
     The loss is a function of the whole batch: means over it, batch statistics included, are those
     of one big device. Step n draws its randomness from ``fold_in(root_key, n)``, so that a resumed
     run repeats itself. The input state's memory is given away (donated). `ema_decay` matters only
-    if the state has an `ema`.
+    if the state has an `ema`. The learning rate of the optimizer is multiplied by `rate_factor`.
 
     The metrics are those of `loss_fn` and "loss" and "grad_norm" (before clipping).
 
@@ -47,7 +48,7 @@ def make_train_step(
     loss_fn = jax.device_put(jax.tree_util.Partial(loss_fn), everywhere)
 
     def step(
-        loss_fn: LossFn, state: TrainState, batch: Batch, root_key: Array
+        loss_fn: LossFn, state: TrainState, batch: Batch, root_key: Array, rate_factor: Array
     ) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(root_key, state.step)
         params = state.variables["params"]
@@ -57,6 +58,7 @@ def make_train_step(
 
         (loss, (model_state, metrics)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
         updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        updates = optax.tree.scale(rate_factor, updates)
         variables = {**model_state, "params": optax.apply_updates(params, updates)}
         ema = state.ema
         if ema is not None:
@@ -65,10 +67,10 @@ def make_train_step(
         return TrainState(state.step + 1, variables, opt_state, ema), metrics
 
     def call(
-        loss_fn: LossFn, state: TrainState, batches: Batch, root_key: Array
+        loss_fn: LossFn, state: TrainState, batches: Batch, root_key: Array, rate_factor: Array
     ) -> tuple[TrainState, Metrics]:
         def one(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-            return step(loss_fn, state, batch, root_key)
+            return step(loss_fn, state, batch, root_key, rate_factor)
 
         if len(jax.tree.leaves(batches)[0]) == 1:
             state, metrics = one(state, jax.tree.map(lambda leaf: leaf[0], batches))
@@ -77,7 +79,7 @@ def make_train_step(
 
     compiled = jax.jit(
         call,
-        in_shardings=(everywhere, everywhere, split_batches(mesh), everywhere),
+        in_shardings=(everywhere, everywhere, split_batches(mesh), everywhere, everywhere),
         out_shardings=everywhere,
         donate_argnums=1,
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 import re
 import subprocess
 import sys
@@ -54,7 +55,8 @@ def recorded(program, train) -> Run:
     with pytest.MonkeyPatch.context() as recorder:
         recorder.setattr(program, "run", lambda *args: calls.append(args) or run(*args))
         state = train()
-    (arguments,) = calls
+    ((*arguments, started),) = calls
+    assert started <= time.monotonic()
     return Run(state, *arguments)
 
 

@@ -18,6 +18,7 @@ from tiny import scalars
 from dfc_jax.errors import ConfigError
 from dfc_jax.files import write_npz
 from dfc_jax.training import OptimConfig, Task, TrainSettings, own_part
+from dfc_jax.training import run as run_module
 from dfc_jax.training.run import run
 
 SIZE, BATCH, STEPS = 16, 8, 60
@@ -147,6 +148,34 @@ def test_a_signal_ends_a_run_with_a_checkpoint_from_which_it_continues(
     assert f"resumed from step {step}" in caplog.text
 
 
+def test_minutes_end_a_run_with_weights_after_the_rate_has_fallen(
+    tmp_path: Path, monkeypatch
+) -> None:
+    now, rates = [1000.0], []
+
+    def make_train_step(*given, **options):
+        step_fn = make(*given, **options)
+
+        def slow(state, batches, key, rate_factor):
+            now[0] += 6.0
+            rates.append(rate_factor)
+            return step_fn(state, batches, key, rate_factor)
+
+        return slow
+
+    make = run_module.make_train_step
+    monkeypatch.setattr(run_module, "make_train_step", make_train_step)
+    monkeypatch.setattr(run_module.time, "monotonic", lambda: now[0])
+    settings = dataclasses.replace(SETTINGS, minutes=3.0, decay_minutes=1.0)
+    state = run(TASK, opened(tmp_path), settings, started=940.0)
+    # Two of the three minutes are left; the last one is ten steps.
+    assert int(state.step) == len(rates) == 20
+    np.testing.assert_allclose(rates, [1.0] * 11 + [(10 - n) / 10 for n in range(1, 10)])
+    with np.load(tmp_path / "weights.npz") as found:
+        header = json.loads(str(found["metadata"]))
+    assert header["steps"] == 20 and header["scores"]["disc_error"] < 0.5
+
+
 def test_a_finished_run_is_scored_and_written_again(whole, tmp_path: Path) -> None:
     """Without training: a killed process may have saved its last state but no weights."""
     (whole[0] / "weights.npz").rename(tmp_path / "before.npz")
@@ -165,7 +194,14 @@ def test_a_task_can_do_without_scores_and_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"batch": 0}, {"log_every": 0}, {"steps_per_call": 7}, {"keep_last": 0}]
+    "change",
+    [
+        {"batch": 0},
+        {"log_every": 0},
+        {"steps_per_call": 7},
+        {"keep_last": 0},
+        {"decay_minutes": 2.0, "minutes": 1.0},
+    ],
 )
 def test_settings_that_make_no_sense_name_their_field(change) -> None:
     name = "steps" if "steps_per_call" in change else next(iter(change))

@@ -80,7 +80,9 @@ def test_network_overfits_one_tiny_batch() -> None:
     state = training.create_state(variables, optimizer, mesh)
     history = []
     for _ in range(100):
-        state, metrics = step(state, training.put_batches([tiny_batch(4)], mesh), jax.random.key(1))
+        state, metrics = step(
+            state, training.put_batches([tiny_batch(4)], mesh), jax.random.key(1), 1.0
+        )
         history.append(jax.tree.map(jnp.squeeze, metrics))
     assert history[-1]["flow"] < 0.15 * history[0]["flow"]
     assert history[-1]["loss"] < 0.2 * history[0]["loss"]
@@ -105,7 +107,8 @@ for mesh in (training.make_mesh(), one):
     optimizer = optax.sgd(1.0)
     step = training.make_train_step(t.network_loss, optimizer, mesh)
     state = training.create_state(variables, optimizer, mesh)
-    state, metrics = step(state, training.put_batches([t.tiny_batch()], mesh), jax.random.key(1))
+    batches = training.put_batches([t.tiny_batch()], mesh)
+    state, metrics = step(state, batches, jax.random.key(1), 1.0)
     assert len(state.step.sharding.device_set) == mesh.size
     moved.append(jax.device_get(state.variables))
 scale = max(float(np.abs(a - b).max()) for a, b in zip(
@@ -189,9 +192,23 @@ def test_metrics_are_those_of_each_step(line) -> None:
     data = line_batches()
     batches = training.put_batches([next(data) for _ in range(3)], mesh)
     state = training.create_state(line_variables(), optimizer, mesh, ema=True)
-    _, metrics = step(state, batches, jax.random.key(3))
+    _, metrics = step(state, batches, jax.random.key(3), 1.0)
     _, logged = run_line(line, 3)
     np.testing.assert_array_equal(metrics["loss"], [values["loss"] for _, values in logged])
+
+
+def test_the_rate_factor_scales_the_step(line) -> None:
+    mesh, optimizer, step = line
+    batches = training.put_batches([next(line_batches())], mesh)
+    start = jax.device_get(line_variables()["params"])
+    moved = []
+    for factor in (1.0, 0.25):
+        state = training.create_state(line_variables(), optimizer, mesh, ema=True)
+        state, _ = step(state, batches, jax.random.key(3), factor)
+        moved.append(jax.tree.map(np.subtract, jax.device_get(state.variables["params"]), start))
+    jax.tree.map(
+        lambda whole, part: np.testing.assert_allclose(part, 0.25 * whole, rtol=1e-4), *moved
+    )
 
 
 @pytest.mark.parametrize("name", ["steps", "log_every", "save_every"])
@@ -272,7 +289,7 @@ def test_noise_differs_between_steps(line) -> None:
     for number in (0, 0, 1):
         state = training.create_state(line_variables(), optimizer, mesh)
         state = state.replace(step=state.step + number)
-        grads.append(float(step(state, batch, jax.random.key(0))[1]["grad_norm"][0]))
+        grads.append(float(step(state, batch, jax.random.key(0), 1.0)[1]["grad_norm"][0]))
     assert grads[0] == grads[1] != grads[2]
 
 
