@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-import time
 import re
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
