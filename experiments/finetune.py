@@ -33,7 +33,7 @@ from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
 from data_pipelines.photos.shards import ShardedPhotos, open_shards
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
 from data_pipelines.photos.turned import write_turned
-from data_pipelines.sources.layouts import LAYOUTS
+from data_pipelines.sources.layouts import LAYOUTS, with_layout
 from dfc_jax.errors import ConfigError
 from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.file import load_face_model
@@ -131,7 +131,11 @@ def load_photos(
     the template; what cannot be used is logged and left out. With `lp` (`read_lp_model`) the labels
     are made from the parameters that 300W-LP gives, as in the paper; otherwise from a fit to the 68
     points. `copies` turned copies of each will follow."""
-    paths = [os.path.abspath(folder) for folder in folders]
+    split = [with_layout(folder, layout) for folder in folders]
+    # As before where a folder has the layout of all.
+    paths = [
+        ("" if own == layout else f"{own}=") + os.path.abspath(folder) for own, folder in split
+    ]
     digest = digest_of(layout, paths, lp is None, model if lp is None else lp, template.size)
     folder = workdir / f"photos-{digest}"
     photos = open_shards(folder)
@@ -342,8 +346,10 @@ def define_flags() -> None:
     launch.define_flags()
     launch.define_source_flags()
     flags.DEFINE_string("init", None, "weight file to start from")
-    flags.DEFINE_multi_string("photos", None, "folder of annotated photographs", required=True)
-    flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how the folders are laid out")
+    flags.DEFINE_multi_string(
+        "photos", None, "folder of annotated photographs, or LAYOUT=FOLDER", required=True
+    )
+    flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how folders without LAYOUT= are laid out")
     flags.DEFINE_string("basel", None, "folder of the Basel model: use 300W-LP's parameters")
 
 

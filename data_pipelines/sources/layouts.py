@@ -31,3 +31,9 @@ def open_faces(layout: str, folder: str | os.PathLike[str]) -> FaceSet:
     if layout not in READERS:
         raise DatasetError(f"there is no layout {layout!r}; choose from {', '.join(LAYOUTS)}")
     return READERS[layout](folder)
+
+
+def with_layout(folder: str, layout: str) -> tuple[str, str]:
+    """The layout of a folder and the folder: of ``cfp=FOLDER`` its own, else `layout`."""
+    own, sign, rest = folder.partition("=")
+    return (own, rest) if sign and own in READERS else (layout, folder)

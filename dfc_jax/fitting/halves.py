@@ -1,19 +1,19 @@
-"""Fit the face model to the points of a profile, of which a picture shows one half.
+"""Fit the face model to the points of one half of a face, as of a profile.
 
 Half a face leaves the turn of the head nearly free: what a turn moves sideways, the depth of the
-nose and of the cheeks can move as well. Three things that are known besides settle it: the jaw
-points lie on the bone, from the ear to the chin, so they are fixed places of the surface and say
+nose and of the cheeks can move as well. What is known besides settles it. Of a profile: the jaw
+points lie on the bone from the ear to the chin, so they are fixed places of the surface and say
 how deep the head is; nothing of the far half of the face shows beyond the outline of nose, lips
-and chin; and profiles are turned by 60 to 90 degrees.
+and chin; and it is turned by 60 to 90 degrees. Of a face from the front: it is hardly turned.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dfc_jax.camera import project, to_camera
 from dfc_jax.fitting.fit import (
@@ -27,24 +27,24 @@ from dfc_jax.fitting.fit import (
     with_priors,
 )
 from dfc_jax.fitting.residuals import N_POSE, FitProblem, flatten, unflatten
-from dfc_jax.landmarks68 import MIRROR, N_JAW, N_LANDMARKS
+from dfc_jax.landmarks68 import LEFT, N_JAW, N_LANDMARKS, RIGHT
 from dfc_jax.morphable.linear import PARTS, FaceModel, surface_basis
 from dfc_jax.ops.rotations import FRONTAL, angles_to_matrix, head_rotation, matrix_to_rotvec
 from dfc_jax.types import Array, Camera, FaceParams, SurfacePoints
 
 # The jaw bone of the subject's right side from the ear to the chin, points 0 to 8, on the mean
-# shape of the embedded model (mm), as the annotators of CFP place them: found by fitting its
-# training profiles in turns with the places.
+# shape of the embedded model (mm), as the annotators of CFP place them: the medians over its
+# training profiles of where the annotated points lie on the fitted faces, in turns with the fits.
 JAW_BONE_MM = (
-    (-76.0, 25.0, 22.0),
-    (-76.0, 8.0, 25.0),
-    (-74.0, -12.0, 27.0),
-    (-69.0, -29.0, 36.0),
-    (-61.0, -45.0, 50.0),
-    (-50.0, -57.0, 64.0),
-    (-37.0, -66.0, 80.0),
-    (-18.0, -72.0, 97.0),
-    (0.0, -76.0, 104.0),
+    (-75.0, 26.5, 24.0),
+    (-73.4, 8.8, 28.0),
+    (-70.5, -11.4, 29.0),
+    (-65.5, -31.5, 34.0),
+    (-59.0, -47.0, 43.5),
+    (-48.8, -60.0, 57.0),
+    (-36.9, -68.7, 72.2),
+    (-21.0, -74.3, 92.5),
+    (0.0, -73.2, 106.4),
 )
 # The outline of a profile between bridge and chin.
 _OUTLINE = (27, 28, 29, 30, 33, 51, 57, 8)
@@ -53,23 +53,37 @@ _N_FAR, _OFF_MIDDLE_MM, _FRONT_MM = 150, 8.0, 60.0
 
 
 @dataclasses.dataclass(frozen=True)
-class ProfileSettings:
-    """Settings of `fit_profile` (hashable: static under jit).
+class HalfSettings:
+    """Settings of `fit_half` (hashable: static under jit).
 
     Attributes:
       fit: weights and effort; `min_noise_px` in pixels of the image, no coarse rounds are made.
       jaw_weight: weight of each jaw point, relative to the inner ones.
-      turn_deg, turn_sd_deg: mean and standard deviation of the angle by which profiles are turned
-        away from the camera.
+      on_bone: the jaw points lie on the bone (`jaw_bone`), instead of the contour from the front.
+      turn_deg, turn_sd_deg: mean and standard deviation of the angle by which the head is turned
+        away from the camera, to the side that hides the other half; see `turn_of`.
       outline_sd: standard deviation of how far a far point shows beyond the outline, in parts of
-        the distance from the bridge of the nose to the chin.
+        the distance from the bridge of the nose to the chin; infinite where the far half is seen.
     """
 
     fit: FitSettings = dataclasses.replace(LANDMARKS, distance_mm=1800.0, rounds=8)
     jaw_weight: float = 0.3
+    on_bone: bool = True
     turn_deg: float = 75.0
     turn_sd_deg: float = 15.0
     outline_sd: float = 0.03
+
+
+PROFILE = HalfSettings()
+# A face seen from the front, of which one half is annotated.
+FRONT = HalfSettings(
+    fit=LANDMARKS, on_bone=False, turn_deg=0.0, turn_sd_deg=8.0, outline_sd=math.inf
+)
+
+
+def half_landmarks(model: FaceModel, settings: HalfSettings) -> SurfacePoints:
+    """The surface points (68,) that `fit_half` takes the landmarks for."""
+    return jaw_bone(model) if settings.on_bone else model.landmarks
 
 
 def jaw_bone(model: FaceModel) -> SurfacePoints:
@@ -94,19 +108,19 @@ def turn_of(rotation: Array, outwards: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames=("settings", "n_identity"))
-def fit_profile(
+def fit_half(
     model: FaceModel,
     landmarks_px: Array,
     principal_point: Array,
-    settings: ProfileSettings = ProfileSettings(),
+    settings: HalfSettings = PROFILE,
     n_identity: int = 50,
 ) -> FitResult:
-    """Pose, shape and expression of a head in profile; batches through `jax.vmap`.
+    """Pose, shape and expression of a face of which one half is known; batches through `jax.vmap`.
 
     Args:
       model: the face model.
-      landmarks_px: (68, 2) pixels, iBUG order; hidden points are not finite. The jaw points lie on
-        the bone, not on the contour. The side of which more points are given is the near one.
+      landmarks_px: (68, 2) pixels, iBUG order; points of the other half are not finite. The half
+        of which more points are given is the near one.
       principal_point: (2,) pixel of the optical axis.
       settings: weights and effort.
       n_identity: identity directions to use, as far as the model has them, the rest stays 0;
@@ -115,7 +129,7 @@ def fit_profile(
     n_identity = min(n_identity, model.n_identity)
     is_jaw = jnp.arange(N_LANDMARKS) < N_JAW
     weight = jnp.where(is_jaw, settings.jaw_weight, 1.0)
-    mean, basis = surface_basis(model, jaw_bone(model), n_identity)
+    mean, basis = surface_basis(model, half_landmarks(model, settings), n_identity)
     problem = unprimed(mean, basis, landmarks_px, weight, principal_point)
     near_left = _is_near_left(problem.weight > 0)
     x = _start(problem, settings, near_left)
@@ -129,7 +143,11 @@ def fit_profile(
     )
     rounds = settings.fit.pose_rounds
     pose, _ = refine(
-        x[:N_POSE], rigid, settings.fit, rounds=rounds, fixed=1,
+        x[:N_POSE],
+        rigid,
+        settings.fit,
+        rounds=rounds,
+        fixed=1,
         extra=lambda pose: extra(x.at[:N_POSE].set(pose)),
     )
     x = x.at[:N_POSE].set(pose)
@@ -140,14 +158,11 @@ def fit_profile(
 
 
 def _is_near_left(used: Array) -> Array:
-    """Whether more points of the subject's left half are given (68,) than of the right."""
-    left = jnp.asarray(np.arange(N_LANDMARKS) < MIRROR)
-    other = jnp.asarray(np.arange(N_LANDMARKS) > MIRROR)
-    # The jaw counts from the subject's right, the brows, eyes and mouth too.
-    return jnp.sum(used & other) > jnp.sum(used & left)
+    """Whether more points (68,) of the subject's left half are used than of the right."""
+    return jnp.sum(used & jnp.asarray(LEFT)) > jnp.sum(used & jnp.asarray(RIGHT))
 
 
-def _start(problem: FitProblem, settings: ProfileSettings, near_left: Array) -> Array:
+def _start(problem: FitProblem, settings: HalfSettings, near_left: Array) -> Array:
     """The mean shape at the expected turn, moved, turned and scaled in the picture: x (7 + C,)."""
     yaw = jnp.where(near_left, 1.0, -1.0) * settings.turn_deg
     level = angles_to_matrix(jnp.stack([yaw, jnp.zeros(()), jnp.zeros(())]))
@@ -179,11 +194,11 @@ def _start(problem: FitProblem, settings: ProfileSettings, near_left: Array) -> 
 def _known_besides(
     model: FaceModel,
     problem: FitProblem,
-    settings: ProfileSettings,
+    settings: HalfSettings,
     near_left: Array,
     n_identity: int,
 ) -> Callable[[Array], Array]:
-    """Residuals (1 + F,) of the unknowns: the turn, and the far points beyond the outline."""
+    """Residuals of the unknowns: the turn, and how far F far points show beyond the outline."""
     outline = problem.points_px[jnp.array(_OUTLINE)]
     known = jnp.all(problem.weight[jnp.array(_OUTLINE)] > 0)
     length = jnp.linalg.norm(outline[-1] - outline[0])
@@ -202,6 +217,8 @@ def _known_besides(
     def extra(x: Array) -> Array:
         params = unflatten(x, n_identity)
         turn = (turn_of(params.rotation, outwards) - settings.turn_deg) / settings.turn_sd_deg
+        if math.isinf(settings.outline_sd):
+            return jnp.where(known, turn[None], 0.0)
         camera = Camera(params.focal_px, problem.principal_point)
         places = project(camera, to_camera(params, mean + basis @ x[N_POSE:])) - outline[0]
         height = places @ down
