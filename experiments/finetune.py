@@ -164,8 +164,12 @@ def with_turned(
     model: FaceModel,
     template: Template,
 ) -> ShardedPhotos:
-    """The photographs, and `settings.turned` copies of each turned to a random yaw; made once per
-    workdir, labels of `load_photos` and face model."""
+    """The photographs, and `settings.turned` copies of each turned to a random yaw, but of no
+    profile, which shows too little of the face; made once per workdir, labels of `load_photos` and
+    face model."""
+    everything, photos = photos, photos.select(np.flatnonzero(~photos.profile))
+    if not len(photos):
+        return everything
     rng, most = np.random.default_rng(settings.training.seed), settings.turned_deg
     yaws = rng.uniform(-most, most, (settings.turned, len(photos)))
     copies = []
@@ -179,7 +183,7 @@ def with_turned(
             more = (settings.turned - number - 1) * len(photos)
             copy = write_turned(folder, model, template, photos, yaw, more)
         copies.append(copy)
-    return photos.joined(copies)
+    return everything.joined(copies)
 
 
 def held_out_count(count: int, held_out: float) -> int:

@@ -47,6 +47,7 @@ class PhotoSet(ByValue):
       matchable: (N, S, S) bool.
       error: (N,) NME of the model's reprojected inner points, %.
       contour: (N,) bool, whether the jaw points follow the contour that the photograph shows.
+      profile: (N,) bool, whether the photograph shows one half of the face; by default none does.
     """
 
     names: np.ndarray
@@ -56,6 +57,11 @@ class PhotoSet(ByValue):
     matchable: np.ndarray
     error: np.ndarray
     contour: np.ndarray
+    profile: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.profile is None:
+            object.__setattr__(self, "profile", np.zeros(len(self.images), bool))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -231,12 +237,12 @@ def label(
     contour = np.ones(len(points), bool) if contour is None else contour
     profile = np.zeros(len(points), bool) if profile is None else profile
     fits = fit_any(model, points, settings, contour, profile)
-    on_bone = is_half(points) & profile
+    half_seen = is_half(points) & profile
     xy, filled = np.zeros((*images.shape[:3], 2), np.float16), np.zeros_like(points)
     matchable, error = np.zeros(images.shape[:3], bool), np.zeros(len(images))
     for index in index_batches(len(images), batch):
         some = jax.tree.map(lambda a, index=index: a[index], fits)
-        given = (jnp.asarray(column[index]) for column in (points, contour, on_bone))
+        given = (jnp.asarray(column[index]) for column in (points, contour, half_seen))
         labels = _label_batch(model, template, some, *given)
         xy[index], matchable[index], filled[index], error[index] = labels
-    return PhotoSet(np.array(names), images, filled, xy, matchable, error, contour)
+    return PhotoSet(np.array(names), images, filled, xy, matchable, error, contour, half_seen)
