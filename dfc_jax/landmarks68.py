@@ -17,3 +17,7 @@ MIRROR = np.concatenate(
         [64, 63, 62, 61, 60, 67, 66, 65],  # inner lips
     ]
 )
+# Whether each is of the subject's right half, or of the left, (68,); others lie in the middle.
+_OF_LEFT = [*range(9, 17), *range(22, 27), 34, 35, *range(42, 48), 52, 53, 54, 55, 56, 63, 64, 65]
+LEFT = np.isin(np.arange(N_LANDMARKS), _OF_LEFT)
+RIGHT = LEFT[MIRROR]

@@ -34,7 +34,7 @@ from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
 from data_pipelines.photos.shards import ShardedPhotos, open_shards
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
 from data_pipelines.photos.turned import write_turned
-from data_pipelines.sources.layouts import LAYOUTS
+from data_pipelines.sources.layouts import LAYOUTS, with_layout
 from dfc_jax.errors import ConfigError
 from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.file import load_face_model
@@ -135,7 +135,11 @@ def load_photos(
     the template; what cannot be used is logged and left out. With `lp` (`read_lp_model`) the labels
     are made from the parameters that 300W-LP gives, as in the paper; otherwise from a fit to the 68
     points. `copies` turned copies of each will follow."""
-    paths = [os.path.abspath(folder) for folder in folders]
+    split = [with_layout(folder, layout) for folder in folders]
+    # As before where a folder has the layout of all.
+    paths = [
+        ("" if own == layout else f"{own}=") + os.path.abspath(folder) for own, folder in split
+    ]
     digest = digest_of(layout, paths, lp is None, model if lp is None else lp, template.size)
     folder = workdir / f"photos-{digest}"
     photos = open_shards(folder)
@@ -164,8 +168,12 @@ def with_turned(
     model: FaceModel,
     template: Template,
 ) -> ShardedPhotos:
-    """The photographs, and `settings.turned` copies of each turned to a random yaw; made once per
-    workdir, labels of `load_photos` and face model."""
+    """The photographs, and `settings.turned` copies of each turned to a random yaw, but of no
+    profile, which shows too little of the face; made once per workdir, labels of `load_photos` and
+    face model."""
+    everything, photos = photos, photos.select(np.flatnonzero(~photos.profile))
+    if not len(photos):
+        return everything
     rng, most = np.random.default_rng(settings.training.seed), settings.turned_deg
     yaws = rng.uniform(-most, most, (settings.turned, len(photos)))
     copies = []
@@ -179,7 +187,7 @@ def with_turned(
             more = (settings.turned - number - 1) * len(photos)
             copy = write_turned(folder, model, template, photos, yaw, more)
         copies.append(copy)
-    return photos.joined(copies)
+    return everything.joined(copies)
 
 
 def held_out_count(count: int, held_out: float) -> int:
@@ -356,8 +364,10 @@ def define_flags() -> None:
     launch.define_flags()
     launch.define_source_flags()
     flags.DEFINE_string("init", None, "weight file to start from")
-    flags.DEFINE_multi_string("photos", None, "folder of annotated photographs", required=True)
-    flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how the folders are laid out")
+    flags.DEFINE_multi_string(
+        "photos", None, "folder of annotated photographs, or LAYOUT=FOLDER", required=True
+    )
+    flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how folders without LAYOUT= are laid out")
     flags.DEFINE_string("basel", None, "folder of the Basel model: use 300W-LP's parameters")
 
 

@@ -10,17 +10,27 @@ import numpy as np
 
 from data_pipelines.photos.augment import LabelledPhoto
 from data_pipelines.photos.squares import STORED_PX
-from dfc_jax.camera import to_camera
+from dfc_jax.camera import project, to_camera
 from dfc_jax.evaluation.metrics import ALL, nme_percent
-from dfc_jax.fitting import FitResult, LandmarkSettings, fit_landmarks, project_landmarks
-from dfc_jax.landmarks68 import INNER, N_JAW
-from dfc_jax.morphable.linear import FaceModel, shape
+from dfc_jax.fitting import (
+    FRONT,
+    PROFILE,
+    FitResult,
+    HalfSettings,
+    LandmarkSettings,
+    fit_half,
+    fit_landmarks,
+    half_landmarks,
+    project_landmarks,
+)
+from dfc_jax.landmarks68 import INNER, LEFT, N_JAW, RIGHT
+from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.fields import residual_field
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.raster.flow import fragments_of
 from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.template import Template
-from dfc_jax.types import Array, ByValue, Camera
+from dfc_jax.types import Array, ByValue, Camera, FaceParams
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,11 +42,12 @@ class PhotoSet(ByValue):
     Attributes:
       names: N names of the faces.
       images: (N, S, S, 3) uint8 RGB.
-      points: (N, 68, 2) annotated points in pixels of the squares.
+      points: (N, 68, 2) points in pixels of the squares: annotated, or, where hidden, of the fit.
       template_xy: (N, S, S, 2) float16, see `LabelledPhoto`.
       matchable: (N, S, S) bool.
       error: (N,) NME of the model's reprojected inner points, %.
       contour: (N,) bool, whether the jaw points follow the contour that the photograph shows.
+      profile: (N,) bool, whether the photograph shows one half of the face; by default none does.
     """
 
     names: np.ndarray
@@ -46,6 +57,11 @@ class PhotoSet(ByValue):
     matchable: np.ndarray
     error: np.ndarray
     contour: np.ndarray
+    profile: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.profile is None:
+            object.__setattr__(self, "profile", np.zeros(len(self.images), bool))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -103,48 +119,105 @@ def _fit_batch(
     return jax.vmap(one)(points, contour)
 
 
+def is_half(points: np.ndarray) -> np.ndarray:
+    """Whether only one half of each face is annotated: (N,) bool of points (N, 68, 2)."""
+    known = np.isfinite(points).all(axis=-1)
+    return known[:, LEFT].any(axis=1) != known[:, RIGHT].any(axis=1)
+
+
+def fit_halves(
+    model: FaceModel, points: np.ndarray, settings: HalfSettings, batch: int = 32
+) -> FaceParams:
+    """`fit_half` for points (N, 68, 2) in pixels of stored squares, batched."""
+    batches = index_batches(len(points), batch)
+    parts = [_fit_half_batch(model, jnp.asarray(points[index]), settings) for index in batches]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(points)], *parts)
+
+
+@partial(jax.jit, static_argnames="settings")
+@partial(jax.vmap, in_axes=(None, 0, None))
+def _fit_half_batch(model: FaceModel, points: Array, settings: HalfSettings) -> FaceParams:
+    return fit_half(model, points, jnp.full(2, (STORED_PX - 1) / 2.0), settings).params
+
+
+def fit_any(
+    model: FaceModel,
+    points: np.ndarray,
+    settings: LandmarkSettings,
+    contour: np.ndarray,
+    profile: np.ndarray,
+) -> FaceParams:
+    """The fit that each face's points (N, 68, 2) ask for: `fit_points`, or `fit_halves` where one
+    half alone is annotated, of a `profile` (N,) or of a face from the front."""
+    half = is_half(points)
+    kinds = (
+        (~half, lambda some: fit_points(model, points[some], settings, contour[some]).params),
+        (half & profile, lambda some: fit_halves(model, points[some], PROFILE)),
+        (half & ~profile, lambda some: fit_halves(model, points[some], FRONT)),
+    )
+    fits = [(np.flatnonzero(kind), fit(kind)) for kind, fit in kinds if kind.any()]
+    order = jnp.argsort(jnp.concatenate([index for index, _ in fits]))
+    return jax.tree.map(
+        lambda *leaves: jnp.concatenate(leaves)[order], *(params for _, params in fits)
+    )
+
+
 def annotation_field(points: Array, projected: Array, at: Array) -> Array:
     """`residual_field` of the 68 annotated points (68, 2) and where a fit projects them.
 
-    Residuals of the jaw points count across the contour only: where along it an annotator puts
-    a point is a habit, not geometry.
+    A point that is not finite is left out. Residuals of the jaw points count across the contour
+    only: where along it an annotator puts a point is a habit, not geometry.
     """
-    residual, jaw = points - projected, points[:N_JAW]
+    known = jnp.isfinite(points).all(axis=-1, keepdims=True)
+    filled = jnp.where(known, points, projected)
+    residual, jaw = filled - projected, filled[:N_JAW]
     tangent = jnp.concatenate([jaw[1:2] - jaw[:1], jaw[2:] - jaw[:-2], jaw[-1:] - jaw[-2:-1]])
-    tangent /= jnp.linalg.norm(tangent, axis=-1, keepdims=True)
+    tangent /= jnp.maximum(jnp.linalg.norm(tangent, axis=-1, keepdims=True), 1e-6)
     along = jnp.sum(residual[:N_JAW] * tangent, axis=-1, keepdims=True) * tangent
-    edge = jnp.max(points.max(axis=0) - points.min(axis=0))
-    return residual_field(points, residual.at[:N_JAW].add(-along), at, 0.08 * edge, noise=0.3)
+    edge = jnp.max(filled.max(axis=0) - filled.min(axis=0))
+    # So far away, a point has no weight anywhere.
+    places = jnp.where(known, points, 1e3 * edge)
+    return residual_field(places, residual.at[:N_JAW].add(-along), at, 0.08 * edge, noise=0.3)
 
 
 def dense_labels(
-    model: FaceModel, template: Template, fitted: FitResult, points: Array, contour: Array
-) -> tuple[Array, Array, Array]:
-    """Labels of one square from the fit to its points (68, 2).
+    model: FaceModel,
+    template: Template,
+    params: FaceParams,
+    points: Array,
+    contour: Array,
+    on_bone: Array,
+) -> tuple[Array, Array, Array, Array]:
+    """Labels of one square from the face that is fitted to its points (68, 2).
 
     The fitted mesh gives each pixel's place in the template; a smooth field then takes up what
     the fit left at the annotated points, those of the jaw only if they follow its `contour` ().
+    Otherwise they lie `on_bone` () or nowhere in particular.
 
     Returns:
-      template_xy (S, S, 2), matchable (S, S), and the fit's NME at the inner points (%).
+      template_xy (S, S, 2), matchable (S, S), the points (68, 2), of the fit where they are not
+      annotated, and the fit's NME at the inner points (%).
     """
-    params = fitted.params
     vertices = to_camera(params, shape(model, params.identity, params.expression))
     camera = Camera(params.focal_px, jnp.full(2, (STORED_PX - 1) / 2.0))
     fragments = fragments_of(vertices, model.triangles, camera, STORED_PX)
     flow, matchable = flow_to_template(fragments, template)
     grid = pixel_grid(STORED_PX, STORED_PX)
     projected = project_landmarks(model, params, camera.principal_point)
-    is_read = contour | (jnp.arange(len(points)) >= N_JAW)
-    field = annotation_field(jnp.where(is_read[:, None], points, projected), projected, grid)
+    bone = surface_positions(vertices, model.triangles, half_landmarks(model, PROFILE))
+    projected = jnp.where(on_bone, project(camera, bone), projected)
+    is_jaw = jnp.arange(len(points))[:, None] < N_JAW
+    read = jnp.where(is_jaw & ~contour & jnp.isfinite(points), projected, points)
+    field = annotation_field(read, projected, grid)
     mask = matchable[..., None]
     stacked = jnp.concatenate([jnp.where(mask, flow + grid, 0.0), mask], axis=-1)
     moved = bilinear_sample(stacked, grid - field, fill=0.0)
     template_xy = moved[..., :2] / jnp.maximum(moved[..., 2:], 1e-3)
-    return template_xy, moved[..., 2] > 0.5, nme_percent(projected, points, INNER)
+    filled = jnp.where(jnp.isfinite(points), points, projected)
+    return template_xy, moved[..., 2] > 0.5, filled, nme_percent(projected, points, INNER)
 
 
-_label_batch = jax.jit(jax.vmap(dense_labels, in_axes=(None, None, 0, 0, 0)))
+_label_batch = jax.jit(jax.vmap(dense_labels, in_axes=(None, None, 0, 0, 0, 0)))
 
 
 def label(
@@ -155,17 +228,21 @@ def label(
     names: Sequence[str],
     settings: LandmarkSettings,
     contour: np.ndarray | None = None,
+    profile: np.ndarray | None = None,
     batch: int = 16,
 ) -> PhotoSet:
-    """Dense labels for stored squares (N, S, S, 3) with their points (N, 68, 2); `contour` as in
-    `PhotoSet`, by default true."""
+    """Dense labels for stored squares (N, S, S, 3) with their points (N, 68, 2), NaN where hidden;
+    `contour` (N,) as in `PhotoSet`, by default true; `profile` (N,), by default false, whether the
+    face is seen from the side."""
     contour = np.ones(len(points), bool) if contour is None else contour
-    fits = fit_points(model, points, settings, contour)
-    xy = np.zeros((*images.shape[:3], 2), np.float16)
+    profile = np.zeros(len(points), bool) if profile is None else profile
+    fits = fit_any(model, points, settings, contour, profile)
+    half_seen = is_half(points) & profile
+    xy, filled = np.zeros((*images.shape[:3], 2), np.float16), np.zeros_like(points)
     matchable, error = np.zeros(images.shape[:3], bool), np.zeros(len(images))
     for index in index_batches(len(images), batch):
         some = jax.tree.map(lambda a, index=index: a[index], fits)
-        given = jnp.asarray(points[index]), jnp.asarray(contour[index])
+        given = (jnp.asarray(column[index]) for column in (points, contour, half_seen))
         labels = _label_batch(model, template, some, *given)
-        xy[index], matchable[index], error[index] = labels
-    return PhotoSet(np.array(names), images, points, xy, matchable, error, contour)
+        xy[index], matchable[index], filled[index], error[index] = labels
+    return PhotoSet(np.array(names), images, filled, xy, matchable, error, contour, half_seen)

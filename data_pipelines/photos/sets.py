@@ -9,7 +9,7 @@ import numpy as np
 from data_pipelines.photos.labels import PhotoSet, label
 from data_pipelines.photos.shards import ShardedPhotos, write_shards
 from data_pipelines.photos.squares import Square, read_square
-from data_pipelines.sources.layouts import open_faces
+from data_pipelines.sources.layouts import open_faces, with_layout
 from dfc_jax.data.faces import AnnotatedFace, FaceSet, collect
 from dfc_jax.fitting import LandmarkSettings
 from dfc_jax.morphable.linear import FaceModel
@@ -20,13 +20,13 @@ def open_sets(folders: Sequence[str | os.PathLike[str]], layout: str) -> FaceSet
     """The faces of several folders as one set, folder after folder.
 
     Args:
-      folders: of the data sets.
-      layout: of all of them, one of `LAYOUTS`.
+      folders: of the data sets; ``cfp=FOLDER`` is one of another layout.
+      layout: of all others, one of `LAYOUTS`.
 
     Raises:
       DatasetError: a folder is not of this layout.
     """
-    sets = [open_faces(layout, folder) for folder in folders]
+    sets = [open_faces(*with_layout(os.fspath(folder), layout)) for folder in folders]
     keys = [(faces, index) for faces in sets for index in range(len(faces))]
 
     def read(key: tuple[FaceSet, int]) -> AnnotatedFace:
@@ -37,7 +37,7 @@ def open_sets(folders: Sequence[str | os.PathLike[str]], layout: str) -> FaceSet
 
 
 def label_fitted(model: FaceModel, template: Template, squares: Sequence[Square]) -> PhotoSet:
-    """Dense labels from a fit of the face model to the 68 points of each square."""
+    """Dense labels from a fit of the face model to the points of each square."""
     return label(
         model,
         template,
@@ -46,6 +46,7 @@ def label_fitted(model: FaceModel, template: Template, squares: Sequence[Square]
         [square.face.name for square in squares],
         LandmarkSettings(),
         np.array([square.face.jaw == "contour" for square in squares]),
+        np.array([square.face.profile for square in squares]),
     )
 
 

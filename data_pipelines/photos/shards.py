@@ -36,7 +36,8 @@ RECORD = np.dtype(
     ]
 )
 COMPLETE = "complete.json"
-_COLUMNS = ("names", "error", "contour")
+# Shards of earlier versions have no `profile`.
+_COLUMNS = ("names", "error", "contour", "profile")
 # Free space that is left to checkpoints and everything else.
 _SPARE_BYTES = 2**30
 
@@ -56,6 +57,7 @@ class ShardedPhotos(ByValue):
       names: (N,) names of the faces.
       error: (N,) see `PhotoSet`.
       contour: (N,) bool, see `PhotoSet`.
+      profile: (N,) bool, see `PhotoSet`.
     """
 
     files: tuple[Path, ...]
@@ -64,14 +66,15 @@ class ShardedPhotos(ByValue):
     names: np.ndarray
     error: np.ndarray
     contour: np.ndarray
+    profile: np.ndarray
 
     def __len__(self) -> int:
         return len(self.row)
 
     def select(self, index: np.ndarray) -> "ShardedPhotos":
         """The squares at `index` (M,), in its order; nothing is read."""
-        columns = (self.file, self.row, self.names, self.error, self.contour)
-        return ShardedPhotos(self.files, *(column[index] for column in columns))
+        columns = (getattr(self, name)[index] for name in ("file", "row", *_COLUMNS))
+        return ShardedPhotos(self.files, *columns)
 
     def joined(self, others: Sequence["ShardedPhotos"]) -> "ShardedPhotos":
         """These squares and then those of the others; nothing is read."""
@@ -112,8 +115,8 @@ class ShardedPhotos(ByValue):
         image, points, xy, matchable = map(
             np.asarray, (read.image, read.points, read.template_xy, read.matchable)
         )
-        names, error, contour = self.names[index], self.error[index], self.contour[index]
-        return PhotoSet(names, image, points, xy, matchable, error, contour)
+        columns = {name: getattr(self, name)[index] for name in _COLUMNS}
+        return PhotoSet(images=image, points=points, template_xy=xy, matchable=matchable, **columns)
 
 
 def open_shards(folder: Path) -> ShardedPhotos | None:
@@ -201,11 +204,12 @@ def _write_shard(path: Path, count: int, photos: PhotoSet | None, problems: list
     for problem in problems:
         logging.warning("left out: %s", problem)
     records = np.zeros(len(photos) if photos else 0, RECORD)
-    table = {"names": np.zeros(0, str), "error": np.zeros(0), "contour": np.zeros(0, bool)}
+    kinds = {"names": str, "error": float, "contour": bool, "profile": bool}
+    table: dict[str, np.ndarray] = {name: np.zeros(0, kind) for name, kind in kinds.items()}
     if photos:
         records["image"], records["points"] = photos.images, photos.points
         records["template_xy"], records["matchable"] = photos.template_xy, photos.matchable
-        table = {"names": photos.names, "error": photos.error, "contour": photos.contour}
+        table = {name: getattr(photos, name) for name in _COLUMNS}
     with written_aside(path) as aside:
         records.tofile(aside)
     write_npz(
@@ -236,7 +240,7 @@ def _opened(paths: Sequence[Path]) -> ShardedPhotos:
             raise DatasetError(
                 f"{path}: is missing or cut short; delete its folder to have it made again"
             )
-        tables.append(table)
+        tables.append({"profile": np.zeros(len(table["names"]), bool), **table})
     sizes = [len(table["names"]) for table in tables]
     return ShardedPhotos(
         tuple(paths),

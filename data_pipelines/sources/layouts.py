@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from data_pipelines.sources.tfds import BUILDERS, tfds_faces
+from dfc_jax.data.cfp import cfp
 from dfc_jax.data.faces import FaceSet
 from dfc_jax.data.ibug import ibug
 from dfc_jax.data.lp import aflw2000, w300lp
@@ -15,6 +16,7 @@ READERS: dict[str, Callable[[str | os.PathLike[str]], FaceSet]] = {
     "ibug": ibug,
     "300w-lp": w300lp,
     "aflw2000": aflw2000,
+    "cfp": cfp,
     **{f"tfds:{name}": partial(tfds_faces, name) for name in BUILDERS},
 }
 LAYOUTS = tuple(READERS)
@@ -29,3 +31,9 @@ def open_faces(layout: str, folder: str | os.PathLike[str]) -> FaceSet:
     if layout not in READERS:
         raise DatasetError(f"there is no layout {layout!r}; choose from {', '.join(LAYOUTS)}")
     return READERS[layout](folder)
+
+
+def with_layout(folder: str, layout: str) -> tuple[str, str]:
+    """The layout of a folder and the folder: of ``cfp=FOLDER`` its own, else `layout`."""
+    own, sign, rest = folder.partition("=")
+    return (own, rest) if sign and own in READERS else (layout, folder)

@@ -9,6 +9,7 @@ robust statistics", IJCV 19, 1996, with the Geman-McClure estimator).
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -297,11 +298,14 @@ def refine(
     rounds: int = 1,
     steps: int = 2,
     fixed: int = 0,
+    extra: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, LMResult]:
     """`rounds` of reweighting and Levenberg-Marquardt; results stacked over the rounds.
 
     The first `fixed` unknowns stay as they are, the others within the bounds, if there are any.
+    `extra` maps the unknowns to more residuals (M,), in standard deviations.
     """
+    more = (lambda x: x[:0]) if extra is None else extra
 
     def one_round(x: Array, _) -> tuple[Array, LMResult]:
         def whole(free: Array) -> Array:
@@ -309,12 +313,22 @@ def refine(
 
         weight, noise = _reweight(reprojection(x, problem), problem.weight, settings)
         prior = problem.prior_weight * (noise**2 if settings.noise_scaled else 1.0)
+
+        def error(free: Array, problem: FitProblem) -> Array:
+            x = whole(free)
+            return jnp.concatenate([residuals(x, problem), noise * more(x)])
+
+        def slope(free: Array, problem: FitProblem) -> Array:
+            x = whole(free)
+            rows = jnp.concatenate([jacobian(x, problem), noise * jax.jacfwd(more)(x)])
+            return rows[:, fixed:]
+
         result = levenberg_marquardt(
-            lambda free, problem: residuals(whole(free), problem),
+            error,
             x[fixed:],
             dataclasses.replace(problem, weight=weight, prior_weight=prior),
             max_steps=steps,
-            jacobian_fn=lambda free, problem: jacobian(whole(free), problem)[:, fixed:],
+            jacobian_fn=slope,
             lower=lower,
             upper=upper,
             # So few steps do not converge; testing for it takes a third of their time.

@@ -17,7 +17,7 @@ from data_pipelines.photos.squares import STORED_PX, Square
 from dfc_jax.errors import DatasetError
 
 COUNT = 11
-FIELDS = ("names", "images", "points", "template_xy", "matchable", "error", "contour")
+FIELDS = ("names", "images", "points", "template_xy", "matchable", "error", "contour", "profile")
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +37,7 @@ def photos() -> PhotoSet:
         matchable=rng.random(shape) < 0.5,
         error=rng.random(COUNT),
         contour=rng.random(COUNT) < 0.5,
+        profile=rng.random(COUNT) < 0.5,
     )
 
 

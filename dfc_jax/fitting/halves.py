@@ -1,0 +1,248 @@
+"""Fit the face model to the points of one half of a face, as of a profile.
+
+Half a face leaves the turn of the head nearly free: what a turn moves sideways, the depth of the
+nose and of the cheeks can move as well. What is known besides settles it. Of a profile: the jaw
+points lie on the bone from the ear to the chin, so they are fixed places of the surface and say
+how deep the head is; nothing of the far half of the face shows beyond the outline of nose, lips
+and chin; and it is turned by 60 to 90 degrees. Of a face from the front: it is hardly turned.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from dfc_jax.camera import project, to_camera
+from dfc_jax.fitting.fit import (
+    LANDMARKS,
+    FitResult,
+    FitSettings,
+    fit_result,
+    joint_bounds,
+    refine,
+    unprimed,
+    with_priors,
+)
+from dfc_jax.fitting.residuals import N_POSE, FitProblem, flatten, unflatten
+from dfc_jax.landmarks68 import LEFT, N_JAW, N_LANDMARKS, RIGHT
+from dfc_jax.morphable.linear import PARTS, FaceModel, surface_basis
+from dfc_jax.ops.rotations import FRONTAL, angles_to_matrix, head_rotation, matrix_to_rotvec
+from dfc_jax.types import Array, Camera, FaceParams, SurfacePoints
+
+# The jaw bone of the subject's right side from the ear to the chin, points 0 to 8, on the mean
+# shape of the embedded model (mm), as the annotators of CFP place them: the medians over its
+# training profiles of where the annotated points lie on the fitted faces, in turns with the fits.
+JAW_BONE_MM = (
+    (-75.0, 26.5, 24.0),
+    (-73.4, 8.8, 28.0),
+    (-70.5, -11.4, 29.0),
+    (-65.5, -31.5, 34.0),
+    (-59.0, -47.0, 43.5),
+    (-48.8, -60.0, 57.0),
+    (-36.9, -68.7, 72.2),
+    (-21.0, -74.3, 92.5),
+    (0.0, -73.2, 106.4),
+)
+# The outline of a profile between bridge and chin.
+_OUTLINE = (27, 28, 29, 30, 33, 51, 57, 8)
+# Far points that may not show: how many, how far from the middle, and in front of which depth.
+_N_FAR, _OFF_MIDDLE_MM, _FRONT_MM = 150, 8.0, 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class HalfSettings:
+    """Settings of `fit_half` (hashable: static under jit).
+
+    Attributes:
+      fit: weights and effort; `min_noise_px` in pixels of the image, no coarse rounds are made.
+      jaw_weight: weight of each jaw point, relative to the inner ones.
+      on_bone: the jaw points lie on the bone (`jaw_bone`), instead of the contour from the front.
+      turn_deg, turn_sd_deg: mean and standard deviation of the angle by which the head is turned
+        away from the camera, to the side that hides the other half; see `turn_of`.
+      outline_sd: standard deviation of how far a far point shows beyond the outline, in parts of
+        the distance from the bridge of the nose to the chin; infinite where the far half is seen.
+    """
+
+    fit: FitSettings = dataclasses.replace(LANDMARKS, distance_mm=1800.0, rounds=8)
+    jaw_weight: float = 0.3
+    on_bone: bool = True
+    turn_deg: float = 75.0
+    turn_sd_deg: float = 15.0
+    outline_sd: float = 0.03
+
+
+PROFILE = HalfSettings()
+# A face seen from the front, of which one half is annotated.
+FRONT = HalfSettings(
+    fit=LANDMARKS, on_bone=False, turn_deg=0.0, turn_sd_deg=8.0, outline_sd=math.inf
+)
+
+
+def half_landmarks(model: FaceModel, settings: HalfSettings) -> SurfacePoints:
+    """The surface points (68,) that `fit_half` takes the landmarks for."""
+    return jaw_bone(model) if settings.on_bone else model.landmarks
+
+
+def jaw_bone(model: FaceModel) -> SurfacePoints:
+    """The 68 landmarks with the jaw on the bone: the nearest vertices to `JAW_BONE_MM`."""
+    half = jnp.asarray(JAW_BONE_MM)
+    bone = jnp.concatenate([half, (half * jnp.array([-1.0, 1.0, 1.0]))[-2::-1]])
+    apart = jnp.linalg.norm(model.mean_mm[model.triangles] - bone[:, None, None], axis=-1)
+    flat = jnp.argmin(apart.reshape(N_JAW, -1), axis=1)
+    inner = model.landmarks
+    return SurfacePoints(
+        triangle=inner.triangle.at[:N_JAW].set(flat // 3),
+        barycentric=inner.barycentric.at[:N_JAW].set(jax.nn.one_hot(flat % 3, 3)),
+    )
+
+
+def turn_of(rotation: Array, outwards: Array) -> Array:
+    """Angle () in degrees from the camera to where a face with a rotation vector (3,) looks,
+    positive towards the direction `outwards` (2,) of the picture. That of a level head is |yaw|;
+    unlike yaw it stays the same when the picture is turned."""
+    forward = head_rotation(rotation)[:, 2]
+    return jnp.rad2deg(jnp.arctan2(forward[:2] @ outwards, -forward[2]))
+
+
+@partial(jax.jit, static_argnames=("settings", "n_identity"))
+def fit_half(
+    model: FaceModel,
+    landmarks_px: Array,
+    principal_point: Array,
+    settings: HalfSettings = PROFILE,
+    n_identity: int = 50,
+) -> FitResult:
+    """Pose, shape and expression of a face of which one half is known; batches through `jax.vmap`.
+
+    Args:
+      model: the face model.
+      landmarks_px: (68, 2) pixels, iBUG order; points of the other half are not finite. The half
+        of which more points are given is the near one.
+      principal_point: (2,) pixel of the optical axis.
+      settings: weights and effort.
+      n_identity: identity directions to use, as far as the model has them, the rest stays 0;
+        all expressions are used.
+    """
+    n_identity = min(n_identity, model.n_identity)
+    is_jaw = jnp.arange(N_LANDMARKS) < N_JAW
+    weight = jnp.where(is_jaw, settings.jaw_weight, 1.0)
+    mean, basis = surface_basis(model, half_landmarks(model, settings), n_identity)
+    problem = unprimed(mean, basis, landmarks_px, weight, principal_point)
+    near_left = _is_near_left(problem.weight > 0)
+    x = _start(problem, settings, near_left)
+    problem = with_priors(problem, x, settings.fit, n_identity)
+    extra = _known_besides(model, problem, settings, near_left, n_identity)
+    rigid = dataclasses.replace(
+        problem,
+        basis_mm=problem.basis_mm[..., :0],
+        prior_mean=problem.prior_mean[:N_POSE],
+        prior_weight=problem.prior_weight[:N_POSE],
+    )
+    rounds = settings.fit.pose_rounds
+    pose, _ = refine(
+        x[:N_POSE],
+        rigid,
+        settings.fit,
+        rounds=rounds,
+        fixed=1,
+        extra=lambda pose: extra(x.at[:N_POSE].set(pose)),
+    )
+    x = x.at[:N_POSE].set(pose)
+    lower, upper = joint_bounds(x, n_identity, focal_known=False)
+    effort = settings.fit.rounds, settings.fit.steps
+    x, results = refine(x, problem, settings.fit, lower, upper, *effort, extra=extra)
+    return fit_result(x, problem, settings.fit, n_identity, results)
+
+
+def _is_near_left(used: Array) -> Array:
+    """Whether more points (68,) of the subject's left half are used than of the right."""
+    return jnp.sum(used & jnp.asarray(LEFT)) > jnp.sum(used & jnp.asarray(RIGHT))
+
+
+def _start(problem: FitProblem, settings: HalfSettings, near_left: Array) -> Array:
+    """The mean shape at the expected turn, moved, turned and scaled in the picture: x (7 + C,)."""
+    yaw = jnp.where(near_left, 1.0, -1.0) * settings.turn_deg
+    level = angles_to_matrix(jnp.stack([yaw, jnp.zeros(()), jnp.zeros(())]))
+    used = problem.weight / jnp.maximum(jnp.sum(problem.weight), 1e-12)
+    seen = problem.mean_mm @ level[:2].T
+    target = problem.points_px - problem.principal_point
+    middle, goal = used @ seen, used @ target
+    a, b = seen - middle, target - goal
+    # The similarity of least squares, as a complex number.
+    real = used @ jnp.sum(a * b, axis=-1)
+    imaginary = used @ (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
+    size = jnp.hypot(real, imaginary)
+    scale = jnp.maximum(size / jnp.maximum(used @ jnp.sum(a**2, axis=-1), 1e-12), 1e-6)
+    c, s = jnp.where(size > 0, jnp.stack([real, imaginary]) / jnp.maximum(size, 1e-12), 1.0)
+    in_plane = jnp.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+    offset = goal - scale * in_plane[:2, :2] @ middle
+    focal = settings.fit.distance_mm * scale
+    return flatten(
+        FaceParams(
+            focal_px=focal,
+            rotation=matrix_to_rotvec(in_plane @ level @ jnp.asarray(FRONTAL)),
+            translation_mm=jnp.concatenate([offset, focal[None]]) / scale,
+            identity=jnp.zeros(0),
+            expression=jnp.zeros(problem.basis_mm.shape[-1]),
+        )
+    )
+
+
+def _known_besides(
+    model: FaceModel,
+    problem: FitProblem,
+    settings: HalfSettings,
+    near_left: Array,
+    n_identity: int,
+) -> Callable[[Array], Array]:
+    """Residuals of the unknowns: the turn, and how far F far points show beyond the outline."""
+    outline = problem.points_px[jnp.array(_OUTLINE)]
+    known = jnp.all(problem.weight[jnp.array(_OUTLINE)] > 0)
+    length = jnp.linalg.norm(outline[-1] - outline[0])
+    down = (outline[-1] - outline[0]) / jnp.maximum(length, 1e-6)
+    # Clockwise in the picture from down is left, where a face shows its left half.
+    outwards = jnp.where(near_left, 1.0, -1.0) * jnp.stack([-down[1], down[0]])
+    heights, reach = (outline - outline[0]) @ down, (outline - outline[0]) @ outwards
+    heights = jax.lax.cummax(heights)
+    right, left = _sides(model)
+    far = jnp.where(near_left, right, left)
+    mean = model.mean_mm[far]
+    basis = jnp.concatenate(
+        [model.identity_mm[far][..., :n_identity], model.expression_mm[far]], axis=-1
+    )
+
+    def extra(x: Array) -> Array:
+        params = unflatten(x, n_identity)
+        turn = (turn_of(params.rotation, outwards) - settings.turn_deg) / settings.turn_sd_deg
+        if math.isinf(settings.outline_sd):
+            return jnp.where(known, turn[None], 0.0)
+        camera = Camera(params.focal_px, problem.principal_point)
+        places = project(camera, to_camera(params, mean + basis @ x[N_POSE:])) - outline[0]
+        height = places @ down
+        beyond = places @ outwards - jnp.interp(height, heights, reach)
+        beside = (height > 0) & (height < length)
+        shows = jnp.where(beside, jax.nn.relu(beyond), 0.0)
+        shows /= settings.outline_sd * jnp.maximum(length, 1e-6)
+        return jnp.where(known, jnp.concatenate([turn[None], shows]), 0.0)
+
+    return extra
+
+
+def _sides(model: FaceModel) -> tuple[Array, Array]:
+    """(F,) vertices of the front of the face, off the middle: of the right and the left half."""
+    face = jnp.zeros(len(model.mean_mm), bool)
+    of_face = (model.triangle_part != PARTS.index("neck")) & (
+        model.triangle_part != PARTS.index("ears")
+    )
+    face = face.at[model.triangles].max(of_face[:, None])
+    front = face & (model.mean_mm[:, 2] > _FRONT_MM)
+    halves = []
+    for side in (-1.0, 1.0):
+        counts = front & (side * model.mean_mm[:, 0] > _OFF_MIDDLE_MM)
+        order = jnp.argsort(~counts, stable=True)
+        spaced = jnp.linspace(0.0, jnp.maximum(jnp.sum(counts) - 1, 0), _N_FAR)
+        halves.append(order[spaced.astype(int)])
+    return halves[0], halves[1]
