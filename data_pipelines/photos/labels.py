@@ -16,11 +16,12 @@ from dfc_jax.fitting import FitResult, LandmarkSettings, fit_landmarks, project_
 from dfc_jax.landmarks68 import INNER, N_JAW
 from dfc_jax.morphable.linear import FaceModel, shape
 from dfc_jax.ops.fields import residual_field
+from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.raster.flow import fragments_of
 from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.template import Template
-from dfc_jax.types import Array, ByValue, Camera
+from dfc_jax.types import Array, ByValue, Camera, FaceParams
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,6 +38,7 @@ class PhotoSet(ByValue):
       matchable: (N, S, S) bool.
       error: (N,) NME of the model's reprojected inner points, %.
       contour: (N,) bool, whether the jaw points follow the contour that the photograph shows.
+      pose: (N, 3) yaw, pitch and roll of the face, degrees, as in `dfc_jax.types`.
     """
 
     names: np.ndarray
@@ -46,6 +48,7 @@ class PhotoSet(ByValue):
     matchable: np.ndarray
     error: np.ndarray
     contour: np.ndarray
+    pose: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
@@ -101,6 +104,11 @@ def _fit_batch(
         return fit_landmarks(model, points, centre, settings, weight=weight)
 
     return jax.vmap(one)(points, contour)
+
+
+def angles_of(params: FaceParams) -> np.ndarray:
+    """(N, 3) yaw, pitch and roll of N faces, degrees."""
+    return np.asarray(jax.vmap(lambda r: matrix_to_angles(head_rotation(r)))(params.rotation))
 
 
 def annotation_field(points: Array, projected: Array, at: Array) -> Array:
@@ -168,4 +176,5 @@ def label(
         given = jnp.asarray(points[index]), jnp.asarray(contour[index])
         labels = _label_batch(model, template, some, *given)
         xy[index], matchable[index], error[index] = labels
-    return PhotoSet(np.array(names), images, points, xy, matchable, error, contour)
+    pose = angles_of(fits.params)
+    return PhotoSet(np.array(names), images, points, xy, matchable, error, contour, pose)

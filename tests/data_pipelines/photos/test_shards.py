@@ -17,7 +17,7 @@ from data_pipelines.photos.squares import STORED_PX, Square
 from dfc_jax.errors import DatasetError
 
 COUNT = 11
-FIELDS = ("names", "images", "points", "template_xy", "matchable", "error", "contour")
+FIELDS = ("names", "images", "points", "template_xy", "matchable", "error", "contour", "pose")
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +37,7 @@ def photos() -> PhotoSet:
         matchable=rng.random(shape) < 0.5,
         error=rng.random(COUNT),
         contour=rng.random(COUNT) < 0.5,
+        pose=rng.uniform(-90.0, 90.0, (COUNT, 3)),
     )
 
 
@@ -190,6 +191,7 @@ def unlabelled(squares: list[Square]) -> PhotoSet:
         np.zeros((n, STORED_PX, STORED_PX), bool),
         np.zeros(n),
         np.ones(n, bool),
+        np.zeros((n, 3)),
     )
 
 
