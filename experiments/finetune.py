@@ -185,7 +185,8 @@ def with_turned(
         if copy is None:
             logging.info("turning the photographs, copy %d of %d", number + 1, settings.turned)
             more = (settings.turned - number - 1) * len(photos)
-            copy = write_turned(folder, model, template, photos, *angles.T, more)
+            yaw, pitch = angles.T
+            copy = write_turned(folder, model, template, photos, yaw, pitch, more)
         copies.append(copy)
     return photos.joined(copies)
 
