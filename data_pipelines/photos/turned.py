@@ -3,7 +3,8 @@
 This is how Zhu et al., "Face Alignment Across Large Poses: A 3D Solution" (2016), section 4, made
 300W-LP. The head is the fitted mesh, textured with the photograph. The surroundings are a grid mesh
 over the whole picture, the sheet: each vertex lies at the depth of the nearest part of the head or
-behind it. Near the head the sheet turns as the head does; at the picture's border it stays.
+behind it. Near the head the sheet turns as the head does; at the picture's border it stays. A patch
+between the lips shows the inside of the mouth.
 """
 
 import dataclasses
@@ -41,8 +42,8 @@ from dfc_jax.types import Array, ByValue, Camera, FaceParams, Fragments
 # Cells along an edge of the sheet; it takes its depth from every `_EVERY`-th vertex of the head.
 _CELLS, _EVERY = 40, 16
 # Depth of the sheet behind the head: its slope beside the outline (millimetres per millimetre), and
-# its least distance behind the skin. The rasterizer draws it another `_BEHIND_MM` farther away, so
-# that it never covers the head.
+# its least distance behind the skin. The rasterizer draws the mouth another `_BEHIND_MM` farther
+# away and the sheet twice that, so that neither covers the head.
 _SLOPE, _BELOW_MM, _BEHIND_MM = 1.0, 25.0, 2000.0
 # A landmark counts as visible up to this far behind the drawn surface: many lie on the rims of lips
 # and lids, which hide them by a little.
@@ -122,6 +123,8 @@ def turn(
     before, after = to_camera(params, surface), to_camera(turned, surface)
     sheet, sheet_xy = _sheet(camera, before, params, angles, new, size)
 
+    mouth, mouth_xy = _mouth(model, camera, before, after, points)
+
     # The camera shifts and zooms until the square is that of `crop_of_box` for the new landmarks.
     landmarks = visible_landmarks(model, turned)
     places = surface_positions(after, model.triangles, landmarks)
@@ -133,9 +136,11 @@ def turn(
     camera = Camera(zoom * camera.focal_px, zoom * (camera.principal_point - centre) + middle)
 
     kept = jnp.where(_is_throat(model)[:, None], 0, model.triangles)
-    triangles = jnp.concatenate([kept, len(surface) + _SHEET_TRIANGLES])
-    corners = jnp.concatenate([after, sheet])
-    depth = jnp.concatenate([after[:, 2], sheet[:, 2] + _BEHIND_MM])
+    patches = jnp.concatenate([_SHEET_TRIANGLES, len(sheet) + _MOUTH_TRIANGLES])
+    triangles = jnp.concatenate([kept, len(surface) + patches])
+    corners = jnp.concatenate([after, sheet, mouth])
+    behind = sheet[:, 2] + 2.0 * _BEHIND_MM, mouth[:, 2] + _BEHIND_MM
+    depth = jnp.concatenate([after[:, 2], *behind])
     seen = rasterize(project(camera, corners), depth, triangles, size, cull_backfaces=True)
     is_head = seen.pix_to_face < len(model.triangles)
     head = Fragments(
@@ -144,7 +149,8 @@ def turn(
         bary_coords=seen.bary_coords,
     )
     texture = _texture(observe(model, atlas, params, image, points), atlas)
-    behind = interpolate(seen, triangles, jnp.pad(sheet_xy, ((len(surface), 0), (0, 0))))
+    picture_xy = jnp.concatenate([jnp.zeros((len(surface), 2)), sheet_xy, mouth_xy])
+    behind = interpolate(seen, triangles, picture_xy)
     skin = sample_texture(texture, interpolate(head, model.triangles, model.uv))
 
     flow, matchable = flow_to_template(head, template)
@@ -294,6 +300,27 @@ def _sheet_triangles() -> np.ndarray:
 
 
 _SHEET_TRIANGLES = _sheet_triangles()
+# Landmarks of the upper and lower outline of the lips, from corner to corner.
+_UPPER, _LOWER = (48, 49, 50, 51, 52, 53, 54), (48, 59, 58, 57, 56, 55, 54)
+
+
+def _mouth_triangles() -> np.ndarray:
+    """A band between both outlines, in the order of `_sheet_triangles`."""
+    a, b, c, d = _UPPER[:-1], _UPPER[1:], _LOWER[:-1], _LOWER[1:]
+    both = [*zip(a, c, b, strict=True), *zip(b, c, d, strict=True)]
+    return np.array([corners for corners in both if len(set(corners)) == 3], np.int32)
+
+
+_MOUTH_TRIANGLES = _mouth_triangles()
+
+
+def _mouth(
+    model: FaceModel, camera: Camera, before: Array, after: Array, points: Array
+) -> tuple[Array, Array]:
+    """What an open mouth shows, as flat as a picture: the landmarks (68, 3) of the turned head, of
+    which `_MOUTH_TRIANGLES` takes the lips, and the pixels (68, 2) that they show."""
+    own, turned = (surface_positions(v, model.triangles, model.landmarks) for v in (before, after))
+    return turned, jnp.where(jnp.isfinite(points), points, project(camera, own))
 
 
 def _sheet(

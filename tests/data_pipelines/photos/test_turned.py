@@ -1,5 +1,8 @@
 """Turned photographs: the picture, its labels and its landmarks turn together."""
 
+import dataclasses
+
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +92,13 @@ def test_the_same_yaw_gives_the_picture_back(turned, painted, template) -> None:
     assert np.median(error) < 0.3
 
 
+@pytest.mark.parametrize("angles", [YAW_DEG, *BOTH])
+def test_nose_and_lips_are_those_of_the_photograph(turned, template, angles) -> None:
+    """Though the depth changes fast there, and a pixel of a stored square is wide."""
+    error = agreement(turned[angles], template.size)
+    assert np.mean(error < 3.0) > 0.93
+
+
 @pytest.mark.parametrize("angles", [50.0, -50.0, *BOTH])
 def test_picture_and_labels_turn_together(turned, template, angles) -> None:
     face = turned[angles]
@@ -107,6 +117,32 @@ def test_picture_and_labels_turn_together(turned, template, angles) -> None:
 def test_only_the_yaw_changes(turned, yaw: float) -> None:
     angles = matrix_to_angles(head_rotation(jnp.asarray(turned[yaw].params.rotation)))
     np.testing.assert_allclose(angles, [yaw, PITCH_DEG, ROLL_DEG], atol=0.05)
+
+
+@pytest.mark.parametrize("angles", BOTH)
+def test_an_open_mouth_shows_what_the_photograph_shows_in_it(
+    model, template, params, angles
+) -> None:
+    expression = jnp.zeros(model.n_expression).at[model.expression_names.index("jawOpen")].set(0.8)
+    params = dataclasses.replace(params, expression=expression)
+    points = project_landmarks(model, params, CENTRE)
+    vertices = to_camera(params, shape(model, params.identity, params.expression))
+    seen = fragments_of(vertices, model.triangles, Camera(params.focal_px, CENTRE), STORED_PX)
+    # Red between the lips, green skin, and blue around.
+    image = np.where(seen.pix_to_face[..., None] >= 0, [0.0, 1.0, 0.0], [0.0, 0.0, 1.0])
+    image[between(points[48:60]) & np.asarray(seen.pix_to_face < 0)] = [1.0, 0.0, 0.0]
+    given = jnp.asarray(image, jnp.float32), points, params, angles[0], 2.0, angles[1]
+    face = turn(model, make_atlas(model, ATLAS_PX), template, *given)
+    is_open = between(face.points[60:]) & ~np.asarray(face.matchable)
+    assert is_open.sum() > 30
+    blue = np.asarray(face.image)[is_open][:, 2]
+    assert blue.mean() < 0.01
+
+
+def between(lips) -> np.ndarray:
+    """(S, S) bool, the pixels within an outline (N, 2) of the lips."""
+    corners = np.round(np.asarray(lips)).astype(np.int32)
+    return cv2.fillPoly(np.zeros((STORED_PX, STORED_PX), np.uint8), [corners], 1) > 0
 
 
 @pytest.mark.parametrize("angles", BOTH)
