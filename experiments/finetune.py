@@ -29,11 +29,12 @@ from data_pipelines.faces.synthetic import (
     sample_to_template,
 )
 from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
+from data_pipelines.photos.balance import drawn, yaw_weights
 from data_pipelines.photos.parameters import LPModel, label_given, read_lp_model
 from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
-from data_pipelines.photos.shards import ShardedPhotos, open_shards
+from data_pipelines.photos.shards import COLUMNS, ShardedPhotos, open_shards
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
-from data_pipelines.photos.turned import write_turned
+from data_pipelines.photos.turned import drawn_angles, write_turned
 from data_pipelines.sources.layouts import LAYOUTS, with_layout
 from dfc_jax.errors import ConfigError
 from dfc_jax.landmarks68 import INNER
@@ -66,7 +67,10 @@ class FinetuneSettings:
       augmentation: of the photographs.
       faces: the rendered faces.
       synthetic_batch: rendered faces beside the photographs of each batch.
-      turned, turned_deg: copies of each photograph that are turned to a random yaw, and how far.
+      turned: copies of each photograph that are turned to a random yaw and pitch.
+      turned_deg, turned_pitch_deg: how far; see `drawn_angles`.
+      yaw_balance: 0 to draw every square once an epoch, 1 for as many from each bin of |yaw|, or
+        between them; see `yaw_weights`.
       held_out: photographs for scores: below 1 a share of them, from 1 on their number.
       feature_gain: what the flow's error counts on the inner landmarks; 1 for the same everywhere.
       resident: keep all photographs in the device's memory (0.3 MB each) instead of reading each
@@ -82,12 +86,19 @@ class FinetuneSettings:
     synthetic_batch: int
     turned: int
     turned_deg: float
+    turned_pitch_deg: float
+    yaw_balance: float
     held_out: float
     feature_gain: float
     resident: bool
 
     def __post_init__(self) -> None:
-        """Raises ConfigError: photographs and rendered faces of one batch have two sizes."""
+        """Raises ConfigError: photographs and rendered faces of one batch have two sizes, or the
+        balance is no share."""
+        if not 0.0 <= self.yaw_balance <= 1.0:
+            raise ConfigError(
+                f"config.yaw_balance is {self.yaw_balance:g}; it must be between 0 and 1"
+            )
         if self.synthetic_batch and self.faces.size != self.augmentation.size:
             raise ConfigError(
                 f"config.augment.size is {self.augmentation.size} and config.synthetic.size "
@@ -140,7 +151,8 @@ def load_photos(
     paths = [
         ("" if own == layout else f"{own}=") + os.path.abspath(folder) for own, folder in split
     ]
-    digest = digest_of(layout, paths, lp is None, model if lp is None else lp, template.size)
+    made_with = lp is None, model if lp is None else lp, template.size
+    digest = digest_of(layout, paths, *made_with, COLUMNS)
     folder = workdir / f"photos-{digest}"
     photos = open_shards(folder)
     if photos is not None:
@@ -168,24 +180,25 @@ def with_turned(
     model: FaceModel,
     template: Template,
 ) -> ShardedPhotos:
-    """The photographs, and `settings.turned` copies of each turned to a random yaw, but of no
-    profile, which shows too little of the face; made once per workdir, labels of `load_photos` and
-    face model."""
+    """The photographs, and `settings.turned` copies of each turned to a random yaw and pitch, but
+    of no profile, which shows too little of the face; made once per workdir, labels of
+    `load_photos` and face model."""
     everything, photos = photos, photos.select(np.flatnonzero(~photos.profile))
     if not len(photos):
         return everything
-    rng, most = np.random.default_rng(settings.training.seed), settings.turned_deg
-    yaws = rng.uniform(-most, most, (settings.turned, len(photos)))
+    rng = np.random.default_rng(settings.training.seed)
+    most = settings.turned_deg, settings.turned_pitch_deg
     copies = []
     places = [f"{file.parent.name}/{file.name}" for file in photos.files], photos.file, photos.row
-    for number, yaw in enumerate(yaws):
-        digest = digest_of(yaw, photos.names, places, model, template.size)
+    for number, angles in enumerate(drawn_angles(rng, photos.pose, settings.turned, *most)):
+        digest = digest_of(angles, photos.names, places, model, template.size)
         folder = workdir / f"turned-{number}-{digest}"
         copy = open_shards(folder)
         if copy is None:
             logging.info("turning the photographs, copy %d of %d", number + 1, settings.turned)
             more = (settings.turned - number - 1) * len(photos)
-            copy = write_turned(folder, model, template, photos, yaw, more)
+            yaw, pitch = angles.T
+            copy = write_turned(folder, model, template, photos, yaw, pitch, more)
         copies.append(copy)
     return everything.joined(copies)
 
@@ -219,18 +232,24 @@ def feature_importance(landmarks: jax.Array, size: int, gain: float) -> jax.Arra
 
 
 def batches(
-    photos: ShardedPhotos, batch: int, seed: int, resident: bool = False
+    photos: ShardedPhotos,
+    batch: int,
+    seed: int,
+    yaw_balance: float = 0.0,
+    resident: bool = False,
 ) -> Callable[[int], Iterator[dict[str, Any]]]:
     """Photographs in a new order every epoch, the same for every run with this seed; where they do
     not fill a batch, it holds some of them more than once, cropped in different ways. A batch of
     photographs that are `resident` on the device holds their indices."""
     per_epoch = max(1, len(photos) // batch)
     times = math.ceil(batch / len(photos))
+    weights = yaw_weights(photos.pose[:, 0], yaw_balance)
 
     def iterate(step: int) -> Iterator[dict[str, Any]]:
         while True:
             rng = np.random.default_rng((seed, step // per_epoch))
             order = np.concatenate([rng.permutation(len(photos)) for _ in range(times)])
+            order = drawn(weights, rng.random())[order]
             start = step % per_epoch * batch
             index = own_part(order[start : start + batch])
             photo = index if resident else photos.as_example(index)
@@ -345,7 +364,8 @@ def train(
     training, held_out = parted(photos, settings)
     training = with_turned(workdir, training, settings, model, template)
     resident = training.as_example(np.arange(len(training))) if settings.resident else None
-    order = settings.training.batch, settings.training.seed, settings.resident
+    size, seed = settings.training.batch, settings.training.seed
+    order = size, seed, settings.yaw_balance, settings.resident
     task = make_task(
         settings.spec,
         settings.loss,

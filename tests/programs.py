@@ -48,6 +48,8 @@ def drawn_photos() -> PhotoSet:
         matchable=np.repeat(disc[None], 7, axis=0),
         error=np.full(7, 1.0),
         contour=np.ones(7, bool),
+        profile=np.zeros(7, bool),
+        pose=np.zeros((7, 3)),
     )
 
 

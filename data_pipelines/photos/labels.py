@@ -26,6 +26,7 @@ from dfc_jax.fitting import (
 from dfc_jax.landmarks68 import INNER, LEFT, N_JAW, RIGHT
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.fields import residual_field
+from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.raster.flow import fragments_of
 from dfc_jax.systems.dfc.labels import flow_to_template
@@ -47,7 +48,8 @@ class PhotoSet(ByValue):
       matchable: (N, S, S) bool.
       error: (N,) NME of the model's reprojected inner points, %.
       contour: (N,) bool, whether the jaw points follow the contour that the photograph shows.
-      profile: (N,) bool, whether the photograph shows one half of the face; by default none does.
+      profile: (N,) bool, whether the photograph shows one half of the face.
+      pose: (N, 3) yaw, pitch and roll of the face, degrees, as in `dfc_jax.types`.
     """
 
     names: np.ndarray
@@ -57,11 +59,8 @@ class PhotoSet(ByValue):
     matchable: np.ndarray
     error: np.ndarray
     contour: np.ndarray
-    profile: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if self.profile is None:
-            object.__setattr__(self, "profile", np.zeros(len(self.images), bool))
+    profile: np.ndarray
+    pose: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
@@ -162,6 +161,11 @@ def fit_any(
     )
 
 
+def angles_of(params: FaceParams) -> np.ndarray:
+    """(N, 3) yaw, pitch and roll of N faces, degrees."""
+    return np.asarray(jax.vmap(lambda r: matrix_to_angles(head_rotation(r)))(params.rotation))
+
+
 def annotation_field(points: Array, projected: Array, at: Array) -> Array:
     """`residual_field` of the 68 annotated points (68, 2) and where a fit projects them.
 
@@ -245,4 +249,5 @@ def label(
         given = (jnp.asarray(column[index]) for column in (points, contour, half_seen))
         labels = _label_batch(model, template, some, *given)
         xy[index], matchable[index], filled[index], error[index] = labels
-    return PhotoSet(np.array(names), images, filled, xy, matchable, error, contour, half_seen)
+    columns = error, contour, half_seen, angles_of(fits)
+    return PhotoSet(np.array(names), images, filled, xy, matchable, *columns)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.photos.labels import PhotoSet, index_batches
+from data_pipelines.photos.labels import PhotoSet, angles_of, index_batches
 from data_pipelines.photos.squares import STORED_PX, Square
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import apply_affine
@@ -208,4 +208,6 @@ def label_given(
         matchable=matchable,
         error=nme_percent(projected, points, INNER),
         contour=np.array([square.face.jaw == "contour" for square in squares]),
+        profile=np.zeros(len(squares), bool),
+        pose=angles_of(stack(faces).params),
     )

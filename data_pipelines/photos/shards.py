@@ -36,8 +36,8 @@ RECORD = np.dtype(
     ]
 )
 COMPLETE = "complete.json"
-# Shards of earlier versions have no `profile`.
-_COLUMNS = ("names", "error", "contour", "profile")
+# What the tables hold of each square.
+COLUMNS = ("names", "error", "contour", "profile", "pose")
 # Free space that is left to checkpoints and everything else.
 _SPARE_BYTES = 2**30
 
@@ -58,6 +58,7 @@ class ShardedPhotos(ByValue):
       error: (N,) see `PhotoSet`.
       contour: (N,) bool, see `PhotoSet`.
       profile: (N,) bool, see `PhotoSet`.
+      pose: (N, 3), see `PhotoSet`.
     """
 
     files: tuple[Path, ...]
@@ -67,14 +68,15 @@ class ShardedPhotos(ByValue):
     error: np.ndarray
     contour: np.ndarray
     profile: np.ndarray
+    pose: np.ndarray
 
     def __len__(self) -> int:
         return len(self.row)
 
     def select(self, index: np.ndarray) -> "ShardedPhotos":
         """The squares at `index` (M,), in its order; nothing is read."""
-        columns = (getattr(self, name)[index] for name in ("file", "row", *_COLUMNS))
-        return ShardedPhotos(self.files, *columns)
+        columns = (getattr(self, name) for name in ("file", "row", *COLUMNS))
+        return ShardedPhotos(self.files, *(column[index] for column in columns))
 
     def joined(self, others: Sequence["ShardedPhotos"]) -> "ShardedPhotos":
         """These squares and then those of the others; nothing is read."""
@@ -83,10 +85,7 @@ class ShardedPhotos(ByValue):
         return ShardedPhotos(
             tuple(path for each in sets for path in each.files),
             np.concatenate([start + each.file for start, each in zip(first, sets, strict=False)]),
-            *(
-                np.concatenate([getattr(each, name) for each in sets])
-                for name in ("row", *_COLUMNS)
-            ),
+            *(np.concatenate([getattr(each, name) for each in sets]) for name in ("row", *COLUMNS)),
         )
 
     def as_example(self, index: np.ndarray) -> LabelledPhoto:
@@ -115,8 +114,8 @@ class ShardedPhotos(ByValue):
         image, points, xy, matchable = map(
             np.asarray, (read.image, read.points, read.template_xy, read.matchable)
         )
-        columns = {name: getattr(self, name)[index] for name in _COLUMNS}
-        return PhotoSet(images=image, points=points, template_xy=xy, matchable=matchable, **columns)
+        table = {name: getattr(self, name)[index] for name in COLUMNS}
+        return PhotoSet(images=image, points=points, template_xy=xy, matchable=matchable, **table)
 
 
 def open_shards(folder: Path) -> ShardedPhotos | None:
@@ -204,12 +203,17 @@ def _write_shard(path: Path, count: int, photos: PhotoSet | None, problems: list
     for problem in problems:
         logging.warning("left out: %s", problem)
     records = np.zeros(len(photos) if photos else 0, RECORD)
-    kinds = {"names": str, "error": float, "contour": bool, "profile": bool}
-    table: dict[str, np.ndarray] = {name: np.zeros(0, kind) for name, kind in kinds.items()}
+    table = {
+        "names": np.zeros(0, str),
+        "error": np.zeros(0),
+        "contour": np.zeros(0, bool),
+        "profile": np.zeros(0, bool),
+        "pose": np.zeros((0, 3)),
+    }
     if photos:
         records["image"], records["points"] = photos.images, photos.points
         records["template_xy"], records["matchable"] = photos.template_xy, photos.matchable
-        table = {name: getattr(photos, name) for name in _COLUMNS}
+        table = {name: getattr(photos, name) for name in COLUMNS}
     with written_aside(path) as aside:
         records.tofile(aside)
     write_npz(
@@ -246,7 +250,7 @@ def _opened(paths: Sequence[Path]) -> ShardedPhotos:
         tuple(paths),
         np.repeat(np.arange(len(paths), dtype=np.int32), sizes),
         np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
-        *(np.concatenate([table[name] for table in tables]) for name in _COLUMNS),
+        *(np.concatenate([table[name] for table in tables]) for name in COLUMNS),
     )
 
 

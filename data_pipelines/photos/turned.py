@@ -1,9 +1,10 @@
-"""Face profiling: photographs turned to other yaws, by the face model that is fitted to them.
+"""Face profiling: photographs turned to other yaws and pitches, by the face model fitted to them.
 
 This is how Zhu et al., "Face Alignment Across Large Poses: A 3D Solution" (2016), section 4, made
 300W-LP. The head is the fitted mesh, textured with the photograph. The surroundings are a grid mesh
 over the whole picture, the sheet: each vertex lies at the depth of the nearest part of the head or
-behind it. Near the head the sheet turns as the head does; at the picture's border it stays.
+behind it. Near the head the sheet turns as the head does; at the picture's border it stays. A patch
+between the lips shows the inside of the mouth.
 """
 
 import dataclasses
@@ -15,14 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from data_pipelines.photos.labels import PhotoSet, fit_points, index_batches
+from data_pipelines.photos.labels import PhotoSet, angles_of, fit_points, index_batches
 from data_pipelines.photos.shards import ShardedPhotos, write_shards
 from data_pipelines.photos.squares import STORED_SCALE
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import CROP_LIFT, CROP_SCALE
 from dfc_jax.fitting import LandmarkSettings, visible_landmarks
 from dfc_jax.morphable.linear import PARTS, FaceModel, landmarks3d, shape, surface_positions
-from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation, matrix_to_angles
+from dfc_jax.ops.rotations import (
+    angles_to_matrix,
+    angles_to_rotvec,
+    head_rotation,
+    matrix_to_angles,
+)
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.raster import interpolate, rasterize
 from dfc_jax.raster.flow import is_visible
@@ -36,8 +42,8 @@ from dfc_jax.types import Array, ByValue, Camera, FaceParams, Fragments
 # Cells along an edge of the sheet; it takes its depth from every `_EVERY`-th vertex of the head.
 _CELLS, _EVERY = 40, 16
 # Depth of the sheet behind the head: its slope beside the outline (millimetres per millimetre), and
-# its least distance behind the skin. The rasterizer draws it another `_BEHIND_MM` farther away, so
-# that it never covers the head.
+# its least distance behind the skin. The rasterizer draws the mouth another `_BEHIND_MM` farther
+# away and the sheet twice that, so that neither covers the head.
 _SLOPE, _BELOW_MM, _BEHIND_MM = 1.0, 25.0, 2000.0
 # A landmark counts as visible up to this far behind the drawn surface: many lie on the rims of lips
 # and lids, which hide them by a little.
@@ -51,6 +57,9 @@ _RIGID = 0.55
 # A turned face shows depth, of which 68 points say little: a stronger identity prior keeps the
 # shape closer to the mean than the best fit to the points.
 SETTINGS = LandmarkSettings(fit=dataclasses.replace(LandmarkSettings().fit, identity_weight=8.0))
+# A head that turns by more than the first angle is turned no farther than to the front, one that
+# turns by more than the second by at most the third: most of the other cheek is unseen.
+SIDE_DEG, PROFILE_DEG, NEAR_DEG = 30.0, 45.0, 20.0
 # Texels along an edge of the atlas that carries a photograph's skin.
 ATLAS_PX = 256
 
@@ -88,26 +97,33 @@ def turn(
     params: FaceParams,
     yaw_deg: Array,
     scale: float = CROP_SCALE,
+    pitch_deg: Array | None = None,
 ) -> Turned:
-    """Turn the face of a photograph to a yaw; its pitch and roll stay. Batches through vmap.
+    """Turn the face of a photograph to a yaw and a pitch; its roll stays. Batches through vmap.
 
     Args:
       model: the face model.
       atlas: of the model.
       template: of the model.
       image: (S, S, 3) RGB in [0, 1], a square with the face in its middle.
-      points: (68, 2) annotated points, pixels; the texture is sampled at them, not at the fit.
+      points: (68, 2) annotated points, pixels, NaN where a point is hidden; the texture is sampled
+        at them, not at the fit.
       params: fitted to them, the principal point at the middle of the square.
       yaw_deg: the new yaw, as in `dfc_jax.types`.
       scale: edge of the new square over the longer edge of the new landmark box.
+      pitch_deg: the new pitch; None for the photograph's own.
     """
     size = image.shape[0]
     camera = Camera(params.focal_px, jnp.full(2, (size - 1) / 2.0))
     angles = matrix_to_angles(head_rotation(params.rotation))
-    turned = dataclasses.replace(params, rotation=_rotvec(angles, yaw_deg))
+    new = angles.at[0].set(yaw_deg)
+    new = new if pitch_deg is None else new.at[1].set(pitch_deg)
+    turned = dataclasses.replace(params, rotation=angles_to_rotvec(new))
     surface = shape(model, params.identity, params.expression)
     before, after = to_camera(params, surface), to_camera(turned, surface)
-    sheet, sheet_xy = _sheet(camera, before, params, angles, yaw_deg, size)
+    sheet, sheet_xy = _sheet(camera, before, params, angles, new, size)
+
+    mouth, mouth_xy = _mouth(model, camera, before, after, points)
 
     # The camera shifts and zooms until the square is that of `crop_of_box` for the new landmarks.
     landmarks = visible_landmarks(model, turned)
@@ -120,9 +136,11 @@ def turn(
     camera = Camera(zoom * camera.focal_px, zoom * (camera.principal_point - centre) + middle)
 
     kept = jnp.where(_is_throat(model)[:, None], 0, model.triangles)
-    triangles = jnp.concatenate([kept, len(surface) + _SHEET_TRIANGLES])
-    corners = jnp.concatenate([after, sheet])
-    depth = jnp.concatenate([after[:, 2], sheet[:, 2] + _BEHIND_MM])
+    patches = jnp.concatenate([_SHEET_TRIANGLES, len(sheet) + _MOUTH_TRIANGLES])
+    triangles = jnp.concatenate([kept, len(surface) + patches])
+    corners = jnp.concatenate([after, sheet, mouth])
+    behind = sheet[:, 2] + 2.0 * _BEHIND_MM, mouth[:, 2] + _BEHIND_MM
+    depth = jnp.concatenate([after[:, 2], *behind])
     seen = rasterize(project(camera, corners), depth, triangles, size, cull_backfaces=True)
     is_head = seen.pix_to_face < len(model.triangles)
     head = Fragments(
@@ -131,7 +149,8 @@ def turn(
         bary_coords=seen.bary_coords,
     )
     texture = _texture(observe(model, atlas, params, image, points), atlas)
-    behind = interpolate(seen, triangles, jnp.pad(sheet_xy, ((len(surface), 0), (0, 0))))
+    picture_xy = jnp.concatenate([jnp.zeros((len(surface), 2)), sheet_xy, mouth_xy])
+    behind = interpolate(seen, triangles, picture_xy)
     skin = sample_texture(texture, interpolate(head, model.triangles, model.uv))
 
     flow, matchable = flow_to_template(head, template)
@@ -148,28 +167,70 @@ def turn(
     )
 
 
+def drawn_angles(
+    rng: np.random.Generator, pose: np.ndarray, copies: int, yaw_deg: float, pitch_deg: float
+) -> np.ndarray:
+    """Random yaws and pitches for copies of photographs, (copies, N, 2) degrees.
+
+    Yaws are uniform up to `yaw_deg` either way; a head that turns by more than `SIDE_DEG` stays on
+    its side, and a profile (`PROFILE_DEG`) within `NEAR_DEG` of its yaw and pitch. Pitches lie up
+    to `pitch_deg` around the photograph's own, the nearer the likelier. Neither leaves its range
+    unless the photograph itself does.
+
+    Args:
+      rng: where the numbers come from.
+      pose: (N, 3) of the photographs, see `PhotoSet`.
+      copies: of each photograph.
+      yaw_deg: the largest yaw.
+      pitch_deg: the largest pitch, and the largest change of it.
+    """
+    own = pose[:, :2]
+    most = np.array([yaw_deg, pitch_deg])
+    uniform = rng.uniform(-1.0, 1.0, (copies, len(pose)))
+    triangular = rng.triangular(-1.0, 0.0, 1.0, (copies, len(pose)))
+    anywhere = yaw_deg * uniform
+    turns = np.abs(own[:, 0])
+    yaw = np.where(turns > SIDE_DEG, np.copysign(anywhere, own[:, 0]), anywhere)
+    pitch = own[:, 1] + pitch_deg * triangular
+    near = own + np.minimum(most, NEAR_DEG) * np.stack([uniform, triangular], axis=-1)
+    is_profile = (turns > PROFILE_DEG)[:, None]
+    angles = np.where(is_profile, near, np.stack([yaw, pitch], axis=-1))
+    reach = np.maximum(most, np.abs(own))
+    return np.clip(angles, -reach, reach)
+
+
 def turned_photos(
-    model: FaceModel, template: Template, photos: PhotoSet, yaw_deg: np.ndarray, batch: int = 8
+    model: FaceModel,
+    template: Template,
+    photos: PhotoSet,
+    yaw_deg: np.ndarray,
+    pitch_deg: np.ndarray | None = None,
+    batch: int = 8,
 ) -> PhotoSet:
-    """Every photograph of a set turned to the yaw (N,) given for it, with its labels.
+    """Every photograph of a set turned to the yaw (N,) and the pitch (N,) given for it, with its
+    labels; without pitches it keeps its own.
 
     Raises:
       DatasetError: the model is not left-right symmetric.
     """
     atlas = make_atlas(model, ATLAS_PX)
     fits = fit_points(model, photos.points, SETTINGS, photos.contour).params
+    pose = angles_of(fits)
+    pose = np.column_stack([yaw_deg, pose[:, 1] if pitch_deg is None else pitch_deg, pose[:, 2]])
 
     parts = []
     for index in index_batches(len(photos), batch):
         params = jax.tree.map(lambda leaf, index=index: leaf[index], fits)
-        given = photos.images[index], photos.points[index], params, jnp.asarray(yaw_deg[index])
+        given = photos.images[index], photos.points[index], params, jnp.asarray(pose[index])
         parts.append(jax.device_get(_turn_batch(model, atlas, template, *given)))
     images, points, template_xy, matchable = (
         np.concatenate(arrays)[: len(photos)] for arrays in zip(*parts, strict=True)
     )
     template_xy = np.where(matchable[..., None], template_xy, 0.0).astype(np.float16)
-    labels = points, template_xy, matchable, photos.error, np.ones(len(photos), bool)
-    return PhotoSet(photos.names, images, *labels)
+    labels = points, template_xy, matchable, photos.error
+    # The new jaw follows the contour; which half of the face is seen, the yaw says.
+    kind = np.ones(len(photos), bool), photos.profile
+    return PhotoSet(photos.names, images, *labels, *kind, pose)
 
 
 @jax.jit
@@ -181,10 +242,11 @@ def _turn_batch(
     image: Array,
     points: Array,
     params: FaceParams,
-    yaw_deg: Array,
+    pose: Array,
 ) -> tuple[Array, Array, Array, Array]:
     image = image.astype(jnp.float32) / 255.0
-    turned = turn(model, atlas, template, image, points, params, yaw_deg, STORED_SCALE)
+    given = image, points, params, pose[0], STORED_SCALE, pose[1]
+    turned = turn(model, atlas, template, *given)
     colors = jnp.round(255.0 * turned.image).astype(jnp.uint8)
     return colors, turned.points, turned.template_xy, turned.matchable
 
@@ -195,13 +257,15 @@ def write_turned(
     template: Template,
     photos: ShardedPhotos,
     yaw_deg: np.ndarray,
+    pitch_deg: np.ndarray,
     more: int = 0,
 ) -> ShardedPhotos:
     """`turned_photos` of a whole set, written to a folder of shards; see `write_shards`."""
 
     def make(start: int, stop: int) -> tuple[PhotoSet, list[str]]:
         some = photos.load(np.arange(start, stop))
-        return turned_photos(model, template, some, yaw_deg[start:stop]), []
+        angles = yaw_deg[start:stop], pitch_deg[start:stop]
+        return turned_photos(model, template, some, *angles), []
 
     return write_shards(folder, len(photos), make, more)
 
@@ -212,10 +276,6 @@ def _is_throat(model: FaceModel) -> Array:
     height = model.mean_mm[model.triangles, 1].mean(axis=1)
     chin = landmarks3d(model, model.mean_mm)[8, 1]
     return (model.triangle_part == PARTS.index("neck")) & (height < chin - _THROAT_MM)
-
-
-def _rotvec(angles: Array, yaw_deg: Array) -> Array:
-    return angles_to_rotvec(angles.at[0].set(yaw_deg))
 
 
 def _texture(seen: Observation, atlas: Atlas) -> Array:
@@ -242,6 +302,27 @@ def _sheet_triangles() -> np.ndarray:
 
 
 _SHEET_TRIANGLES = _sheet_triangles()
+# Landmarks of the upper and lower outline of the lips, from corner to corner.
+_UPPER, _LOWER = (48, 49, 50, 51, 52, 53, 54), (48, 59, 58, 57, 56, 55, 54)
+
+
+def _mouth_triangles() -> np.ndarray:
+    """A band between both outlines, in the order of `_sheet_triangles`."""
+    a, b, c, d = _UPPER[:-1], _UPPER[1:], _LOWER[:-1], _LOWER[1:]
+    both = [*zip(a, c, b, strict=True), *zip(b, c, d, strict=True)]
+    return np.array([corners for corners in both if len(set(corners)) == 3], np.int32)
+
+
+_MOUTH_TRIANGLES = _mouth_triangles()
+
+
+def _mouth(
+    model: FaceModel, camera: Camera, before: Array, after: Array, points: Array
+) -> tuple[Array, Array]:
+    """What an open mouth shows, as flat as a picture: the landmarks (68, 3) of the turned head, of
+    which `_MOUTH_TRIANGLES` takes the lips, and the pixels (68, 2) that they show."""
+    own, turned = (surface_positions(v, model.triangles, model.landmarks) for v in (before, after))
+    return turned, jnp.where(jnp.isfinite(points), points, project(camera, own))
 
 
 def _sheet(
@@ -249,11 +330,12 @@ def _sheet(
     head_mm: Array,
     params: FaceParams,
     angles: Array,
-    yaw_deg: Array,
+    new: Array,
     size: int,
 ) -> tuple[Array, Array]:
-    """The sheet: its turned vertices (N, 3) in camera space, and the pixels (N, 2) of the picture
-    that they show. The outermost vertices lie far outside, which continues the picture's border."""
+    """The sheet of a head that turns from `angles` to `new`, both (3,): its turned vertices (N, 3)
+    in camera space, and the pixels (N, 2) of the picture that they show. The outermost vertices lie
+    far outside, which continues the picture's border."""
     step = jnp.arange(_CELLS + 1.0) / _CELLS
     x, y = jnp.meshgrid(step * (size - 1), step * (size - 1), indexing="xy")
     xy = jnp.stack([x, y], axis=-1).reshape(-1, 2)
@@ -276,9 +358,9 @@ def _sheet(
     share = share * share * (3.0 - 2.0 * share)
 
     def moved(place: Array, share: Array) -> Array:
-        part = _rotvec(angles, angles[0] + share * (yaw_deg - angles[0]))
+        part = angles_to_matrix(angles + share * (new - angles))
         model_mm = (place - params.translation_mm) @ head_rotation(params.rotation)
-        return head_rotation(part) @ model_mm + params.translation_mm
+        return part @ model_mm + params.translation_mm
 
     position = jax.vmap(moved)(position, share)
     at_border = jnp.any((xy <= 0.0) | (xy >= size - 1.0), axis=-1)[:, None]

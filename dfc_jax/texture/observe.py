@@ -1,5 +1,6 @@
 """A photograph sampled over the uv atlas of the face that is fitted to it."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -16,9 +17,10 @@ from dfc_jax.raster.flow import fragments_of, ground_truth_flow
 from dfc_jax.texture.atlas import Atlas, smooth
 from dfc_jax.types import Array, Camera, FaceParams
 
-# A texel is left out if the depth changes by more than `DEPTH_RANGE_MM` within `MARGIN_PX` of its
-# pixel: it then lies so close to a silhouette that the fit may miss it.
-MARGIN_PX, DEPTH_RANGE_MM = 3, 14.0
+# A texel is left out if the depth changes by more than `DEPTH_RANGE_MM` within `MARGIN` of its
+# pixel: it then lies so close to a silhouette that the fit may miss it. In parts of the image's
+# edge, since a fixed number of pixels would spare nothing of nose and lips in a small image.
+MARGIN, DEPTH_RANGE_MM = 3 / 384, 14.0
 # The weight rises from 0 to 1 between these cosines of the angle between normal and line of sight.
 FACING = (0.15, 0.5)
 # Weights fade towards hidden texels over this share of the atlas's edge.
@@ -90,10 +92,24 @@ def _feathered(atlas: Atlas, weight: Array) -> Array:
 
 
 def _clear(zbuf: Array) -> Array:
-    """1 where the depth (H, W) changes little within `MARGIN_PX`, else 0."""
-    edge = 2 * MARGIN_PX + 1
-    window, strides = (edge, edge), (1, 1)
-    far = jnp.where(jnp.isfinite(zbuf), zbuf, 1e6)
-    high = jax.lax.reduce_window(far, -jnp.inf, jax.lax.max, window, strides, "SAME")
-    low = jax.lax.reduce_window(far, jnp.inf, jax.lax.min, window, strides, "SAME")
-    return (high - low < DEPTH_RANGE_MM).astype(jnp.float32)
+    """1 where the depth (H, W) changes little within `MARGIN`, else 0."""
+
+    def most(values: Array, margin: int) -> Array:
+        window = (2 * margin + 1,) * 2
+        return jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, window, (1, 1), "SAME")
+
+    margin = MARGIN * len(zbuf)
+    within, outside = max(1, math.floor(margin)), max(1, math.ceil(margin))
+    covered = jnp.isfinite(zbuf)
+    far = jnp.where(covered, zbuf, 1e6)
+    is_smooth = most(far, within) + most(-far, within) < DEPTH_RANGE_MM
+    # Around the head the photograph has other colours; in an open mouth it has not.
+    around = jnp.where(covered | _enclosed(covered), 0.0, 1.0)
+    return (is_smooth & (most(around, outside) < 1.0)).astype(jnp.float32)
+
+
+def _enclosed(covered: Array) -> Array:
+    """(H, W) bool, whether something covered lies to the left, right, top and bottom."""
+    ways = [(axis, reverse) for axis in (0, 1) for reverse in (False, True)]
+    seen = [jax.lax.cummax(covered.astype(jnp.int32), *way) for way in ways]
+    return jnp.all(jnp.stack(seen) > 0, axis=0)

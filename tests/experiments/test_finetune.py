@@ -64,21 +64,21 @@ def test_turned_copies_stand_behind_the_photographs(patched, monkeypatch, tmp_pa
     give_photos(monkeypatch)
     photos, asked = finetune.load_photos(tmp_path, ["somewhere"], None, TEMPLATE), []
 
-    def turned_photos(model, template, some, yaw_deg):
-        asked.append(yaw_deg)
+    def turned_photos(model, template, some, yaw_deg, pitch_deg):
+        asked.append((yaw_deg, pitch_deg))
         return dataclasses.replace(some, error=some.error + 100.0 * len(asked))
 
     monkeypatch.setattr(turned, "turned_photos", turned_photos)
     config = tiny_config("finetune_lite", "tiny")
-    config.turned, config.turned_deg = 2, 60.0
+    config.turned, config.turned_deg, config.turned_pitch_deg = 2, 60.0, 20.0
     settings = finetune.settings_of(config)
     both = finetune.with_turned(tmp_path, photos, settings, None, TEMPLATE)
     np.testing.assert_allclose(
         both.error, np.concatenate([photos.error + offset for offset in (0.0, 100.0, 200.0)])
     )
-    yaws = np.array(asked)
+    yaws, pitches = np.swapaxes(asked, 0, 1)
     assert yaws.shape == (2, len(photos)) and not np.array_equal(*yaws)
-    assert 20.0 < np.abs(yaws).max() <= 60.0
+    assert 20.0 < np.abs(yaws).max() <= 60.0 and 5.0 < np.abs(pitches).max() <= 20.0
     again = finetune.with_turned(tmp_path, photos, settings, None, TEMPLATE)
     assert len(asked) == 2, "the copies are kept in the workdir"
     np.testing.assert_array_equal(again.error, both.error)
@@ -89,6 +89,9 @@ def test_turned_copies_stand_behind_the_photographs(patched, monkeypatch, tmp_pa
     assert len(asked) == 6, "and those of the same names elsewhere"
     finetune.with_turned(tmp_path, photos, settings, {"mean_mm": np.zeros(3)}, TEMPLATE)
     assert len(asked) == 8, "and those that another face model turns"
+    higher = dataclasses.replace(settings, turned_pitch_deg=25.0)
+    finetune.with_turned(tmp_path, photos, higher, None, TEMPLATE)
+    assert len(asked) == 10, "and those of another pitch"
     none = dataclasses.replace(settings, turned=0)
     assert len(finetune.with_turned(tmp_path, photos, none, None, TEMPLATE)) == len(photos)
 
@@ -128,11 +131,38 @@ def test_photographs_on_the_device_train_as_those_read_from_disk() -> None:
     kept = jax.tree.map(jnp.asarray, photos.as_example(np.arange(len(photos))))
     made = []
     for resident in (None, kept):
-        batch = next(finetune.batches(photos, 4, 0, resident is not None)(0))
+        batch = next(finetune.batches(photos, 4, 0, resident=resident is not None)(0))
         examples = finetune.photo_examples(settings, template, importance, None, resident)
         made.append(jax.jit(examples)(batch, jax.random.key(3)))
     jax.tree.map(np.testing.assert_array_equal, *made)
     assert batch["photo"].shape == (4,)
+
+
+def test_balanced_batches_draw_rare_yaws_more_often_and_repeat() -> None:
+    photos = drawn_photos()
+    images = photos.images.reshape(7, -1)
+    pose = np.zeros((7, 3))
+    pose[6, 0] = 80.0
+    photos = dataclasses.replace(photos, pose=pose)
+
+    def seen(start: int, count: int) -> list[int]:
+        steps = finetune.batches(photos, 7, 0, yaw_balance=1.0)(start)
+        pictures = [next(steps)["photo"].image.reshape(7, -1) for _ in range(count)]
+        return [[int(np.all(images == p, axis=1).argmax()) for p in batch] for batch in pictures]
+
+    epochs = seen(0, 20)
+    times = np.bincount(np.ravel(epochs), minlength=7)
+    assert times.sum() == 140 and 60 <= times[6] <= 80
+    assert (times[:6] >= 7).all(), "which squares an epoch leaves out changes"
+    assert seen(13, 2) == epochs[13:15]
+
+
+@pytest.mark.parametrize("balance", [-0.1, 1.5])
+def test_a_balance_that_is_no_share_is_refused(patched, balance: float) -> None:
+    config = tiny_config("finetune_lite", "tiny")
+    config.yaw_balance = balance
+    with pytest.raises(ConfigError, match="config.yaw_balance is .* between 0 and 1"):
+        finetune.settings_of(config)
 
 
 def test_few_photographs_fill_a_batch_by_repeating() -> None:

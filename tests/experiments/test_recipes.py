@@ -74,7 +74,7 @@ def test_every_config_makes_its_first_step(
 ) -> None:
     """With a tiny network, and noise for rendered faces."""
     give_photos(monkeypatch)
-    monkeypatch.setattr(turned, "turned_photos", lambda model, template, photos, yaws: photos)
+    monkeypatch.setattr(turned, "turned_photos", lambda model, template, photos, *_: photos)
     photos = ["--photos=somewhere"] if program is finetune else []
     state = command(program, name, f"--workdir={tmp_path / 'run'}", *photos)
     assert int(state.step) == 1

@@ -17,7 +17,8 @@ from data_pipelines.photos.squares import STORED_PX, Square
 from dfc_jax.errors import DatasetError
 
 COUNT = 11
-FIELDS = ("names", "images", "points", "template_xy", "matchable", "error", "contour", "profile")
+COLUMNS = ("error", "contour", "profile", "pose")
+FIELDS = ("names", "images", "points", "template_xy", "matchable", *COLUMNS)
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,7 @@ def photos() -> PhotoSet:
         error=rng.random(COUNT),
         contour=rng.random(COUNT) < 0.5,
         profile=rng.random(COUNT) < 0.5,
+        pose=rng.uniform(-90.0, 90.0, (COUNT, 3)),
     )
 
 
@@ -191,6 +193,8 @@ def unlabelled(squares: list[Square]) -> PhotoSet:
         np.zeros((n, STORED_PX, STORED_PX), bool),
         np.zeros(n),
         np.ones(n, bool),
+        np.zeros(n, bool),
+        np.zeros((n, 3)),
     )
 
 

@@ -1,5 +1,8 @@
 """Turned photographs: the picture, its labels and its landmarks turn together."""
 
+import dataclasses
+
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,7 @@ from quick import quick_compilation  # noqa: F401
 from data_pipelines.photos import shards
 from data_pipelines.photos.labels import PhotoSet
 from data_pipelines.photos.squares import STORED_PX, stored_square
-from data_pipelines.photos.turned import ATLAS_PX, turn, turned_photos, write_turned
+from data_pipelines.photos.turned import ATLAS_PX, drawn_angles, turn, turned_photos, write_turned
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import apply_affine
 from dfc_jax.fitting import project_landmarks
@@ -24,6 +27,8 @@ from dfc_jax.types import Camera, FaceParams
 pytestmark = pytest.mark.slow
 
 YAW_DEG, PITCH_DEG, ROLL_DEG = 10.0, 4.0, -6.0
+# New yaws and pitches.
+BOTH = ((YAW_DEG, 30.0), (YAW_DEG, -30.0), (-40.0, 25.0))
 CENTRE = jnp.full(2, (STORED_PX - 1) / 2.0)
 
 
@@ -59,14 +64,11 @@ def painted(model, template, params):
 
 @pytest.fixture(scope="module")
 def turned(model, template, params, painted):
-    """To the same yaw, and to both sides."""
+    """To the same yaw, to both sides, and up and down."""
     image, points = painted
-    atlas = make_atlas(model, ATLAS_PX)
-    yaws = (YAW_DEG, 50.0, -50.0)
-    return {
-        yaw: jax.device_get(turn(model, atlas, template, image, points, params, yaw, 2.0))
-        for yaw in yaws
-    }
+    given = model, make_atlas(model, ATLAS_PX), template, image, points, params
+    found = {yaw: jax.device_get(turn(*given, yaw, 2.0)) for yaw in (YAW_DEG, 50.0, -50.0)}
+    return found | {(y, p): jax.device_get(turn(*given, y, 2.0, p)) for y, p in BOTH}
 
 
 def symmetric(template_xy, size: int):
@@ -90,9 +92,16 @@ def test_the_same_yaw_gives_the_picture_back(turned, painted, template) -> None:
     assert np.median(error) < 0.3
 
 
-@pytest.mark.parametrize("yaw", [50.0, -50.0])
-def test_picture_and_labels_turn_together(turned, template, yaw: float) -> None:
-    face = turned[yaw]
+@pytest.mark.parametrize("angles", [YAW_DEG, *BOTH])
+def test_nose_and_lips_are_those_of_the_photograph(turned, template, angles) -> None:
+    """Though the depth changes fast there, and a pixel of a stored square is wide."""
+    error = agreement(turned[angles], template.size)
+    assert np.mean(error < 3.0) > 0.93
+
+
+@pytest.mark.parametrize("angles", [50.0, -50.0, *BOTH])
+def test_picture_and_labels_turn_together(turned, template, angles) -> None:
+    face = turned[angles]
     error = agreement(face, template.size)
     assert len(error) > 2500
     # Exact where the skin was seen on one of the sides; the rest only continues that.
@@ -100,13 +109,84 @@ def test_picture_and_labels_turn_together(turned, template, yaw: float) -> None:
     assert np.isfinite(face.image).all() and 0.0 <= face.image.min() <= face.image.max() <= 1.0
     # Blue is what was around the head.
     head = face.image[..., 2] < 0.5
-    assert np.mean(head[face.matchable]) > 0.98 and not head[:8].any()
+    assert np.mean(head[face.matchable]) > 0.98
+    assert not head[:8, :24].any() and not head[:8, -24:].any()
 
 
 @pytest.mark.parametrize("yaw", [YAW_DEG, 50.0, -50.0])
 def test_only_the_yaw_changes(turned, yaw: float) -> None:
     angles = matrix_to_angles(head_rotation(jnp.asarray(turned[yaw].params.rotation)))
     np.testing.assert_allclose(angles, [yaw, PITCH_DEG, ROLL_DEG], atol=0.05)
+
+
+@pytest.mark.parametrize("angles", BOTH)
+def test_an_open_mouth_shows_what_the_photograph_shows_in_it(
+    model, template, params, angles
+) -> None:
+    expression = jnp.zeros(model.n_expression).at[model.expression_names.index("jawOpen")].set(0.8)
+    params = dataclasses.replace(params, expression=expression)
+    points = project_landmarks(model, params, CENTRE)
+    vertices = to_camera(params, shape(model, params.identity, params.expression))
+    seen = fragments_of(vertices, model.triangles, Camera(params.focal_px, CENTRE), STORED_PX)
+    # Red between the lips, green skin, and blue around.
+    image = np.where(seen.pix_to_face[..., None] >= 0, [0.0, 1.0, 0.0], [0.0, 0.0, 1.0])
+    image[between(points[48:60]) & np.asarray(seen.pix_to_face < 0)] = [1.0, 0.0, 0.0]
+    given = jnp.asarray(image, jnp.float32), points, params, angles[0], 2.0, angles[1]
+    face = turn(model, make_atlas(model, ATLAS_PX), template, *given)
+    is_open = between(face.points[60:]) & ~np.asarray(face.matchable)
+    assert is_open.sum() > 30
+    blue = np.asarray(face.image)[is_open][:, 2]
+    assert blue.mean() < 0.01
+
+
+def between(lips) -> np.ndarray:
+    """(S, S) bool, the pixels within an outline (N, 2) of the lips."""
+    corners = np.round(np.asarray(lips)).astype(np.int32)
+    return cv2.fillPoly(np.zeros((STORED_PX, STORED_PX), np.uint8), [corners], 1) > 0
+
+
+@pytest.mark.parametrize("angles", BOTH)
+def test_a_given_pitch_turns_the_face_up_or_down_and_keeps_its_roll(turned, model, angles) -> None:
+    face = turned[angles]
+    found = matrix_to_angles(head_rotation(jnp.asarray(face.params.rotation)))
+    np.testing.assert_allclose(found, [*angles, ROLL_DEG], atol=0.05)
+    projected = project_landmarks(model, face.params, face.principal_point)
+    np.testing.assert_allclose(face.points, projected, atol=1e-2)
+    square = stored_square(face.points)
+    np.testing.assert_allclose(square.centre, (STORED_PX - 1) / 2.0, atol=1e-2)
+
+    def tip_to_base(face):  # of the nose, over its ridge
+        ridge = np.linalg.norm(face.points[30] - face.points[27])
+        return (face.points[33, 1] - face.points[30, 1]) / ridge
+
+    # With a lifted chin the tip of the nose rises against the nostrils.
+    assert (tip_to_base(face) > tip_to_base(turned[YAW_DEG])) == (angles[1] > 0)
+
+
+def test_copies_spread_over_yaws_and_most_stay_near_their_pitch() -> None:
+    pose = np.tile([10.0, -6.0, 3.0], (4000, 1))
+    yaw, pitch = np.moveaxis(drawn_angles(np.random.default_rng(0), pose, 2, 90.0, 30.0), -1, 0)
+    shares = np.histogram(yaw, bins=6, range=(-90.0, 90.0))[0] / yaw.size
+    np.testing.assert_allclose(shares, 1 / 6, atol=0.02)
+    assert np.abs(pitch + 6.0).max() <= 30.0 and pitch.min() == -30.0 and pitch.max() > 20.0
+    assert np.mean(np.abs(pitch + 6.0) < 15.0) == pytest.approx(0.75, abs=0.02)
+    assert not np.array_equal(*yaw) and not np.array_equal(*pitch)
+    flat = drawn_angles(np.random.default_rng(0), pose, 2, 90.0, 0.0)
+    np.testing.assert_array_equal(flat[..., 1], -6.0)
+
+
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_heads_that_turn_are_not_turned_to_the_side_that_they_hide(side: float) -> None:
+    pose = np.array([[yaw, 0.0, 0.0] for yaw in (31.0, 44.0, 46.0, 80.0, 100.0)])
+    pose[:, 0] *= side
+    angles = drawn_angles(np.random.default_rng(0), pose, 500, 90.0, 30.0)
+    yaw, own = side * angles[..., 0], side * pose[:, 0]
+    assert yaw[:, :2].min() >= 0.0 and yaw[:, :2].max() > 80.0
+    # Profiles stay near their own yaw and pitch.
+    away = np.abs(yaw - own)[:, 2:]
+    assert away.max() <= 20.0 and (away.max(axis=0) > 15.0).all()
+    assert np.abs(angles[:, 2:, 1]).max() <= 20.0
+    assert yaw[:, 3].max() <= 90.0 and yaw[:, 4].max() <= 100.0
 
 
 @pytest.mark.parametrize("yaw", [50.0, -50.0])
@@ -136,8 +216,11 @@ def test_a_set_keeps_its_order(model, template, painted, tmp_path, monkeypatch) 
         matchable=empty.astype(bool),
         error=np.arange(3.0),
         contour=np.ones(3, bool),
+        profile=np.zeros(3, bool),
+        pose=np.zeros((3, 3)),
     )
-    found = turned_photos(model, template, photos, np.array([40.0, -40.0, 40.0]), batch=2)
+    angles = np.array([[40.0, 0.0], [-40.0, 20.0], [40.0, 0.0]]).T
+    found = turned_photos(model, template, photos, *angles, batch=2)
     np.testing.assert_array_equal(found.names, photos.names)
     np.testing.assert_array_equal(found.images[0], found.images[2])
     assert found.images.dtype == np.uint8 and found.template_xy.dtype == np.float16
@@ -149,10 +232,16 @@ def test_a_set_keeps_its_order(model, template, painted, tmp_path, monkeypatch) 
     stored = shards.write_shards(
         tmp_path / "photos", 3, lambda start, stop: (photos.select(np.arange(start, stop)), [])
     )
-    copy = write_turned(tmp_path / "turned", model, template, stored, np.array([40.0, -40.0, 40.0]))
+    copy = write_turned(tmp_path / "turned", model, template, stored, *angles)
     turned = copy.load(np.arange(3))
     # Batches of another size round differently.
     np.testing.assert_allclose(turned.points, found.points, atol=0.05)
     difference = np.abs(turned.images.astype(float) - found.images)
     assert difference.mean() < 0.5 and (turned.matchable == found.matchable).mean() > 0.99
     np.testing.assert_array_equal(turned.error, photos.error)
+    for each in (turned, found):
+        np.testing.assert_allclose(each.pose[:, :2], angles.T)
+        np.testing.assert_allclose(each.pose[:, 2], ROLL_DEG, atol=2.0)
+    # Without pitches, each keeps its own.
+    level = turned_photos(model, template, photos.select(np.arange(2)), angles[0, :2], batch=2)
+    np.testing.assert_allclose(level.pose[:, 1], PITCH_DEG, atol=3.0)

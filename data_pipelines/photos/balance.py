@@ -1,0 +1,40 @@
+"""How often photographs are drawn, so that profiles count as much as frontal faces."""
+
+import numpy as np
+
+# Width of the bins of |yaw|, the last of which is open; and how often a square is drawn at most.
+BIN_DEG, BINS, MOST = 15.0, 6, 4.0
+
+
+def yaw_weights(yaw_deg: np.ndarray, balance: float) -> np.ndarray:
+    """How often each square is drawn in an epoch, on average: (N,), with a mean of 1.
+
+    Args:
+      yaw_deg: (N,) yaws of the faces.
+      balance: 0 draws every square once, 1 draws as many from each bin of |yaw| that holds any;
+        between them the weights are mixed. No weight exceeds `MOST`; the others then take over.
+    """
+    bins = np.minimum(np.abs(yaw_deg) // BIN_DEG, BINS - 1).astype(int)
+    counts = np.bincount(bins, minlength=BINS)
+    equal = len(bins) / (np.count_nonzero(counts) * counts[bins])
+    weights = wanted = 1.0 - balance + balance * equal
+    for _ in range(BINS):
+        capped = weights >= MOST
+        left = len(bins) - MOST * np.count_nonzero(capped)
+        weights = np.where(capped, MOST, wanted * left / wanted[~capped].sum())
+    return weights
+
+
+def drawn(weights: np.ndarray, start: float) -> np.ndarray:
+    """The squares of an epoch, (N,) indices in rising order.
+
+    Each is drawn as often as its weight says, rounded up or down: systematic sampling. With
+    weights of 1 every square is drawn once.
+
+    Args:
+      weights: (N,) with a mean of 1.
+      start: in [0, 1), random; over many epochs it makes up for the rounding.
+    """
+    n = len(weights)
+    index = np.searchsorted(np.cumsum(weights), np.arange(n) + start, side="right")
+    return np.minimum(index, n - 1)
