@@ -13,14 +13,22 @@ from data_pipelines.photos.squares import STORED_PX
 from dfc_jax.camera import to_camera
 from dfc_jax.evaluation.metrics import ALL, nme_percent
 from dfc_jax.fitting import FitResult, LandmarkSettings, fit_landmarks, project_landmarks
-from dfc_jax.landmarks68 import INNER, N_JAW
+from dfc_jax.landmarks68 import EYES, INNER, MOUTH, N_JAW
 from dfc_jax.morphable.linear import FaceModel, shape
 from dfc_jax.ops.fields import residual_field
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
-from dfc_jax.raster.flow import fragments_of
+from dfc_jax.raster.flow import cross2d, fragments_of
 from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.template import Template
 from dfc_jax.types import Array, ByValue, Camera
+
+
+# Range of the field that takes up what a fit leaves, in parts of the landmark box's longer edge, and
+# variance of its noise relative to the signal's; `_FINE_` those of its part at eyes and mouth.
+_FIELD_RANGE, _FIELD_NOISE = 0.08, 0.3
+_FINE_RANGE, _FINE_NOISE = 0.03, 0.1
+# A pixel may shrink to this part of its area.
+_LEAST_AREA = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,17 +112,33 @@ def _fit_batch(
 
 
 def annotation_field(points: Array, projected: Array, at: Array) -> Array:
-    """`residual_field` of the 68 annotated points (68, 2) and where a fit projects them.
+    """`residual_field` (S, S, 2) of the 68 annotated points (68, 2) and where a fit projects them,
+    at the pixels `at` (S, S, 2) of a grid.
 
     Residuals of the jaw points count across the contour only: where along it an annotator puts
-    a point is a habit, not geometry.
+    a point is a habit, not geometry. Lids and lips are closer to each other than a smooth field can
+    tell apart, so it has a part of short range too, and goes nearer to their points. Where points
+    are so far off that this would fold the picture, the field is that of long range alone.
     """
     residual, jaw = points - projected, points[:N_JAW]
     tangent = jnp.concatenate([jaw[1:2] - jaw[:1], jaw[2:] - jaw[:-2], jaw[-1:] - jaw[-2:-1]])
     tangent /= jnp.linalg.norm(tangent, axis=-1, keepdims=True)
     along = jnp.sum(residual[:N_JAW] * tangent, axis=-1, keepdims=True) * tangent
+    residual = residual.at[:N_JAW].add(-along)
     edge = jnp.max(points.max(axis=0) - points.min(axis=0))
-    return residual_field(points, residual.at[:N_JAW].add(-along), at, 0.08 * edge, noise=0.3)
+    noise = np.full(len(points), _FIELD_NOISE, np.float32)
+    smooth = residual_field(points, residual, at, _FIELD_RANGE * edge, noise)
+    noise[EYES], noise[MOUTH] = _FINE_NOISE, _FINE_NOISE
+    ranges = jnp.array([_FIELD_RANGE, _FINE_RANGE]) * edge
+    fine = residual_field(points, residual, at, ranges, noise)
+    return jnp.where(jnp.min(area_ratio(at - fine)) < _LEAST_AREA, smooth, fine)
+
+
+def area_ratio(xy: Array) -> Array:
+    """(S - 1, S - 1) signed area that a map (S, S, 2) of pixels makes of each; negative where it
+    folds."""
+    across, down = jnp.diff(xy, axis=1)[:-1], jnp.diff(xy, axis=0)[:, :-1]
+    return cross2d(across, down)
 
 
 def dense_labels(
