@@ -38,6 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.turned = 2
     config.turned_deg = 90.0
     config.feature_gain = 3.0
+    config.eyes_mouth_gain = 6.0
     config.compute = "float32"
     config.norm = "l2"
     config.reduction = "mean"
