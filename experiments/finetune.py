@@ -37,7 +37,7 @@ from data_pipelines.photos.squares import CROP_PX, STORED_PX
 from data_pipelines.photos.turned import drawn_angles, write_turned
 from data_pipelines.sources.layouts import LAYOUTS, with_layout
 from dfc_jax.errors import ConfigError
-from dfc_jax.landmarks68 import INNER
+from dfc_jax.landmarks68 import EYES, INNER, MOUTH
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
@@ -73,6 +73,7 @@ class FinetuneSettings:
         between them; see `yaw_weights`.
       held_out: photographs for scores: below 1 a share of them, from 1 on their number.
       feature_gain: what the flow's error counts on the inner landmarks; 1 for the same everywhere.
+      eyes_mouth_gain: the same on those of eyes and mouth, if it is more.
       resident: keep all photographs in the device's memory (0.3 MB each) instead of reading each
         batch from disk.
     """
@@ -90,6 +91,7 @@ class FinetuneSettings:
     yaw_balance: float
     held_out: float
     feature_gain: float
+    eyes_mouth_gain: float
     resident: bool
 
     def __post_init__(self) -> None:
@@ -223,12 +225,17 @@ def held_out_count(count: int, held_out: float) -> int:
     return number
 
 
-def feature_importance(landmarks: jax.Array, size: int, gain: float) -> jax.Array:
+def feature_importance(
+    landmarks: jax.Array, size: int, gain: float, eyes_mouth_gain: float = 1.0
+) -> jax.Array:
     """What the flow's error counts at each template pixel (size, size): `gain` on the 51 inner
-    landmarks (68, 2), 1 far from them, falling like a Gaussian of `FEATURE_WIDTH` of the side."""
-    apart = jnp.linalg.norm(pixel_grid(size, size)[..., None, :] - landmarks[INNER], axis=-1)
-    near = jnp.exp(-0.5 * (jnp.min(apart, axis=-1) / (FEATURE_WIDTH * size)) ** 2)
-    return 1.0 + (gain - 1.0) * near
+    landmarks (68, 2), `eyes_mouth_gain` (if more) on those of eyes and mouth, 1 far from them,
+    falling like a Gaussian of `FEATURE_WIDTH` of the side."""
+    apart = jnp.linalg.norm(pixel_grid(size, size)[..., None, :] - landmarks, axis=-1)
+    near = jnp.exp(-0.5 * (apart / (FEATURE_WIDTH * size)) ** 2)
+    inner = (gain - 1.0) * jnp.max(near[..., INNER], axis=-1)
+    small = (eyes_mouth_gain - 1.0) * jnp.max(near[..., np.r_[EYES, MOUTH]], axis=-1)
+    return 1.0 + jnp.maximum(inner, small)
 
 
 def batches(
@@ -359,7 +366,8 @@ def train(
     assets = load_assets(model, **sources or {}) if settings.synthetic_batch else None
     template = make_template(model, settings.augmentation.size)
     landmarks = template_landmarks(model, template)
-    importance = feature_importance(landmarks, template.size, settings.feature_gain)
+    gains = settings.feature_gain, settings.eyes_mouth_gain
+    importance = feature_importance(landmarks, template.size, *gains)
     photos = load_photos(workdir, folders, model, template, layout, lp, settings.turned)
     training, held_out = parted(photos, settings)
     training = with_turned(workdir, training, settings, model, template)

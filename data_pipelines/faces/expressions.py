@@ -17,6 +17,8 @@ _OPEN: tuple[dict[str, float], ...] = (
     {"jawOpen": 0.5, "mouthSmile": 1.0, "cheekSquint": 0.8, "eyeSquint": 0.5, "mouthUpperUp": 0.3},
     {"jawOpen": 0.3, "mouthSmile": 0.9, "mouthUpperUp": 0.4, "mouthLowerDown": 0.5}
     | {"mouthDimple": 0.3, "cheekSquint": 0.5},
+    {"jawOpen": 0.15, "mouthSmile": 1.0, "mouthUpperUp": 0.7, "mouthLowerDown": 0.7}
+    | {"mouthStretch": 0.3, "cheekSquint": 0.6, "eyeSquint": 0.3},
     {"jawOpen": 0.6, "browInnerUp": 1.0, "browOuterUp": 0.9, "eyeWide": 0.9},
     {"jawOpen": 1.0, "mouthStretch": 0.3, "eyeSquint": 0.6, "browInnerUp": 0.3},
     {"jawOpen": 0.9, "mouthUpperUp": 0.5, "mouthLowerDown": 0.6, "browDown": 0.7}
@@ -29,6 +31,7 @@ _SHUT: tuple[dict[str, float], ...] = (
     {"mouthSmile": 0.9, "cheekSquint": 0.6, "mouthDimple": 0.5, "eyeSquint": 0.3},
     {"mouthPucker": 1.0, "mouthFunnel": 0.2},
     {"mouthPress": 0.8, "mouthRollLower": 0.5, "mouthRollUpper": 0.4},
+    {"mouthPress": 1.0, "mouthRollLower": 1.0, "mouthRollUpper": 1.0},
     {"mouthRollLower": 0.8, "mouthShrugUpper": 0.2},
     {"mouthFrown": 0.9, "mouthShrugLower": 0.6, "browInnerUp": 0.5},
     {"mouthShrugLower": 0.8, "mouthShrugUpper": 0.6, "mouthFrown": 0.3},
@@ -45,6 +48,7 @@ _UPPER: tuple[dict[str, float], ...] = (
     {"browInnerUp": 0.9},
     {"browDown": 0.9},
     {"eyeWide": 0.8, "browInnerUp": 0.4, "browOuterUp": 0.4},
+    {"eyeWide": 1.0},
     {"eyeSquint": 0.9, "cheekSquint": 0.4},
 )
 # Of two shapes that undo each other the weaker one is dropped; a side goes with the same side.
@@ -88,8 +92,8 @@ class ExpressionSettings:
     strength: float = 1.0
     open_mouth: float = 0.35
     closed_eyes: float = 0.17
-    wink: float = 0.02
-    half_closed: float = 0.15
+    wink: float = 0.08
+    half_closed: float = 0.2
     gaze: float = 0.35
     sideways: float = 0.12
     asymmetry: float = 0.8

@@ -23,15 +23,23 @@ from dfc_jax.fitting import (
     half_landmarks,
     project_landmarks,
 )
-from dfc_jax.landmarks68 import INNER, LEFT, N_JAW, RIGHT
+from dfc_jax.landmarks68 import EYES, INNER, LEFT, MOUTH, N_JAW, RIGHT
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.fields import residual_field
 from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
-from dfc_jax.raster.flow import fragments_of
+from dfc_jax.raster.flow import cross2d, fragments_of
 from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.template import Template
 from dfc_jax.types import Array, ByValue, Camera, FaceParams
+
+
+# Range of the field that takes up what a fit leaves, in parts of the landmark box's longer edge, and
+# variance of its noise relative to the signal's; `_FINE_` those of its part at eyes and mouth.
+_FIELD_RANGE, _FIELD_NOISE = 0.08, 0.3
+_FINE_RANGE, _FINE_NOISE = 0.03, 0.1
+# A pixel may shrink to this part of its area.
+_LEAST_AREA = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,10 +175,14 @@ def angles_of(params: FaceParams) -> np.ndarray:
 
 
 def annotation_field(points: Array, projected: Array, at: Array) -> Array:
-    """`residual_field` of the 68 annotated points (68, 2) and where a fit projects them.
+    """`residual_field` (S, S, 2) of the 68 annotated points (68, 2) and where a fit projects them,
+    at the pixels `at` (S, S, 2) of a grid.
 
     A point that is not finite is left out. Residuals of the jaw points count across the contour
-    only: where along it an annotator puts a point is a habit, not geometry.
+    only: where along it an annotator puts a point is a habit, not geometry. Lids and lips are
+    closer to each other than a smooth field can tell apart, so it has a part of short range too,
+    and goes nearer to their points. Where points are so far off that this would fold the picture,
+    the field is that of long range alone.
     """
     known = jnp.isfinite(points).all(axis=-1, keepdims=True)
     filled = jnp.where(known, points, projected)
@@ -178,10 +190,23 @@ def annotation_field(points: Array, projected: Array, at: Array) -> Array:
     tangent = jnp.concatenate([jaw[1:2] - jaw[:1], jaw[2:] - jaw[:-2], jaw[-1:] - jaw[-2:-1]])
     tangent /= jnp.maximum(jnp.linalg.norm(tangent, axis=-1, keepdims=True), 1e-6)
     along = jnp.sum(residual[:N_JAW] * tangent, axis=-1, keepdims=True) * tangent
+    residual = residual.at[:N_JAW].add(-along)
     edge = jnp.max(filled.max(axis=0) - filled.min(axis=0))
     # So far away, a point has no weight anywhere.
     places = jnp.where(known, points, 1e3 * edge)
-    return residual_field(places, residual.at[:N_JAW].add(-along), at, 0.08 * edge, noise=0.3)
+    noise = np.full(len(points), _FIELD_NOISE, np.float32)
+    smooth = residual_field(places, residual, at, _FIELD_RANGE * edge, noise)
+    noise[EYES], noise[MOUTH] = _FINE_NOISE, _FINE_NOISE
+    ranges = jnp.array([_FIELD_RANGE, _FINE_RANGE]) * edge
+    fine = residual_field(places, residual, at, ranges, noise)
+    return jnp.where(jnp.min(area_ratio(at - fine)) < _LEAST_AREA, smooth, fine)
+
+
+def area_ratio(xy: Array) -> Array:
+    """(S - 1, S - 1) signed area that a map (S, S, 2) of pixels makes of each; negative where it
+    folds."""
+    across, down = jnp.diff(xy, axis=1)[:-1], jnp.diff(xy, axis=0)[:, :-1]
+    return cross2d(across, down)
 
 
 def dense_labels(

@@ -9,11 +9,12 @@ robust statistics", IJCV 19, 1996, with the Geman-McClure estimator).
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from dfc_jax.fitting.levenberg_marquardt import LMHistory, LMResult, Status, levenberg_marquardt
@@ -49,6 +50,8 @@ class FitSettings:
     Attributes:
       identity_weight: w_id, on identity coefficients in standard deviations.
       expression_weight: w_exp, on blendshape weights.
+      special_weights: (name, weight) of the expression shapes that have another weight; a name
+        without its side means both sides.
       focal_weight: weight on ``log(focal / prior focal)``.
       distance_mm: the prior focal length puts the face at this distance from the camera.
       noise_scaled: multiply these weights by the noise variance.
@@ -64,6 +67,7 @@ class FitSettings:
 
     identity_weight: float = 1.0
     expression_weight: float = 5.0
+    special_weights: tuple[tuple[str, float], ...] = ()
     focal_weight: float = 4.0
     distance_mm: float = 800.0
     noise_scaled: bool = True
@@ -81,8 +85,26 @@ DEFAULT = FitSettings()
 # As printed in the paper; the units of its coefficients are not given.
 PAPER = FitSettings(identity_weight=2.5e-5, expression_weight=1000.0, noise_scaled=False)
 
+# Several shapes move the lids, and several open the mouth. Points do not show the gaze, nor which
+# muscle closed the eye: where they speak of an opening, `eyeBlink` and `jawOpen` explain it first.
+LIDS_AND_JAW = (
+    ("eyeBlink", 0.3),
+    ("eyeWide", 30.0),
+    ("eyeSquint", 100.0),
+    ("cheekSquint", 30.0),
+    ("eyeLookDown", 100.0),
+    ("eyeLookUp", 100.0),
+    ("eyeLookIn", 100.0),
+    ("eyeLookOut", 100.0),
+    ("jawOpen", 1.0),
+    ("mouthClose", 50.0),
+    ("mouthFunnel", 20.0),
+)
+
 # For landmarks clicked by people in crops of 128 pixels: none is an outlier.
-LANDMARKS = FitSettings(min_noise_px=0.5, outlier_scale=20.0, rounds=5, steps=2)
+LANDMARKS = FitSettings(
+    special_weights=LIDS_AND_JAW, min_noise_px=0.5, outlier_scale=20.0, rounds=5, steps=2
+)
 
 
 @struct.dataclass(eq=False)
@@ -145,7 +167,7 @@ def fit(
     x = start(problem, settings, focal_px) if initial is None else flatten(initial)
     if focal_px is not None:
         x = x.at[0].set(jnp.log(focal_px))
-    problem = with_priors(problem, x, settings, n_identity)
+    problem = with_priors(problem, x, settings, n_identity, model.expression_names)
     lower, upper = joint_bounds(x, n_identity, focal_px is not None)
     x, _ = refine(x, _thinned(problem, settings), settings, lower, upper, settings.coarse_rounds)
     x, results = refine(x, problem, settings, lower, upper, settings.rounds, settings.steps)
@@ -226,17 +248,31 @@ def _affine_pose(problem: FitProblem, settings: FitSettings, focal_px: Array | N
     )
 
 
+def expression_weights(names: Sequence[str], settings: FitSettings) -> np.ndarray:
+    """Prior weights (E,) of the expression shapes with these names."""
+    special = dict(settings.special_weights)
+    bases = [name.removesuffix("Left").removesuffix("Right") for name in names]
+    return np.array(
+        [
+            special.get(name, special.get(base, settings.expression_weight))
+            for name, base in zip(names, bases, strict=True)
+        ]
+    )
+
+
 def with_priors(
-    problem: FitProblem, x: Array, settings: FitSettings, n_identity: int
+    problem: FitProblem, x: Array, settings: FitSettings, n_identity: int, names: Sequence[str]
 ) -> FitProblem:
-    """Priors around zero coefficients and the focal length that goes with the usual distance."""
-    n_expression = x.size - N_POSE - n_identity
+    """Priors around zero coefficients and the focal length that goes with the usual distance;
+    `names` are those of the expression shapes, as far as they have any."""
+    weights = np.full(x.size - N_POSE - n_identity, settings.expression_weight)
+    weights[: len(names)] = expression_weights(names, settings)
     focal = jnp.log(settings.distance_mm) + x[6]
     weights = jnp.concatenate(
         [
             jnp.zeros(N_POSE).at[0].set(settings.focal_weight),
             jnp.full(n_identity, settings.identity_weight),
-            jnp.full(n_expression, settings.expression_weight),
+            jnp.asarray(weights, jnp.float32),
         ]
     )
     return dataclasses.replace(

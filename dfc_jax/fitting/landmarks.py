@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dfc_jax.camera import project, to_camera
 from dfc_jax.fitting.fit import (
@@ -21,7 +22,7 @@ from dfc_jax.fitting.fit import (
 )
 from dfc_jax.fitting.levenberg_marquardt import LMResult
 from dfc_jax.fitting.residuals import N_POSE, FitProblem, flatten, unflatten
-from dfc_jax.landmarks68 import N_JAW, N_LANDMARKS
+from dfc_jax.landmarks68 import JAW, N_JAW, N_LANDMARKS, OPENINGS
 from dfc_jax.morphable.linear import FaceModel, landmarks3d, shape, surface_basis, surface_positions
 from dfc_jax.ops.rotations import head_rotation
 from dfc_jax.types import Array, Camera, FaceParams, SurfacePoints
@@ -35,11 +36,14 @@ class LandmarkSettings:
 
     Attributes:
       fit: weights and effort; `min_noise_px` in pixels of the image, no coarse rounds are made.
-      jaw_weight: weight of each of the 17 jaw points, relative to the 51 inner ones.
+      jaw_weight: weight of each of the 17 jaw points, relative to the brows, nose and outer lips.
+      opening_weight: the same of the points around the eyes and of the inner lips, which say how
+        far eyes and mouth are open.
     """
 
     fit: FitSettings = LANDMARKS
     jaw_weight: float = 0.3
+    opening_weight: float = 4.0
 
 
 def visible_landmarks(model: FaceModel, params: FaceParams) -> SurfacePoints:
@@ -87,15 +91,16 @@ def fit_landmarks(
       settings: weights and effort.
       n_identity: identity directions to use, as far as the model has them, the rest stays 0;
         all expressions are used.
-      weight: (68,) non-negative, times `settings.jaw_weight` for the jaw; 0 ignores a point,
-        whatever it holds.
+      weight: (68,) non-negative, times those of `settings`; 0 ignores a point, whatever it holds.
       initial: start here (with `n_identity` coefficients) instead of from scratch.
       focal_px: the focal length, when known; estimated otherwise.
     """
     n_identity = min(n_identity, model.n_identity)
     is_jaw = jnp.arange(N_LANDMARKS) < N_JAW
     weight = jnp.ones(N_LANDMARKS) if weight is None else weight
-    weight = weight * jnp.where(is_jaw, settings.jaw_weight, 1.0)
+    part_weight = np.ones(N_LANDMARKS, np.float32)
+    part_weight[JAW], part_weight[OPENINGS] = settings.jaw_weight, settings.opening_weight
+    weight = weight * part_weight
     contours, lines = surface_basis(model, model.contours, n_identity), _jaw_lines(model)
     mean, basis = surface_basis(model, model.landmarks, n_identity)
     problem = unprimed(mean, basis, landmarks_px, weight, principal_point)
@@ -103,7 +108,7 @@ def fit_landmarks(
     x = start(inner, settings.fit, focal_px) if initial is None else flatten(initial)
     if focal_px is not None:
         x = x.at[0].set(jnp.log(focal_px))
-    problem = with_priors(problem, x, settings.fit, n_identity)
+    problem = with_priors(problem, x, settings.fit, n_identity, model.expression_names)
     lower, upper = joint_bounds(x, n_identity, focal_px is not None)
 
     def one_round(x: Array, _) -> tuple[Array, LMResult]:

@@ -107,6 +107,18 @@ def test_features_count_more_where_the_landmarks_are() -> None:
     assert (finetune.feature_importance(jnp.asarray(landmarks), 100, 1.0) == 1.0).all()
 
 
+def test_errors_at_eyes_and_mouth_count_more_than_those_at_brows_and_nose() -> None:
+    landmarks = np.full((68, 2), 20.0)
+    landmarks[36:48], landmarks[48:], landmarks[30] = [60.0, 30.0], [50.0, 80.0], [80.0, 55.0]
+    given = jnp.asarray(landmarks), 100, 3.0
+    counts = np.asarray(finetune.feature_importance(*given, 6.0))
+    assert counts[30, 60] == counts[80, 50] == 6.0
+    assert counts[20, 20] == counts[55, 80] == 3.0
+    np.testing.assert_array_equal(
+        finetune.feature_importance(*given, 1.0), finetune.feature_importance(*given)
+    )
+
+
 def test_every_photograph_is_seen_once_an_epoch_and_orders_repeat() -> None:
     photos = drawn_photos()
     images = photos.images.reshape(7, -1)

@@ -41,6 +41,7 @@ def get_config() -> ml_collections.ConfigDict:
     # 0 draws every square once an epoch, 1 as many from each bin of |yaw|.
     config.yaw_balance = 0.0
     config.feature_gain = 3.0
+    config.eyes_mouth_gain = 6.0
     config.resident = False
     config.compute = "float32"
     config.norm = "l2"

@@ -32,6 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.synthetic_batch = 0
     config.turned = 0
     config.feature_gain = 1.0
+    config.eyes_mouth_gain = 1.0
     config.steps = 3 * epoch
     config.learning_rate = 1e-4
     config.schedule = "piecewise"
