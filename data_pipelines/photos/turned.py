@@ -139,8 +139,8 @@ def turn(
     patches = jnp.concatenate([_SHEET_TRIANGLES, len(sheet) + _MOUTH_TRIANGLES])
     triangles = jnp.concatenate([kept, len(surface) + patches])
     corners = jnp.concatenate([after, sheet, mouth])
-    behind = sheet[:, 2] + 2.0 * _BEHIND_MM, mouth[:, 2] + _BEHIND_MM
-    depth = jnp.concatenate([after[:, 2], *behind])
+    layers = after[:, 2], sheet[:, 2] + 2.0 * _BEHIND_MM, mouth[:, 2] + _BEHIND_MM
+    depth = jnp.concatenate(layers)
     seen = rasterize(project(camera, corners), depth, triangles, size, cull_backfaces=True)
     is_head = seen.pix_to_face < len(model.triangles)
     head = Fragments(

@@ -17,9 +17,9 @@ from dfc_jax.raster.flow import fragments_of, ground_truth_flow
 from dfc_jax.texture.atlas import Atlas, smooth
 from dfc_jax.types import Array, Camera, FaceParams
 
-# A texel is left out if the depth changes by more than `DEPTH_RANGE_MM` within `MARGIN` of its pixel:
-# it then lies so close to a silhouette that the fit may miss it. In parts of the image's edge, since
-# a fixed number of pixels would spare nothing of nose and lips in a small image.
+# A texel is left out if the depth changes by more than `DEPTH_RANGE_MM` within `MARGIN` of its
+# pixel: it then lies so close to a silhouette that the fit may miss it. In parts of the image's
+# edge, since a fixed number of pixels would spare nothing of nose and lips in a small image.
 MARGIN, DEPTH_RANGE_MM = 3 / 384, 14.0
 # The weight rises from 0 to 1 between these cosines of the angle between normal and line of sight.
 FACING = (0.15, 0.5)
