@@ -57,8 +57,9 @@ _RIGID = 0.55
 # A turned face shows depth, of which 68 points say little: a stronger identity prior keeps the
 # shape closer to the mean than the best fit to the points.
 SETTINGS = LandmarkSettings(fit=dataclasses.replace(LandmarkSettings().fit, identity_weight=8.0))
-# A head that turns by more than the first angle is turned no farther than to the front, one that
-# turns by more than the second by at most the third: most of the other cheek is unseen.
+# Of a head that turns by more than the first angle, and all the more by more than the second, the
+# photograph does not show the other cheek, and beside the nose it shows what is behind: turned back
+# by more than the third, it would have two noses.
 SIDE_DEG, PROFILE_DEG, NEAR_DEG = 30.0, 45.0, 20.0
 # Texels along an edge of the atlas that carries a photograph's skin.
 ATLAS_PX = 256
@@ -139,8 +140,8 @@ def turn(
     patches = jnp.concatenate([_SHEET_TRIANGLES, len(sheet) + _MOUTH_TRIANGLES])
     triangles = jnp.concatenate([kept, len(surface) + patches])
     corners = jnp.concatenate([after, sheet, mouth])
-    behind = sheet[:, 2] + 2.0 * _BEHIND_MM, mouth[:, 2] + _BEHIND_MM
-    depth = jnp.concatenate([after[:, 2], *behind])
+    layers = after[:, 2], sheet[:, 2] + 2.0 * _BEHIND_MM, mouth[:, 2] + _BEHIND_MM
+    depth = jnp.concatenate(layers)
     seen = rasterize(project(camera, corners), depth, triangles, size, cull_backfaces=True)
     is_head = seen.pix_to_face < len(model.triangles)
     head = Fragments(
@@ -172,10 +173,10 @@ def drawn_angles(
 ) -> np.ndarray:
     """Random yaws and pitches for copies of photographs, (copies, N, 2) degrees.
 
-    Yaws are uniform up to `yaw_deg` either way; a head that turns by more than `SIDE_DEG` stays on
-    its side, and a profile (`PROFILE_DEG`) within `NEAR_DEG` of its yaw and pitch. Pitches lie up
-    to `pitch_deg` around the photograph's own, the nearer the likelier. Neither leaves its range
-    unless the photograph itself does.
+    Yaws are uniform up to `yaw_deg` either way. A head that turns by more than `SIDE_DEG` is turned
+    back by at most `NEAR_DEG`, and a profile (`PROFILE_DEG`) not at all, and away by at most
+    `NEAR_DEG`. Pitches lie up to `pitch_deg` around the photograph's own, of a profile up to
+    `NEAR_DEG`, the nearer the likelier. Neither leaves its range unless the photograph itself does.
 
     Args:
       rng: where the numbers come from.
@@ -184,19 +185,18 @@ def drawn_angles(
       yaw_deg: the largest yaw.
       pitch_deg: the largest pitch, and the largest change of it.
     """
-    own = pose[:, :2]
-    most = np.array([yaw_deg, pitch_deg])
-    uniform = rng.uniform(-1.0, 1.0, (copies, len(pose)))
-    triangular = rng.triangular(-1.0, 0.0, 1.0, (copies, len(pose)))
-    anywhere = yaw_deg * uniform
-    turns = np.abs(own[:, 0])
-    yaw = np.where(turns > SIDE_DEG, np.copysign(anywhere, own[:, 0]), anywhere)
-    pitch = own[:, 1] + pitch_deg * triangular
-    near = own + np.minimum(most, NEAR_DEG) * np.stack([uniform, triangular], axis=-1)
-    is_profile = (turns > PROFILE_DEG)[:, None]
-    angles = np.where(is_profile, near, np.stack([yaw, pitch], axis=-1))
-    reach = np.maximum(most, np.abs(own))
-    return np.clip(angles, -reach, reach)
+    own_yaw, own_pitch = pose[:, 0], pose[:, 1]
+    away = np.abs(own_yaw)
+    is_profile, most = away > PROFILE_DEG, np.maximum(away, yaw_deg)
+    low = np.select([is_profile, away > SIDE_DEG], [away, away - NEAR_DEG], -yaw_deg)
+    high = np.minimum(np.where(is_profile, away + NEAR_DEG, yaw_deg), most)
+    share = rng.uniform(0.0, 1.0, (copies, len(pose)))
+    yaw = np.copysign(1.0, own_yaw) * (low + share * (np.maximum(low, high) - low))
+
+    change = np.where(is_profile, min(NEAR_DEG, pitch_deg), pitch_deg)
+    pitch = own_pitch + change * rng.triangular(-1.0, 0.0, 1.0, share.shape)
+    most = np.maximum(np.abs(own_pitch), pitch_deg)
+    return np.stack([yaw, np.clip(pitch, -most, most)], axis=-1)
 
 
 def turned_photos(
