@@ -29,7 +29,7 @@ from data_pipelines.faces.synthetic import (
     sample_to_template,
 )
 from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
-from data_pipelines.photos.balance import drawn, yaw_weights
+from data_pipelines.photos.balance import drawn, shared, yaw_weights
 from data_pipelines.photos.parameters import LPModel, label_given, read_lp_model
 from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
 from data_pipelines.photos.shards import COLUMNS, ShardedPhotos, open_shards
@@ -69,6 +69,7 @@ class FinetuneSettings:
       synthetic_batch: rendered faces beside the photographs of each batch.
       turned: copies of each photograph that are turned to a random yaw and pitch.
       turned_deg, turned_pitch_deg: how far; see `drawn_angles`.
+      turned_share: share of them among the photographs that are drawn.
       yaw_balance: 0 to draw every square once an epoch, 1 for as many from each bin of |yaw|, or
         between them; see `yaw_weights`.
       held_out: photographs for scores: below 1 a share of them, from 1 on their number.
@@ -88,6 +89,7 @@ class FinetuneSettings:
     turned: int
     turned_deg: float
     turned_pitch_deg: float
+    turned_share: float
     yaw_balance: float
     held_out: float
     feature_gain: float
@@ -95,12 +97,11 @@ class FinetuneSettings:
     resident: bool
 
     def __post_init__(self) -> None:
-        """Raises ConfigError: photographs and rendered faces of one batch have two sizes, or the
-        balance is no share."""
-        if not 0.0 <= self.yaw_balance <= 1.0:
-            raise ConfigError(
-                f"config.yaw_balance is {self.yaw_balance:g}; it must be between 0 and 1"
-            )
+        """Raises ConfigError: photographs and rendered faces of one batch have two sizes, or what
+        has to be a share is none."""
+        for name in ("yaw_balance", "turned_share"):
+            if not 0.0 <= (value := getattr(self, name)) <= 1.0:
+                raise ConfigError(f"config.{name} is {value:g}; it must be between 0 and 1")
         if self.synthetic_batch and self.faces.size != self.augmentation.size:
             raise ConfigError(
                 f"config.augment.size is {self.augmentation.size} and config.synthetic.size "
@@ -242,15 +243,16 @@ def batches(
     photos: ShardedPhotos,
     batch: int,
     seed: int,
-    yaw_balance: float = 0.0,
+    weights: np.ndarray | None = None,
     resident: bool = False,
 ) -> Callable[[int], Iterator[dict[str, Any]]]:
     """Photographs in a new order every epoch, the same for every run with this seed; where they do
-    not fill a batch, it holds some of them more than once, cropped in different ways. A batch of
-    photographs that are `resident` on the device holds their indices."""
+    not fill a batch, it holds some of them more than once, cropped in different ways. Each is drawn
+    as often as its weight (N,) says, see `drawn`; without weights once. A batch of photographs that
+    are `resident` on the device holds their indices."""
     per_epoch = max(1, len(photos) // batch)
     times = math.ceil(batch / len(photos))
-    weights = yaw_weights(photos.pose[:, 0], yaw_balance)
+    weights = np.ones(len(photos)) if weights is None else weights
 
     def iterate(step: int) -> Iterator[dict[str, Any]]:
         while True:
@@ -370,10 +372,13 @@ def train(
     importance = feature_importance(landmarks, template.size, *gains)
     photos = load_photos(workdir, folders, model, template, layout, lp, settings.turned)
     training, held_out = parted(photos, settings)
+    own = len(training)
     training = with_turned(workdir, training, settings, model, template)
+    weights = yaw_weights(training.pose[:, 0], settings.yaw_balance)
+    weights = shared(weights, np.arange(len(training)) >= own, settings.turned_share)
     resident = training.as_example(np.arange(len(training))) if settings.resident else None
     size, seed = settings.training.batch, settings.training.seed
-    order = size, seed, settings.yaw_balance, settings.resident
+    order = size, seed, weights, settings.resident
     task = make_task(
         settings.spec,
         settings.loss,

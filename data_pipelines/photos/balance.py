@@ -25,6 +25,17 @@ def yaw_weights(yaw_deg: np.ndarray, balance: float) -> np.ndarray:
     return weights
 
 
+def shared(weights: np.ndarray, is_copy: np.ndarray, share: float) -> np.ndarray:
+    """The same weights (N,), scaled so that the squares that are copies, `is_copy` (N,), make this
+    share of all that are drawn; unchanged where there are no copies or nothing else."""
+    copies = weights[is_copy].sum()
+    others = weights.sum() - copies
+    if not copies or not others:
+        return weights
+    factors = share / copies, (1.0 - share) / others
+    return len(weights) * weights * np.where(is_copy, *factors)
+
+
 def drawn(weights: np.ndarray, start: float) -> np.ndarray:
     """The squares of an epoch, (N,) indices in rising order.
 

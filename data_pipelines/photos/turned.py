@@ -61,6 +61,8 @@ SETTINGS = LandmarkSettings(fit=dataclasses.replace(LandmarkSettings().fit, iden
 # photograph does not show the other cheek, and beside the nose it shows what is behind: turned back
 # by more than the third, it would have two noses.
 SIDE_DEG, PROFILE_DEG, NEAR_DEG = 30.0, 45.0, 20.0
+# Photographs that are turned at once.
+_BATCH_CPU, _BATCH_ACCELERATOR = 8, 64
 # Texels along an edge of the atlas that carries a photograph's skin.
 ATLAS_PX = 256
 
@@ -205,7 +207,7 @@ def turned_photos(
     photos: PhotoSet,
     yaw_deg: np.ndarray,
     pitch_deg: np.ndarray | None = None,
-    batch: int = 8,
+    batch: int | None = None,
 ) -> PhotoSet:
     """Every photograph of a set turned to the yaw (N,) and the pitch (N,) given for it, with its
     labels; without pitches it keeps its own.
@@ -213,6 +215,8 @@ def turned_photos(
     Raises:
       DatasetError: the model is not left-right symmetric.
     """
+    if batch is None:
+        batch = _BATCH_CPU if jax.default_backend() == "cpu" else _BATCH_ACCELERATOR
     atlas = make_atlas(model, ATLAS_PX)
     fits = fit_points(model, photos.points, SETTINGS, photos.contour).params
     pose = angles_of(fits)

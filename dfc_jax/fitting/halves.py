@@ -133,7 +133,7 @@ def fit_half(
     problem = unprimed(mean, basis, landmarks_px, weight, principal_point)
     near_left = _is_near_left(problem.weight > 0)
     x = _start(problem, settings, near_left)
-    problem = with_priors(problem, x, settings.fit, n_identity)
+    problem = with_priors(problem, x, settings.fit, n_identity, model.expression_names)
     extra = _known_besides(model, problem, settings, near_left, n_identity)
     rigid = dataclasses.replace(
         problem,

@@ -12,6 +12,7 @@ from programs import drawn_photos, give_photos, label_drawn
 from tiny import tiny_config
 
 from data_pipelines.photos import turned
+from data_pipelines.photos.balance import yaw_weights
 from data_pipelines.photos.parameters import LPModel
 from dfc_jax.errors import ConfigError
 from dfc_jax.morphable.file import load_face_model
@@ -158,7 +159,8 @@ def test_balanced_batches_draw_rare_yaws_more_often_and_repeat() -> None:
     photos = dataclasses.replace(photos, pose=pose)
 
     def seen(start: int, count: int) -> list[int]:
-        steps = finetune.batches(photos, 7, 0, yaw_balance=1.0)(start)
+        weights = yaw_weights(pose[:, 0], 1.0)
+        steps = finetune.batches(photos, 7, 0, weights)(start)
         pictures = [next(steps)["photo"].image.reshape(7, -1) for _ in range(count)]
         return [[int(np.all(images == p, axis=1).argmax()) for p in batch] for batch in pictures]
 
@@ -169,11 +171,12 @@ def test_balanced_batches_draw_rare_yaws_more_often_and_repeat() -> None:
     assert seen(13, 2) == epochs[13:15]
 
 
-@pytest.mark.parametrize("balance", [-0.1, 1.5])
-def test_a_balance_that_is_no_share_is_refused(patched, balance: float) -> None:
+@pytest.mark.parametrize("name", ["yaw_balance", "turned_share"])
+@pytest.mark.parametrize("value", [-0.1, 1.5])
+def test_what_is_no_share_is_refused(patched, name: str, value: float) -> None:
     config = tiny_config("finetune_lite", "tiny")
-    config.yaw_balance = balance
-    with pytest.raises(ConfigError, match="config.yaw_balance is .* between 0 and 1"):
+    config[name] = value
+    with pytest.raises(ConfigError, match=f"config.{name} is .* between 0 and 1"):
         finetune.settings_of(config)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines.photos.balance import MOST, drawn, yaw_weights
+from data_pipelines.photos.balance import MOST, drawn, shared, yaw_weights
 
 # 400 squares: |yaw| in 0..15, 15..30, 45..60 and beyond 75 degrees, on both sides.
 YAWS = np.repeat([5.0, -20.0, 50.0, -104.0], [240, 80, 60, 20])
@@ -54,3 +54,12 @@ def test_an_epoch_has_as_many_squares_and_each_as_often_as_it_weighs() -> None:
         assert (np.abs(found - weights) < 1.0 + 1e-9).all()
         times += found
     np.testing.assert_allclose(times / len(starts), weights, atol=0.05)
+
+
+def test_copies_are_drawn_as_often_as_their_share_says() -> None:
+    weights = np.array([1.0, 3.0, 2.0, 2.0, 2.0])
+    is_copy = np.arange(5) >= 2
+    found = shared(weights, is_copy, 0.2)
+    np.testing.assert_allclose(found, [1.0, 3.0, 1 / 3, 1 / 3, 1 / 3])
+    assert shared(weights, np.zeros(5, bool), 0.2) is weights
+    assert shared(weights, np.ones(5, bool), 0.2) is weights
