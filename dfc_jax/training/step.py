@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import optax
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 
 from dfc_jax.training.sharding import replicated, split_batches
 from dfc_jax.training.state import TrainState, Variables, update_ema
@@ -45,7 +46,10 @@ def make_train_step(
     handed to the program, while what a function closes over is compiled into it.
     """
     everywhere = replicated(mesh)
-    loss_fn = jax.device_put(jax.tree_util.Partial(loss_fn), everywhere)
+    # A Partial of a Partial has no leaves: what the inner one binds would become constants.
+    if not isinstance(loss_fn, Partial):
+        loss_fn = Partial(loss_fn)
+    loss_fn = jax.device_put(loss_fn, everywhere)
 
     def step(
         loss_fn: LossFn, state: TrainState, batch: Batch, root_key: Array, rate_factor: Array

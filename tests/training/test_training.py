@@ -211,6 +211,20 @@ def test_the_rate_factor_scales_the_step(line) -> None:
     )
 
 
+def test_what_a_loss_binds_is_handed_to_the_program_and_not_compiled_into_it() -> None:
+    mesh, optimizer = training.make_mesh(), training.make_optimizer(training.OptimConfig(0.1, 9))
+    bound = 7.0 * np.ones((123, 45), np.float32)
+
+    def loss(bound, variables, batch, key):
+        return variables["params"]["a"] * bound.sum(), ({}, {})
+
+    step = training.make_train_step(jax.tree_util.Partial(loss, bound), optimizer, mesh)
+    state = training.create_state({"params": {"a": jnp.zeros(())}}, optimizer, mesh)
+    batches = training.put_batches([{"x": np.zeros(8, np.float32)}], mesh)
+    program = step.func.lower(*step.args, state, batches, jax.random.key(0), 1.0).as_text()
+    assert "123x45" in program.split("@main(")[1].split("{")[0]
+
+
 @pytest.mark.parametrize("name", ["steps", "log_every", "save_every"])
 def test_a_log_or_a_save_inside_a_call_is_refused(line, name) -> None:
     settings = {"steps": 12, "log_every": 4, "save_every": 8, name: 6}
