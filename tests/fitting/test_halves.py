@@ -114,7 +114,7 @@ def test_far_points_that_would_show_turn_the_head_further(model) -> None:
     """Of a head that is turned by 45 degrees, far brow and cheek would show."""
     points = seen(model, profile(jax.random.key(3), -45.0, model))
     loose = dataclasses.replace(PROFILE, turn_sd_deg=100.0, outline_sd=jnp.inf)
-    held = dataclasses.replace(loose, outline_sd=PROFILE.outline_sd)
+    held = dataclasses.replace(loose, outline_sd=0.02)
 
     def yaw(settings) -> float:
         rotation = fit_half(model, points, CENTRE, settings).params.rotation
