@@ -14,6 +14,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dfc_jax.camera import project, to_camera
 from dfc_jax.fitting.fit import (
@@ -27,7 +28,7 @@ from dfc_jax.fitting.fit import (
     with_priors,
 )
 from dfc_jax.fitting.residuals import N_POSE, FitProblem, flatten, unflatten
-from dfc_jax.landmarks68 import LEFT, N_JAW, N_LANDMARKS, RIGHT
+from dfc_jax.landmarks68 import LEFT, MIRROR, N_JAW, N_LANDMARKS, RIGHT
 from dfc_jax.morphable.linear import PARTS, FaceModel, surface_basis
 from dfc_jax.ops.rotations import FRONTAL, angles_to_matrix, head_rotation, matrix_to_rotvec
 from dfc_jax.types import Array, Camera, FaceParams, SurfacePoints
@@ -46,6 +47,41 @@ JAW_BONE_MM = (
     (-21.0, -74.3, 92.5),
     (0.0, -73.2, 106.4),
 )
+# How far in front of and above the model's landmarks (y, z in mm) the same annotators put them,
+# found in the same way: the residuals of a profile would otherwise be taken for depth and turn.
+HABIT_MM = {
+    0: (-1.5, -1.0),
+    1: (0.0, -0.7),
+    2: (-0.2, 0.1),
+    3: (2.5, -1.2),
+    4: (-1.3, 0.6),
+    5: (-0.2, 1.6),
+    6: (1.2, 0.3),
+    7: (3.3, -2.5),
+    8: (-1.2, 1.5),
+    17: (-0.2, 2.6),
+    19: (-2.3, -3.6),
+    21: (-1.4, -1.3),
+    27: (-0.9, 2.6),
+    28: (-0.5, 1.6),
+    29: (0.9, -0.3),
+    30: (-0.4, -0.2),
+    31: (2.3, -3.2),
+    32: (0.5, -1.4),
+    33: (1.5, 2.7),
+    36: (0.7, -1.2),
+    37: (0.8, -1.2),
+    38: (2.1, 2.5),
+    40: (-0.4, 2.1),
+    41: (0.3, -1.6),
+    48: (-1.0, -0.4),
+    51: (-0.5, -0.5),
+    57: (0.1, 0.9),
+    62: (-1.3, 3.4),
+    66: (-0.9, 1.4),
+}
+# The inner corner of the eye is hidden in profile; the place given for it is the front of the eye.
+_HIDDEN = (39, 42)
 # The outline of a profile between bridge and chin.
 _OUTLINE = (27, 28, 29, 30, 33, 51, 57, 8)
 # Far points that may not show: how many, how far from the middle, and in front of which depth.
@@ -59,7 +95,8 @@ class HalfSettings:
     Attributes:
       fit: weights and effort; `min_noise_px` in pixels of the image, no coarse rounds are made.
       jaw_weight: weight of each jaw point, relative to the inner ones.
-      on_bone: the jaw points lie on the bone (`jaw_bone`), instead of the contour from the front.
+      on_bone: the points are those of a profile: of the jaw on the bone (`jaw_bone`), instead of
+        the contour from the front, and all as `HABIT_MM` says.
       turn_deg, turn_sd_deg: mean and standard deviation of the angle by which the head is turned
         away from the camera, to the side that hides the other half; see `turn_of`.
       outline_sd: standard deviation of how far a far point shows beyond the outline, in parts of
@@ -70,8 +107,8 @@ class HalfSettings:
     jaw_weight: float = 0.3
     on_bone: bool = True
     turn_deg: float = 75.0
-    turn_sd_deg: float = 15.0
-    outline_sd: float = 0.03
+    turn_sd_deg: float = 20.0
+    outline_sd: float = 0.15
 
 
 PROFILE = HalfSettings()
@@ -97,6 +134,14 @@ def jaw_bone(model: FaceModel) -> SurfacePoints:
         triangle=inner.triangle.at[:N_JAW].set(flat // 3),
         barycentric=inner.barycentric.at[:N_JAW].set(jax.nn.one_hot(flat % 3, 3)),
     )
+
+
+def _habit() -> Array:
+    """`HABIT_MM` of both halves, (68, 3)."""
+    habit = np.zeros((N_LANDMARKS, 3), np.float32)
+    for number, offset in HABIT_MM.items():
+        habit[[number, MIRROR[number]], 1:] = offset
+    return jnp.asarray(habit)
 
 
 def turn_of(rotation: Array, outwards: Array) -> Array:
@@ -130,6 +175,8 @@ def fit_half(
     is_jaw = jnp.arange(N_LANDMARKS) < N_JAW
     weight = jnp.where(is_jaw, settings.jaw_weight, 1.0)
     mean, basis = surface_basis(model, half_landmarks(model, settings), n_identity)
+    if settings.on_bone:
+        mean, weight = mean + _habit(), weight.at[jnp.array(_HIDDEN)].set(0.0)
     problem = unprimed(mean, basis, landmarks_px, weight, principal_point)
     near_left = _is_near_left(problem.weight > 0)
     x = _start(problem, settings, near_left)
@@ -191,6 +238,18 @@ def _start(problem: FitProblem, settings: HalfSettings, near_left: Array) -> Arr
     )
 
 
+def beyond_outline(places: Array, outline: Array, outwards: Array) -> Array:
+    """How far (F,) places (F, 2) lie outside an outline (P, 2) in the direction `outwards` (2,), in
+    parts of the distance from its first to its last point; 0 inside and above or below both."""
+    length = jnp.maximum(jnp.linalg.norm(outline[-1] - outline[0]), 1e-6)
+    frame = jnp.stack([(outline[-1] - outline[0]) / length, outwards], axis=-1) / length
+    heights, reach = jnp.moveaxis((outline - outline[0]) @ frame, -1, 0)
+    height, out = jnp.moveaxis((places - outline[0]) @ frame, -1, 0)
+    # Where the outline runs upwards, as below a nose tip that hangs, its lowest point so far.
+    out -= jnp.interp(height, jax.lax.cummax(heights), reach)
+    return jnp.where((height > 0.0) & (height < 1.0), jax.nn.relu(out), 0.0)
+
+
 def _known_besides(
     model: FaceModel,
     problem: FitProblem,
@@ -201,18 +260,14 @@ def _known_besides(
     """Residuals of the unknowns: the turn, and how far F far points show beyond the outline."""
     outline = problem.points_px[jnp.array(_OUTLINE)]
     known = jnp.all(problem.weight[jnp.array(_OUTLINE)] > 0)
-    length = jnp.linalg.norm(outline[-1] - outline[0])
-    down = (outline[-1] - outline[0]) / jnp.maximum(length, 1e-6)
+    down = outline[-1] - outline[0]
     # Clockwise in the picture from down is left, where a face shows its left half.
     outwards = jnp.where(near_left, 1.0, -1.0) * jnp.stack([-down[1], down[0]])
-    heights, reach = (outline - outline[0]) @ down, (outline - outline[0]) @ outwards
-    heights = jax.lax.cummax(heights)
+    outwards /= jnp.maximum(jnp.linalg.norm(down), 1e-6)
     right, left = _sides(model)
     far = jnp.where(near_left, right, left)
-    mean = model.mean_mm[far]
-    basis = jnp.concatenate(
-        [model.identity_mm[far][..., :n_identity], model.expression_mm[far]], axis=-1
-    )
+    basis = [model.identity_mm[far][..., :n_identity], model.expression_mm[far]]
+    mean, lines = model.mean_mm[far], jnp.concatenate(basis, axis=-1)
 
     def extra(x: Array) -> Array:
         params = unflatten(x, n_identity)
@@ -220,12 +275,8 @@ def _known_besides(
         if math.isinf(settings.outline_sd):
             return jnp.where(known, turn[None], 0.0)
         camera = Camera(params.focal_px, problem.principal_point)
-        places = project(camera, to_camera(params, mean + basis @ x[N_POSE:])) - outline[0]
-        height = places @ down
-        beyond = places @ outwards - jnp.interp(height, heights, reach)
-        beside = (height > 0) & (height < length)
-        shows = jnp.where(beside, jax.nn.relu(beyond), 0.0)
-        shows /= settings.outline_sd * jnp.maximum(length, 1e-6)
+        places = project(camera, to_camera(params, mean + lines @ x[N_POSE:]))
+        shows = beyond_outline(places, outline, outwards) / settings.outline_sd
         return jnp.where(known, jnp.concatenate([turn[None], shows]), 0.0)
 
     return extra

@@ -97,6 +97,36 @@ def test_turned_copies_stand_behind_the_photographs(patched, monkeypatch, tmp_pa
     assert len(finetune.with_turned(tmp_path, photos, none, None, TEMPLATE)) == len(photos)
 
 
+def test_profiles_are_not_turned(patched, monkeypatch, tmp_path) -> None:
+    give_photos(monkeypatch)
+    profile = np.arange(7) % 3 == 0
+    photos = finetune.load_photos(tmp_path, ["somewhere"], None, TEMPLATE)
+    photos = dataclasses.replace(photos, profile=profile)
+    asked: list[str] = []
+
+    def turned_photos(model, template, some, yaw_deg):
+        asked.extend(some.names)
+        return some
+
+    monkeypatch.setattr(turned, "turned_photos", turned_photos)
+    config = tiny_config("finetune_lite", "tiny")
+    config.turned = 1
+    settings = finetune.settings_of(config)
+    both = finetune.with_turned(tmp_path, photos, settings, None, TEMPLATE)
+    assert asked == list(photos.names[~profile]) and len(both) == 7 + len(asked)
+    alone = photos.select(np.flatnonzero(profile))
+    assert len(finetune.with_turned(tmp_path, alone, settings, None, TEMPLATE)) == len(alone)
+
+
+def test_a_folder_that_names_its_layout_has_labels_of_its_own(
+    patched, monkeypatch, tmp_path: Path
+) -> None:
+    asked = give_photos(monkeypatch)
+    for folders in (["there"], ["cfp=there"], ["300w-lp=there"], ["cfp=there"]):
+        finetune.load_photos(tmp_path, folders, None, TEMPLATE)
+    assert [folders for folders, _ in asked] == [["there"], ["cfp=there"], ["300w-lp=there"]]
+
+
 def test_features_count_more_where_the_landmarks_are() -> None:
     landmarks = np.full((68, 2), 20.0)
     landmarks[:17] = 70.0  # the jaw counts like everything else

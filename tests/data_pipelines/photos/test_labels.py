@@ -11,18 +11,24 @@ from paths import shared_data
 from PIL import Image
 from quick import quick_compilation  # noqa: F401
 
-from data_pipelines.photos.labels import PhotoSet, label
+from data_pipelines.photos.labels import (
+    PhotoSet,
+    annotation_field,
+    fit_halves,
+    is_half,
+    label,
+)
 from data_pipelines.photos.sets import label_fitted, open_sets
 from data_pipelines.photos.squares import CROP_PX, STORED_PX, Square, read_square, stored_square
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import apply_affine, box_of_points, crop_of_box
 from dfc_jax.data.faces import collect
 from dfc_jax.errors import DatasetError
-from dfc_jax.fitting import LandmarkSettings, project_landmarks
-from dfc_jax.landmarks68 import MIRROR, N_JAW
+from dfc_jax.fitting import PROFILE, LandmarkSettings, project_landmarks
+from dfc_jax.landmarks68 import LEFT, MIRROR, N_JAW, RIGHT
 from dfc_jax.morphable.linear import shape
 from dfc_jax.ops.fields import residual_field
-from dfc_jax.ops.rotations import angles_to_rotvec
+from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation
 from dfc_jax.ops.sampling import pixel_grid
 from dfc_jax.raster import interpolate
 from dfc_jax.raster.flow import fragments_of
@@ -242,3 +248,48 @@ def test_real_photographs_are_labelled(model, template, tmp_path: Path) -> None:
     assert (share > 0.1).all() and (share < 0.5).all()
     end = photos.template_xy[photos.matchable]
     assert np.isfinite(photos.template_xy).all() and end.min() > -1.0 and end.max() < 128.0
+
+
+@pytest.mark.slow
+def test_real_profiles_are_labelled_as_turned_as_they_are(model, template) -> None:
+    faces = open_sets([shared_data("cfp/train")], "cfp")
+    squares, problems = collect(faces[:1400:140], read_square)
+    assert not problems and all(np.isnan(square.points).any() for square in squares)
+    photos = label_fitted(model, template, squares)
+    assert photos.profile.all() and not photos.contour.any()
+    assert np.isfinite(photos.points).all() and np.isfinite(photos.template_xy).all()
+    for square, points in zip(squares, photos.points, strict=True):
+        annotated = np.isfinite(square.points)
+        np.testing.assert_array_equal(points[annotated], square.points[annotated])
+    assert photos.error.mean() < 3.0 and photos.error.max() < 5.0
+    fits = fit_halves(model, np.stack([square.points for square in squares]), PROFILE)
+    away_deg = np.rad2deg(np.arccos(-head_rotation(fits.rotation)[:, 2, 2]))
+    assert 60.0 < np.median(away_deg) < 80.0
+    # The far half projects to a few columns beside the outline.
+    eyes = np.ptp(photos.points[:, 36:42, 0], axis=1), np.ptp(photos.points[:, 42:48, 0], axis=1)
+    assert (np.minimum(*eyes) < 0.75 * np.maximum(*eyes)).mean() > 0.8
+
+
+def test_a_half_is_all_of_one_side_missing() -> None:
+    points = np.zeros((4, 68, 2))
+    points[1, LEFT] = np.nan
+    points[2, 5] = np.nan
+    points[3, RIGHT | (np.arange(68) == 45)] = np.nan
+    np.testing.assert_array_equal(is_half(points), [False, True, False, True])
+
+
+def test_points_that_are_not_annotated_leave_the_field_alone() -> None:
+    rng = np.random.default_rng(0)
+    projected = jnp.asarray(rng.uniform(40.0, 150.0, (68, 2)), jnp.float32)
+    known = np.zeros(68, bool)
+    known[[30, 48, 54]] = True
+    points = jnp.where(known[:, None], projected + jnp.array([4.0, -2.0]), jnp.nan)
+    field = np.asarray(annotation_field(points, projected, projected + jnp.array([4.0, -2.0])))
+    expected = residual_field(
+        points[known],
+        jnp.tile(jnp.array([4.0, -2.0]), (3, 1)),
+        points[known],
+        0.08 * float(jnp.ptp(jnp.where(known[:, None], points, projected), axis=0).max()),
+        noise=0.3,
+    )
+    np.testing.assert_allclose(field[known], expected, atol=1e-4)

@@ -65,6 +65,16 @@ def check_parameters(face: AnnotatedFace, truth: Sample) -> None:
     np.testing.assert_allclose(face.parameters.expression, truth.expression, rtol=1e-6)
 
 
+def test_a_folder_among_others_names_its_layout(w300lp_folder, tmp_path):
+    folder = tmp_path / "a=b"
+    folder.mkdir()
+    rows = "\n".join(f"{10 + n} 20" for n in range(68))
+    (folder / "a.pts").write_text(f"{{\n{rows}\n}}")
+    write_jpeg(folder / "a.jpg", picture(0, 60))
+    faces = open_sets([str(folder), f"300w-lp={w300lp_folder}"], "ibug")
+    assert [face.name for face in faces] == ["a", *sorted(LP_FACES)]
+
+
 def test_ibug_faces_are_those_of_read_ibug(tmp_path):
     rows = "\n".join("10 20" for _ in range(67))
     for name in ("b", "a"):
