@@ -265,14 +265,14 @@ def with_priors(
 ) -> FitProblem:
     """Priors around zero coefficients and the focal length that goes with the usual distance;
     `names` are those of the expression shapes, as far as they have any."""
-    weights = np.full(x.size - N_POSE - n_identity, settings.expression_weight)
-    weights[: len(names)] = expression_weights(names, settings)
+    expression = np.full(x.size - N_POSE - n_identity, settings.expression_weight)
+    expression[: len(names)] = expression_weights(names, settings)
     focal = jnp.log(settings.distance_mm) + x[6]
     weights = jnp.concatenate(
         [
             jnp.zeros(N_POSE).at[0].set(settings.focal_weight),
             jnp.full(n_identity, settings.identity_weight),
-            jnp.asarray(weights, jnp.float32),
+            jnp.asarray(expression, jnp.float32),
         ]
     )
     return dataclasses.replace(

@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 
 from dfc_jax.errors import ConfigError, WeightsError
 from dfc_jax.evaluation.metrics import flow_metrics, mask_iou
-from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.landmarks68 import N_JAW, OUTWARDS
 from dfc_jax.nets import weights
 from dfc_jax.systems.dfc.lift import flow_landmarks
 from dfc_jax.systems.dfc.loss import Norm, Reduction, correspondence_loss
@@ -201,7 +201,8 @@ def _scores(
     }
     if some.points is None or landmarks is None:
         return scores
-    found, _ = jax.vmap(lambda f, m: flow_landmarks(f, m, landmarks))(outputs.flow, probability)
+    read = partial(flow_landmarks, template_xy=landmarks, outwards=OUTWARDS)
+    found, _ = jax.vmap(read)(outputs.flow, probability)
     error = jnp.linalg.norm(found - some.points, axis=-1)[:, N_JAW:].mean(-1)
     box = jnp.sqrt(jnp.prod(some.points.max(axis=1) - some.points.min(axis=1), axis=-1))
     return {**scores, "nme": 100.0 * error / box}
