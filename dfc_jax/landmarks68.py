@@ -8,6 +8,11 @@ JAW, INNER = slice(0, N_JAW), slice(N_JAW, N_LANDMARKS)
 EYES, MOUTH, INNER_LIPS = slice(36, 48), slice(48, N_LANDMARKS), slice(60, N_LANDMARKS)
 # The points that say how far eyes and mouth are open.
 OPENINGS = np.r_[EYES, INNER_LIPS]
+# (68,) which way the lid or lip lies that ends at a point, in the y of an upright image: above is
+# -1, below 1; 0 for points on no such edge.
+OUTWARDS = np.zeros(N_LANDMARKS, np.float32)
+OUTWARDS[[37, 38, 43, 44, 61, 62, 63]] = -1.0
+OUTWARDS[[40, 41, 46, 47, 65, 66, 67]] = 1.0
 # The landmark that each one becomes in a mirror image, (68,).
 MIRROR = np.concatenate(
     [

@@ -33,8 +33,8 @@ from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.template import Template
 from dfc_jax.types import Array, ByValue, Camera, FaceParams
 
-# Range of the field that takes up what a fit leaves, in parts of the landmark box's longer edge,
-# and variance of its noise relative to the signal's; `_FINE_` those of its part at eyes and mouth.
+# Range of the field that takes up what a fit leaves, in parts of the longer edge of the landmark
+# box, and its noise as in `residual_field`; `_FINE_` what it has at eyes and mouth besides.
 _FIELD_RANGE, _FIELD_NOISE = 0.08, 0.3
 _FINE_RANGE, _FINE_NOISE = 0.03, 0.1
 # A pixel may shrink to this part of its area.

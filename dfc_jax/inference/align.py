@@ -31,7 +31,7 @@ from dfc_jax.inference.forked import check_not_forked
 from dfc_jax.inference.schedule import Batches, Deferred, Job, Work, run, run_many
 from dfc_jax.inference.search import Search
 from dfc_jax.inference.solve import Solver
-from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.landmarks68 import N_JAW, OUTWARDS
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.nets.weights import WeightsError, resolve
@@ -248,7 +248,7 @@ class Aligner:
 
 @jax.jit
 def _flow_landmarks(flow: Array, mask: Array, template_xy: Array) -> tuple[Array, Array]:
-    return flow_landmarks(flow, mask, template_xy)
+    return flow_landmarks(flow, mask, template_xy, outwards=OUTWARDS)
 
 
 def load(

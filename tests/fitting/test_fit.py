@@ -7,7 +7,7 @@ import pytest
 
 from dfc_jax.camera import project, to_camera
 from dfc_jax.fitting import Status, fit_landmarks, project_landmarks
-from dfc_jax.fitting.fit import DEFAULT, PAPER, FitSettings, fit
+from dfc_jax.fitting.fit import DEFAULT, PAPER, FitSettings, expression_weights, fit
 from dfc_jax.fitting.residuals import (
     N_POSE,
     FitProblem,
@@ -336,3 +336,28 @@ def test_flatten_inverts_unflatten():
 def test_the_papers_weights_are_a_preset():
     assert (PAPER.identity_weight, PAPER.expression_weight) == (2.5e-5, 1000.0)
     assert not PAPER.noise_scaled and DEFAULT == FitSettings()
+
+
+def test_special_weights_name_shapes_with_or_without_their_side():
+    settings = FitSettings(special_weights=(("eyeBlink", 0.5), ("jawLeft", 9.0)))
+    names = ("eyeBlinkLeft", "eyeBlinkRight", "jawLeft", "jawRight", "browDownLeft")
+    np.testing.assert_allclose(expression_weights(names, settings), [0.5, 0.5, 9.0, 5.0, 5.0])
+
+
+def test_points_of_shut_eyes_and_of_open_mouths_become_blinks_and_jaws(model):
+    """By their own shapes, not by gaze, squint or lips."""
+
+    def weight(params, *names):
+        index = [model.expression_names.index(name) for name in names]
+        return np.asarray(params.expression)[index]
+
+    truth = cases(model, 3, 1)[0][0]
+    for shapes in (("eyeBlinkLeft", "eyeBlinkRight"), ("eyeBlinkLeft",), ("jawOpen",)):
+        index = jnp.array([model.expression_names.index(name) for name in shapes])
+        expression = jnp.zeros(model.n_expression).at[index].set(0.9)
+        moved = truth.replace(expression=expression)
+        found = fit_landmarks(model, project_landmarks(model, moved, CENTRE), CENTRE).params
+        assert weight(found, *shapes).min() > 0.7, shapes
+        others = [n for n in ("eyeBlinkLeft", "eyeBlinkRight", "jawOpen") if n not in shapes]
+        assert weight(found, *others).max() < 0.2, shapes
+        assert weight(found, "eyeSquintLeft", "eyeLookDownLeft", "mouthClose").max() < 0.15

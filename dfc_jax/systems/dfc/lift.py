@@ -12,6 +12,7 @@ from dfc_jax.raster.flow import cross2d
 from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.template import Template, on_template
 from dfc_jax.types import (
+    AnyArray,
     Array,
     Correspondences,
     Fragments,
@@ -20,6 +21,8 @@ from dfc_jax.types import (
 
 # Correspondences that are taken from a flow.
 N_POINTS = 1024
+# What a pixel beyond the edge of its lid or lip counts: it decides only where nothing else is seen.
+_OTHER_SIDE = 0.01
 
 
 def surface_at(template: Template, q: Array) -> tuple[SurfacePoints, Array]:
@@ -90,6 +93,7 @@ def flow_landmarks(
     template_xy: Array,
     bandwidth_px: float = 2.5,
     stride: int = 2,
+    outwards: AnyArray | None = None,
 ) -> tuple[Array, Array]:
     """Landmarks from a flow alone: the pixels from which it leads to the template's landmarks.
 
@@ -97,12 +101,17 @@ def flow_landmarks(
     fitted by least squares to the pixels, weighted by matchability and a Gaussian in q; its
     intercept is the landmark, to a fraction of a pixel.
 
+    The lips touch in the template, and part in the crop: a map through both would put the landmarks
+    of both into the gap. Landmarks on such an edge are read from their own side.
+
     Args:
       flow: (H, W, 2) pixels.
       matchability: (H, W) in [0, 1].
       template_xy: (M, 2) positions in the template.
       bandwidth_px: standard deviation of the Gaussian, template pixels.
       stride: one pixel in `stride` is used, in both directions.
+      outwards: (M,) the sign of y on the side of the template that a landmark is read from, 0 for
+        both, as in `landmarks68.OUTWARDS`; None for both everywhere.
 
     Returns:
       points (M, 2) in crop pixels and support (M,), the sum of the weights: below about 1 the
@@ -114,6 +123,9 @@ def flow_landmarks(
     weight = matchability[::stride, ::stride].reshape(-1) * jnp.exp(
         -0.5 * jnp.sum(offset**2, axis=-1)
     )
+    if outwards is not None:
+        across = offset[..., 1] * outwards[:, None]
+        weight = jnp.where(across < 0.0, _OTHER_SIDE * weight, weight)
     design = jnp.concatenate([jnp.ones_like(offset[..., :1]), offset], axis=-1)
     weighted = design * weight[..., None]
     gram = jnp.einsum("mni,mnj->mij", weighted, design)

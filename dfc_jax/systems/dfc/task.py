@@ -17,7 +17,7 @@ from jax.tree_util import Partial
 
 from dfc_jax.errors import ConfigError, WeightsError
 from dfc_jax.evaluation.metrics import flow_metrics, mask_iou, nme_percent
-from dfc_jax.landmarks68 import INNER
+from dfc_jax.landmarks68 import INNER, OUTWARDS
 from dfc_jax.nets import weights
 from dfc_jax.systems.dfc.lift import flow_landmarks
 from dfc_jax.systems.dfc.loss import Norm, Reduction, correspondence_loss
@@ -201,7 +201,8 @@ def _scores(
     }
     if some.points is None or landmarks is None:
         return scores
-    found, _ = jax.vmap(lambda f, m: flow_landmarks(f, m, landmarks))(outputs.flow, probability)
+    read = partial(flow_landmarks, template_xy=landmarks, outwards=OUTWARDS)
+    found, _ = jax.vmap(read)(outputs.flow, probability)
     return {**scores, "nme": nme_percent(found, some.points, INNER)}
 
 

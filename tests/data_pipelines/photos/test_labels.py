@@ -14,6 +14,7 @@ from quick import quick_compilation  # noqa: F401
 from data_pipelines.photos.labels import (
     PhotoSet,
     annotation_field,
+    area_ratio,
     fit_halves,
     is_half,
     label,
@@ -138,6 +139,27 @@ def test_residual_field_interpolates_and_fades() -> None:
     assert np.abs(np.diff(field, axis=0)).max() < 1.5, "the field is not smooth"
     shrunk = residual_field(points[:1], residual[:1], points[:1], 5.0, noise=0.3)
     np.testing.assert_allclose(shrunk, residual[:1] / 1.3, rtol=1e-4)
+
+
+def test_lids_and_lips_lie_at_their_points_after_the_field(faces) -> None:
+    """Points that no face has: upper lids and lips moved against the lower ones."""
+    projected = jnp.asarray(faces[0][0])
+    points = projected.at[jnp.array([37, 38, 43, 44])].add(jnp.array([0.0, 1.5]))
+    points = points.at[jnp.array([61, 62, 63])].add(jnp.array([0.0, -1.5]))
+    grid = pixel_grid(STORED_PX, STORED_PX)
+    field = np.asarray(annotation_field(points, projected, grid))
+    column, row = np.round(np.asarray(points)).astype(int).T
+    left = np.linalg.norm(field[row, column] - (points - projected), axis=-1)
+    assert left[36:].max() < 0.6
+    assert float(area_ratio(grid - field).min()) > 0.1
+
+
+def test_points_far_off_do_not_fold_the_labels(faces) -> None:
+    projected = jnp.asarray(faces[0][0])
+    points = projected.at[5].add(jnp.array([9.0, -2.0])).at[6].add(jnp.array([-9.0, 4.0]))
+    points = points.at[57].add(jnp.array([-9.0, 9.0])).at[58].add(jnp.array([9.0, -9.0]))
+    grid = pixel_grid(STORED_PX, STORED_PX)
+    assert float(area_ratio(grid - annotation_field(points, projected, grid)).min()) > 0.0
 
 
 def test_stored_square_is_a_wider_crop() -> None:

@@ -11,6 +11,7 @@ from meshes import sphere
 
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import box_of_points, crop_of_box
+from dfc_jax.landmarks68 import OUTWARDS
 from dfc_jax.morphable.linear import PARTS, landmarks3d, shape, surface_positions
 from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation, rotvec_to_matrix
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
@@ -365,6 +366,29 @@ def test_landmarks_are_read_from_an_exact_flow(model, template, face, labels):
     # where the flow is not affine over the window.
     assert np.median(error[[*range(17, 31)]]) < 0.25 and error[17:31].max() < 0.5
     assert np.median(error[31:60]) < 0.7
+
+
+def test_lips_that_part_and_lids_that_close_are_read_where_they_are(model, template):
+    def moved(**weights):
+        expression = np.zeros(model.n_expression, np.float32)
+        for name, weight in weights.items():
+            expression[model.expression_names.index(name)] = weight
+        params = dataclasses.replace(template.params, expression=jnp.asarray(expression))
+        parts = draw(model, template.camera, params)
+        return View(*parts[:2], np.asarray(parts[2]))
+
+    face = moved(jawOpen=0.5, eyeBlinkLeft=0.6)
+    flow, seen = to_template(face.fragments, template)
+    wanted = template_landmarks(model, template)
+    points, _ = landmarks_of_flow(flow, seen * 1.0, wanted, outwards=OUTWARDS)
+    points, true = np.asarray(points), face.landmarks_px
+
+    def gap(p, above, below):
+        return np.linalg.norm(p[above].mean(0) - p[below].mean(0))
+
+    for above, below in (([61, 62, 63], [65, 66, 67]), ([43, 44], [46, 47]), ([37, 38], [40, 41])):
+        assert gap(points, above, below) == pytest.approx(gap(true, above, below), rel=0.25)
+    assert np.linalg.norm(points - true, axis=-1)[60:].mean() < 0.7
 
 
 def test_landmarks_follow_an_affine_flow_exactly():
