@@ -27,7 +27,7 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from data_pipelines.photos.labels import index_batches
+from data_pipelines.photos.labels import fit_any, index_batches, is_half
 from data_pipelines.photos.parameters import (
     LPModel,
     posed,
@@ -37,19 +37,19 @@ from data_pipelines.photos.parameters import (
     stack,
 )
 from data_pipelines.photos.squares import STORED_PX, Square, read_square
-from data_pipelines.sources.layouts import LAYOUTS, open_faces
+from data_pipelines.sources.layouts import LAYOUTS, open_faces, with_layout
 from dfc_jax.camera import project, to_camera
 from dfc_jax.data.faces import FaceSet, collect
 from dfc_jax.errors import DatasetError, ExportError, FaceModelError, PhotoError
 from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.files import escaped, write_json
-from dfc_jax.fitting import LandmarkSettings, fit_landmarks, project_landmarks
-from dfc_jax.landmarks68 import INNER, N_JAW, N_LANDMARKS
+from dfc_jax.fitting import PROFILE, LandmarkSettings, half_landmarks, project_landmarks
+from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.file import load_face_model
-from dfc_jax.morphable.linear import PARTS, FaceModel, landmarks3d, shape
+from dfc_jax.morphable.linear import PARTS, FaceModel, landmarks3d, shape, surface_positions
 from dfc_jax.photo import write_png
 from dfc_jax.raster.flow import fragments_of
-from dfc_jax.types import Array, Camera
+from dfc_jax.types import Array, Camera, FaceParams
 
 BATCH = 16
 TILE, COLUMNS, ROWS = 320, 6, 2
@@ -69,7 +69,7 @@ def read_squares(
 
     Args:
       folders: read one after the other.
-      layout: of all of them, one of `LAYOUTS`.
+      layout: of all of them but those like ``cfp=FOLDER``, one of `LAYOUTS`.
       count: faces of each folder, evenly spaced; None for all.
 
     Returns:
@@ -80,7 +80,7 @@ def read_squares(
     """
     names, squares, problems = [], [], []
     for folder in folders:
-        faces = open_faces(layout, folder)
+        faces = open_faces(*with_layout(folder, layout))
         faces = faces[:: max(1, len(faces) // count)][:count] if count else faces
         some, broken = collect(faces, read_square, partial(tqdm, unit="photo", disable=None))
         names += [_set_name(faces, square) for square in some]
@@ -107,33 +107,35 @@ def in_batches(function, items: Sequence[Any]) -> Reprojection:
     return joined[0], joined[1]
 
 
-@partial(jax.jit, static_argnames="settings")
-@partial(jax.vmap, in_axes=(None, 0, 0, None))
-def _fit(
-    model: FaceModel, points: Array, jaw_slides: Array, settings: LandmarkSettings
+@jax.jit
+@partial(jax.vmap, in_axes=(None, 0, 0, 0))
+def _draw(
+    model: FaceModel, params: FaceParams, jaw_slides: Array, profile: Array
 ) -> tuple[Array, Array]:
-    # Jaw points on the surface, where the head may hide them, are not what the fit slides along.
-    weight = jnp.where(jnp.arange(N_LANDMARKS) < N_JAW, jaw_slides, 1.0)
-    centre = jnp.full(2, CENTRE)
-    params = fit_landmarks(model, points, centre, settings, weight=weight).params
     vertices = shape(model, params.identity, params.expression)
-    camera = Camera(params.focal_px, centre)
-    on_surface = project(camera, to_camera(params, landmarks3d(model, vertices)))
-    found = jnp.where(jaw_slides > 0, project_landmarks(model, params, centre), on_surface)
+    camera = Camera(params.focal_px, jnp.full(2, CENTRE))
+    bone = surface_positions(vertices, model.triangles, half_landmarks(model, PROFILE))
+    places = jnp.where(profile, bone, landmarks3d(model, vertices))
+    on_surface = project(camera, to_camera(params, places))
+    sliding = project_landmarks(model, params, camera.principal_point)
     drawn = fragments_of(to_camera(params, vertices), model.triangles, camera, STORED_PX)
     neck = model.triangle_part[jnp.maximum(drawn.pix_to_face, 0)] == PARTS.index("neck")
-    return found, (drawn.pix_to_face >= 0) & ~neck
+    return jnp.where(jaw_slides, sliding, on_surface), (drawn.pix_to_face >= 0) & ~neck
 
 
 def fitted(model: FaceModel, squares: Sequence[Square]) -> Reprojection:
     """The model fitted to the points, as training labels are made."""
+    points = np.stack([square.points for square in squares])
+    slides = np.array([square.face.jaw == "contour" for square in squares])
+    profile = np.array([square.face.profile for square in squares]) & is_half(points)
+    fits = fit_any(model, points, LandmarkSettings(), slides, profile)
 
-    def some(batch: list[Square]) -> tuple[Array, Array]:
-        points = np.stack([square.points for square in batch])
-        slides = np.array([square.face.jaw == "contour" for square in batch], np.float32)
-        return _fit(model, points, slides, LandmarkSettings())
+    def some(batch: list[int]) -> tuple[Array, Array]:
+        index = np.array(batch)
+        params = jax.tree.map(lambda leaf: leaf[index], fits)
+        return _draw(model, params, jnp.asarray(slides[index]), jnp.asarray(profile[index]))
 
-    return in_batches(some, squares)
+    return in_batches(some, range(len(squares)))
 
 
 def given(lp: LPModel, squares: Sequence[Square]) -> Reprojection:
