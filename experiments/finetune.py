@@ -28,6 +28,7 @@ from data_pipelines.faces.synthetic import (
     sample_to_template,
 )
 from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
+from data_pipelines.photos.labels import LABELS_VERSION
 from data_pipelines.photos.parameters import LPModel, label_given, read_lp_model
 from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
 from data_pipelines.photos.shards import ShardedPhotos, open_shards
@@ -129,12 +130,13 @@ def load_photos(
     lp: LPModel | None = None,
     copies: int = 0,
 ) -> ShardedPhotos:
-    """Labelled photographs, made once per workdir, layout, list of folders, face model and size of
-    the template; what cannot be used is logged and left out. With `lp` (`read_lp_model`) the labels
-    are made from the parameters that 300W-LP gives, as in the paper; otherwise from a fit to the 68
-    points. `copies` turned copies of each will follow."""
+    """Labelled photographs, made once per workdir, layout, list of folders, face model, size of
+    the template and `LABELS_VERSION`; what cannot be used is logged and left out. With `lp`
+    (`read_lp_model`) the labels are made from the parameters that 300W-LP gives, as in the paper;
+    otherwise from a fit to the 68 points. `copies` turned copies of each will follow."""
     paths = [os.path.abspath(folder) for folder in folders]
-    digest = digest_of(layout, paths, lp is None, model if lp is None else lp, template.size)
+    made_of = layout, paths, lp is None, model if lp is None else lp, template.size
+    digest = digest_of(*made_of, LABELS_VERSION)
     folder = workdir / f"photos-{digest}"
     photos = open_shards(folder)
     if photos is not None:
