@@ -30,6 +30,7 @@ from data_pipelines.faces.synthetic import (
 )
 from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
 from data_pipelines.photos.balance import drawn, shared, yaw_weights
+from data_pipelines.photos.labels import LABELS_VERSION
 from data_pipelines.photos.parameters import LPModel, label_given, read_lp_model
 from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
 from data_pipelines.photos.shards import COLUMNS, ShardedPhotos, open_shards
@@ -145,17 +146,17 @@ def load_photos(
     lp: LPModel | None = None,
     copies: int = 0,
 ) -> ShardedPhotos:
-    """Labelled photographs, made once per workdir, layout, list of folders, face model and size of
-    the template; what cannot be used is logged and left out. With `lp` (`read_lp_model`) the labels
-    are made from the parameters that 300W-LP gives, as in the paper; otherwise from a fit to the 68
-    points. `copies` turned copies of each will follow."""
+    """Labelled photographs, made once per workdir, layout, list of folders, face model, size of
+    the template and `LABELS_VERSION`; what cannot be used is logged and left out. With `lp`
+    (`read_lp_model`) the labels are made from the parameters that 300W-LP gives, as in the paper;
+    otherwise from a fit to the 68 points. `copies` turned copies of each will follow."""
     split = [with_layout(folder, layout) for folder in folders]
     # As before where a folder has the layout of all.
     paths = [
         ("" if own == layout else f"{own}=") + os.path.abspath(folder) for own, folder in split
     ]
-    made_with = lp is None, model if lp is None else lp, template.size
-    digest = digest_of(layout, paths, *made_with, COLUMNS)
+    made_of = layout, paths, lp is None, model if lp is None else lp, template.size
+    digest = digest_of(*made_of, COLUMNS, LABELS_VERSION)
     folder = workdir / f"photos-{digest}"
     photos = open_shards(folder)
     if photos is not None:

@@ -33,6 +33,9 @@ from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.template import Template
 from dfc_jax.types import Array, ByValue, Camera, FaceParams
 
+# Goes up when the same photographs get other labels: those that are kept are then made again.
+LABELS_VERSION = 2
+
 # Range of the field that takes up what a fit leaves, in parts of the longer edge of the landmark
 # box, and its noise as in `residual_field`; `_FINE_` what it has at eyes and mouth besides.
 _FIELD_RANGE, _FIELD_NOISE = 0.08, 0.3

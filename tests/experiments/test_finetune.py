@@ -59,6 +59,9 @@ def test_labels_of_another_face_model_or_template_are_made_again(
         for each in made_from:
             finetune.load_photos(tmp_path, ["somewhere"], *each)
         assert len(asked) == len(made_from), "once for each, and then no more"
+    monkeypatch.setattr(finetune, "LABELS_VERSION", finetune.LABELS_VERSION + 1)
+    finetune.load_photos(tmp_path, ["somewhere"], *made_from[0])
+    assert len(asked) == len(made_from) + 1, "and again where labels are made in another way"
 
 
 def test_turned_copies_stand_behind_the_photographs(patched, monkeypatch, tmp_path) -> None:
