@@ -83,7 +83,10 @@ def crop_of_box(box: np.ndarray, size: int = 128) -> Crop:
 
 
 def box_of_points(points: np.ndarray) -> np.ndarray:
-    """Tight box (x, y, width, height) of points (N, 2)."""
+    """Tight box (x, y, width, height) of the finite ones of points (N, 2); NaN where none is."""
+    points = points[np.isfinite(points).all(axis=-1)]
+    if len(points) == 0:
+        return np.full(4, np.nan)
     low, high = points.min(axis=0), points.max(axis=0)
     return np.concatenate([low, high - low])
 

@@ -77,18 +77,21 @@ class View(ByValue):
 
 
 def view_of(image: np.ndarray, points: np.ndarray, counts: np.ndarray | None = None) -> View:
-    """With the tight box of the points; by default the inner points count."""
+    """With the tight box of the points; by default the inner points count, those that are there."""
     inner = np.zeros(N_LANDMARKS, bool)
-    inner[INNER] = True if counts is None else counts[INNER]
+    seen = np.isfinite(points).all(axis=-1)
+    inner[INNER] = seen[INNER] if counts is None else (counts & seen)[INNER]
     return View(image, points, inner, box_of_points(points))
 
 
 def wide(example: Example) -> View:
     """A photograph cut to the surroundings of its face."""
-    crop = crop_of_box(box_of_points(example.points), WIDE_PX)
+    crop = crop_of_box(example.landmark_box, WIDE_PX)
     crop = dataclasses.replace(crop, side_px=WIDE_SCALE / CROP_SCALE * crop.side_px)
     image = np.round(255.0 * crop_photo(example.image(), crop)).astype(np.uint8)
-    return view_of(image, apply_affine(crop.to_crop, example.points))
+    corner, size = example.landmark_box.reshape(2, 2)
+    box = np.concatenate([apply_affine(crop.to_crop, corner), crop.scale * size])
+    return dataclasses.replace(view_of(image, apply_affine(crop.to_crop, example.points)), box=box)
 
 
 def misplaced(view: View, rng: np.random.Generator, part: float = BOX_PART) -> View:

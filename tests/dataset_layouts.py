@@ -124,6 +124,18 @@ def write_aflw2000(root: Path, faces: dict[str, Sample]) -> None:
         )
 
 
+def write_cfp(folder: Path, points: dict[str, np.ndarray]) -> None:
+    """``NAME.jpg`` in the folder, and the points (68, 2) of all in one file beside the folder."""
+    for number, name in enumerate(points):
+        write_jpeg(folder / f"{name}.jpg", picture(number, 200))
+    table = {
+        "names": np.array(list(points)),
+        "side": np.array(["R"] * len(points)),
+        "points": np.stack(list(points.values())).astype(np.float32),
+    }
+    np.savez_compressed(folder.with_name(f"{folder.name}.npz"), **table)
+
+
 def tfds_record(face: Sample, name: str) -> dict[str, Any]:
     """What TFDS' builder makes of a face, its image as a JPEG file."""
     file = io.BytesIO()

@@ -54,7 +54,7 @@ class LabelledPhoto(ByValue):
       image: (S, S, 3) uint8 RGB.
       template_xy: (S, S, 2) template pixel of each pixel's surface point.
       matchable: (S, S) bool.
-      points: (68, 2) landmarks, pixels.
+      points: (68, 2) landmarks, pixels, NaN where hidden.
     """
 
     image: AnyArray
@@ -124,6 +124,19 @@ def mirror_points(points: Array, size: int) -> Array:
     return jnp.array([size - 1.0, 0.0]) + points[MIRROR] * jnp.array([-1.0, 1.0])
 
 
+def without_gaps(points: Array) -> Array:
+    """Points (68, 2) with those that are hidden (NaN) where their twin in the mirror is, which is
+    near in a profile, else in the middle of all that are seen."""
+
+    def known(points: Array) -> Array:
+        return jnp.isfinite(points).all(axis=-1, keepdims=True)
+
+    count = jnp.maximum(jnp.sum(known(points)), 1)
+    middle = jnp.sum(jnp.where(known(points), points, 0.0), axis=0) / count
+    points = jnp.where(known(points), points, points[MIRROR])
+    return jnp.where(known(points), points, middle)
+
+
 def augment(
     key: Array, photo: LabelledPhoto, crop_px: float, settings: AugmentSettings
 ) -> Labelled:
@@ -131,7 +144,7 @@ def augment(
     keys = jax.random.split(key, 4)
     matrix = random_similarity(keys[0], settings, crop_px, photo.image.shape[0])
     crop = cut(photo, matrix, settings.size)
-    points = crop_points(photo.points, matrix)
+    points = without_gaps(crop_points(photo.points, matrix))
     flipped = mirror(crop), mirror_points(points, settings.size)
     is_flipped = jax.random.bernoulli(keys[1], settings.flip)
     crop, points = jax.tree.map(lambda a, b: jnp.where(is_flipped, a, b), flipped, (crop, points))

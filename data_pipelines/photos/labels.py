@@ -32,7 +32,7 @@ class PhotoSet(ByValue):
     Attributes:
       names: N names of the faces.
       images: (N, S, S, 3) uint8 RGB.
-      points: (N, 68, 2) annotated points in pixels of the squares.
+      points: (N, 68, 2) annotated points in pixels of the squares, NaN where hidden.
       template_xy: (N, S, S, 2) float16, see `LabelledPhoto`.
       matchable: (N, S, S) bool.
       error: (N,) NME of the model's reprojected inner points, %.
@@ -135,7 +135,7 @@ def dense_labels(
     flow, matchable = flow_to_template(fragments, template)
     grid = pixel_grid(STORED_PX, STORED_PX)
     projected = project_landmarks(model, params, camera.principal_point)
-    is_read = contour | (jnp.arange(len(points)) >= N_JAW)
+    is_read = (contour | (jnp.arange(len(points)) >= N_JAW)) & jnp.isfinite(points).all(axis=-1)
     field = annotation_field(jnp.where(is_read[:, None], points, projected), projected, grid)
     mask = matchable[..., None]
     stacked = jnp.concatenate([jnp.where(mask, flow + grid, 0.0), mask], axis=-1)

@@ -17,12 +17,21 @@ CROP_PX = CROP_SCALE / STORED_SCALE * STORED_PX
 
 
 def stored_square(points: np.ndarray) -> Crop:
-    """The square around 68 points (68, 2), in photo pixels, that is stored for training.
+    """`square_around` the box of 68 points (68, 2), in photo pixels.
 
     Raises:
       ValueError: the points lie on a line along an axis.
     """
-    crop = crop_of_box(box_of_points(points), STORED_PX)
+    return square_around(box_of_points(points))
+
+
+def square_around(box: np.ndarray) -> Crop:
+    """The square around a landmark box (4,), in photo pixels, that is stored for training.
+
+    Raises:
+      ValueError: the box has no area or is not finite.
+    """
+    crop = crop_of_box(box, STORED_PX)
     return dataclasses.replace(crop, side_px=STORED_SCALE / CROP_SCALE * crop.side_px)
 
 
@@ -33,7 +42,7 @@ class Square(ByValue):
     Attributes:
       face: what it was cut from.
       image: (S, S, 3) uint8, S = `STORED_PX`.
-      points: (68, 2) float32 in its pixels.
+      points: (68, 2) float32 in its pixels, NaN where hidden.
       to_square: (2, 3) affine matrix, photo pixels to its pixels.
     """
 
@@ -51,7 +60,7 @@ def read_square(face: AnnotatedFace) -> Square:
       PhotoError: the photograph cannot be read.
     """
     try:
-        crop = stored_square(face.points)
+        crop = square_around(face.landmark_box)
     except ValueError as error:
         raise DatasetError(f"{face.photo}: its 68 points span no face ({error})") from error
     image = crop_photo(face.image(), crop)

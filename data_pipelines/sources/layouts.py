@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from data_pipelines.sources.tfds import BUILDERS, tfds_faces
+from dfc_jax.data.cfp import cfp
 from dfc_jax.data.faces import FaceSet
 from dfc_jax.data.ibug import ibug
 from dfc_jax.data.lp import aflw2000, w300lp
@@ -15,6 +16,7 @@ READERS: dict[str, Callable[[str | os.PathLike[str]], FaceSet]] = {
     "ibug": ibug,
     "300w-lp": w300lp,
     "aflw2000": aflw2000,
+    "cfp": cfp,
     **{f"tfds:{name}": partial(tfds_faces, name) for name in BUILDERS},
 }
 LAYOUTS = tuple(READERS)

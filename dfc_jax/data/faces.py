@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import cv2
 import numpy as np
 
+from dfc_jax.crops import box_of_points
 from dfc_jax.errors import DatasetError, PhotoError
 from dfc_jax.photo import read_photo
 from dfc_jax.types import ByValue
@@ -26,11 +27,17 @@ class Example(ByValue):
 
     Attributes:
       photo: its file.
-      points: (68, 2) float64, photo pixels.
+      points: (68, 2) float64, photo pixels; NaN where a point is hidden or not annotated.
     """
 
     photo: Path
     points: np.ndarray
+
+    @property
+    def landmark_box(self) -> np.ndarray:
+        """(4,) x, y, width, height of the annotated face in photo pixels: tight around the points
+        that are there."""
+        return box_of_points(self.points)
 
     def image(self) -> np.ndarray:
         """The photograph, (H, W, 3) uint8 RGB.
@@ -69,6 +76,10 @@ class AnnotatedFace(Example):
       parameters: of 300W-LP and AFLW2000-3D.
       depth_px: (68,) of AFLW2000-3D: `pt3d_68`'s third row, pixels, growing to the viewer.
       encoded: the bytes of the photograph's file, where it is not on disk; `photo` then is a name.
+      pose_deg: (3,) true yaw, pitch and roll as in `dfc_jax.types`, NaN where one is unknown; None
+        where all are.
+      profile: whether it is photographed from the side, 45 degrees or more.
+      box: (4,) the landmark box, where the points that are annotated do not span the face.
     """
 
     name: str
@@ -76,6 +87,14 @@ class AnnotatedFace(Example):
     parameters: Parameters | None = None
     depth_px: np.ndarray | None = None
     encoded: bytes | None = field(default=None, repr=False)
+    pose_deg: np.ndarray | None = None
+    profile: bool = False
+    box: np.ndarray | None = None
+
+    @property
+    def landmark_box(self) -> np.ndarray:
+        """(4,) x, y, width, height: `box` where it is given, else that of the points."""
+        return super().landmark_box if self.box is None else self.box
 
     def image(self) -> np.ndarray:
         """The photograph, (H, W, 3) uint8 RGB.

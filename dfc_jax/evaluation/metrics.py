@@ -51,9 +51,11 @@ def mask_iou(predicted: Array, truth: Array) -> Array:
 
 def nme_percent(points: AnyArray, truth: AnyArray, counted: slice | AnyArray = ALL) -> AnyArray:
     """Normalised mean error (...) in percent: the mean distance between points and the truth,
-    divided by sqrt(width * height) of the tight box of all true points.
+    divided by sqrt(width * height) of the tight box of all true points. A point without a truth
+    (NaN) neither counts nor widens the box.
 
-    Works on NumPy arrays, and on JAX arrays under jit and vmap; NaN where a point that counts is.
+    Works on NumPy arrays, and on JAX arrays under jit and vmap; NaN where a point that counts is
+    not predicted.
 
     Args:
       points, truth: (..., N, 2) pixels.
@@ -66,8 +68,11 @@ def nme_percent(points: AnyArray, truth: AnyArray, counted: slice | AnyArray = A
         mask = np.zeros(distances.shape[-1], bool)
         mask[counted] = True
         counted = mask
-    counted = xp.broadcast_to(counted, distances.shape)
+    known = xp.isfinite(truth).all(axis=-1)
+    counted = xp.broadcast_to(counted, distances.shape) & known
     total = xp.sum(xp.where(counted, distances, 0.0), axis=-1)
     mean = total / xp.maximum(xp.sum(counted, axis=-1), 1)
-    box = truth.max(axis=-2) - truth.min(axis=-2)
-    return 100.0 * mean / xp.sqrt(xp.prod(box, axis=-1))
+    known = known[..., None]
+    high = xp.where(known, truth, -xp.inf).max(axis=-2)
+    low = xp.where(known, truth, xp.inf).min(axis=-2)
+    return 100.0 * mean / xp.sqrt(xp.prod(high - low, axis=-1))

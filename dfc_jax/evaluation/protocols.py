@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dfc_jax.crops import box_of_points
 from dfc_jax.data.faces import Example
 from dfc_jax.evaluation.metrics import ALL, nme_percent
 from dfc_jax.landmarks68 import INNER, N_LANDMARKS
@@ -56,7 +55,7 @@ def landmark_boxes(
     image: np.ndarray, example: Example, detector: "Detector | None" = None
 ) -> list[np.ndarray]:
     """The landmark box in which a face is to be found, none if the detector misses it."""
-    box = box_of_points(example.points)
+    box = example.landmark_box
     if detector is None:
         return [box]
     found = best_match(detector(image), box)

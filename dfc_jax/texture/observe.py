@@ -51,7 +51,7 @@ def observe(
       atlas: of the model.
       params: the fit, in pixels of the image; the principal point is the image's centre.
       image: (H, H, 3) RGB in [0, 1].
-      points: (68, 2) annotated points, pixels.
+      points: (68, 2) annotated points, pixels; NaN where one is hidden.
     """
     size = image.shape[0]
     camera = Camera(params.focal_px, jnp.full(2, (size - 1) / 2.0))
@@ -60,7 +60,9 @@ def observe(
     flow, visible = ground_truth_flow(atlas.fragments, target, vertices, camera, model.triangles)
     xy = flow + pixel_grid(atlas.size, atlas.size)
 
-    residual = (points - project_landmarks(model, params, camera.principal_point))[INNER]
+    projected = project_landmarks(model, params, camera.principal_point)
+    points = jnp.where(jnp.isfinite(points), points, projected)
+    residual = (points - projected)[INNER]
     edge = jnp.max(points.max(axis=0) - points.min(axis=0))
     coarse = 4.0
     places = coarse * pixel_grid(int(size / coarse), int(size / coarse))

@@ -86,7 +86,7 @@ def read_square(example: Example) -> tuple[np.ndarray, np.ndarray, float]:
         raise DatasetError(f"{example.photo}: its 68 points span no face ({error})") from error
     image = crop_photo(example.image(), crop)
     points = apply_affine(crop.to_crop, example.points).astype(np.float32)
-    width = np.ptp(example.points[:, 0])
+    width = example.landmark_box[2]
     return np.round(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8), points, float(width)
 
 

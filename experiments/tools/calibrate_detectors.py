@@ -14,7 +14,6 @@ import numpy as np
 from absl import app, flags
 from tqdm import tqdm
 
-from dfc_jax.crops import box_of_points
 from dfc_jax.data.faces import Example
 from dfc_jax.data.ibug import read_ibug
 from dfc_jax.evaluation.protocols import intersection_over_union
@@ -35,7 +34,7 @@ def detectors() -> list[detect.Detector]:
 
 def measure(example: Example, detection: detect.Detection) -> tuple[float, float, float]:
     """Scale, dx and dy (see `detect.Calibration`) of one detection of an annotated face."""
-    true = box_of_points(example.points)
+    true = example.landmark_box
     size = detection.box[2:]
     offset = (true[:2] + true[2:] / 2.0 - detection.box[:2] - size / 2.0) / size
     return float(max(true[2:]) / np.sqrt(size.prod())), float(offset[0]), float(offset[1])
@@ -46,7 +45,7 @@ def main(_: list[str]) -> None:
     searchers = detectors()
     examples = [e for folder in _DATA.value for e in read_ibug(folder)][:: _EVERY.value]
     for example in tqdm(examples):
-        image, true = example.image(), box_of_points(example.points)
+        image, true = example.image(), example.landmark_box
         for detector in searchers:
             for detection in detector(image):
                 if intersection_over_union(detection.box, true) > 0.3:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import dfc_jax
 from dfc_jax.crops import box_of_points
+from dfc_jax.data.cfp import cfp
 from dfc_jax.data.ibug import read_ibug
 from dfc_jax.errors import DatasetError, PhotoError
 from dfc_jax.evaluation.protocols import FAILURE_PERCENT, intersection_over_union
@@ -106,15 +107,9 @@ def photographs(folders: list[str], every: int) -> Iterator[View]:
 
 
 def profiles(folder: str, every: int) -> Iterator[View]:
-    """Of ``folder.npz`` (names, points with NaN where hidden) and the photographs of `folder`."""
-    table = np.load(Path(folder).with_suffix(".npz"))
-    for name, points in list(zip(table["names"], table["points"], strict=True))[::every]:
-        seen = np.isfinite(points).all(axis=1)
-        path = Path(folder) / str(name)
-        image = read_photo(path if path.suffix else path.with_suffix(".jpg"))
-        box = box_of_points(points[seen])
-        inner = seen & (np.arange(len(seen)) >= 17)
-        yield View(image, np.where(seen[:, None], points, box[:2]), inner, box)
+    """Of a folder of CFP."""
+    for face in cfp(folder)[::every]:
+        yield view_of(face.image(), face.points)
 
 
 def noise(rng: np.random.Generator) -> np.ndarray:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import dfc_jax
 from data_pipelines.photos.labels import fit_points
 from data_pipelines.photos.squares import STORED_PX, stored_square
-from dfc_jax.crops import apply_affine, box_of_points
+from dfc_jax.crops import apply_affine
 from dfc_jax.data.faces import Example
 from dfc_jax.data.ibug import read_ibug
 from dfc_jax.evaluation.metrics import nme_percent
@@ -76,7 +76,7 @@ def sideways_mm(model: FaceModel, aligner: Aligner, examples: Sequence[Example])
     """
     seen, residual = [], []
     for example in tqdm(examples, unit="photo", disable=None):
-        for face in aligner(example.image(), boxes=[box_of_points(example.points)]):
+        for face in aligner(example.image(), boxes=[example.landmark_box]):
             if abs(face.angles_deg["yaw"]) < np.rad2deg(FRONTAL_LIMIT_RAD):
                 seen.append(face.landmarks)
                 residual.append(example.points - face.landmarks)

@@ -182,7 +182,8 @@ def tile(square: Square, projected: np.ndarray, mask: np.ndarray, caption: str) 
     def fixed(points: np.ndarray) -> list[list[int]]:
         return np.round((zoom * (points + 0.5) - 0.5) * 16).astype(int).tolist()
 
-    for true, found in zip(fixed(square.points), fixed(projected), strict=True):
+    seen = np.isfinite(square.points).all(axis=-1)
+    for true, found in zip(fixed(square.points[seen]), fixed(projected[seen]), strict=True):
         cv2.line(picture, true, found, WHITE, 1, cv2.LINE_AA, 4)
         cv2.circle(picture, true, 2 * 16, GREEN, -1, cv2.LINE_AA, 4)
         cv2.circle(picture, found, 28, RED, 1, cv2.LINE_AA, 4)

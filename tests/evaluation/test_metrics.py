@@ -51,6 +51,16 @@ def test_nme_is_in_percent_of_the_geometric_mean_of_the_true_points_box(array) -
     assert np.isfinite(metrics.nme_percent(missing, truth, array([True, False, True]))).all()
 
 
+@pytest.mark.parametrize("array", [np.array, jnp.array], ids=["numpy", "jax"])
+def test_points_without_a_truth_neither_count_nor_widen_the_box(array) -> None:
+    truth = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 40.0]])
+    points = truth + [[3.0, 4.0], [0.0, 0.0], [0.0, 4.0]]
+    more = np.concatenate([truth, np.full((2, 2), np.nan)])
+    found = np.concatenate([points, [[500.0, 500.0], [np.nan, 0.0]]])
+    given = array(np.stack([found] * 2)), array(np.stack([more, np.full((5, 2), np.nan)]))
+    np.testing.assert_allclose(metrics.nme_percent(*given), [15.0, 0.0], rtol=1e-6)
+
+
 def test_nme_runs_under_jit_and_vmap() -> None:
     rng = np.random.default_rng(0)
     points, truth = rng.normal(size=(2, 4, 68, 2)).astype(np.float32)

@@ -148,6 +148,9 @@ def test_crop_of_box_refuses_a_box_without_area(box):
 def test_box_of_points_is_tight():
     points = np.array([[3.0, 9.0], [5.0, 4.0], [4.0, 6.0]])
     np.testing.assert_array_equal(box_of_points(points), [3.0, 4.0, 2.0, 5.0])
+    hidden = np.concatenate([points, [[np.nan, 50.0], [np.nan, np.nan]]])
+    np.testing.assert_array_equal(box_of_points(hidden), [3.0, 4.0, 2.0, 5.0])
+    assert np.isnan(box_of_points(hidden[-2:])).all()
 
 
 def test_derivative_of_the_projection_by_the_point():

@@ -16,8 +16,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from dfc_jax.errors import ConfigError, WeightsError
-from dfc_jax.evaluation.metrics import flow_metrics, mask_iou
-from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.evaluation.metrics import flow_metrics, mask_iou, nme_percent
+from dfc_jax.landmarks68 import INNER
 from dfc_jax.nets import weights
 from dfc_jax.systems.dfc.lift import flow_landmarks
 from dfc_jax.systems.dfc.loss import Norm, Reduction, correspondence_loss
@@ -202,9 +202,7 @@ def _scores(
     if some.points is None or landmarks is None:
         return scores
     found, _ = jax.vmap(lambda f, m: flow_landmarks(f, m, landmarks))(outputs.flow, probability)
-    error = jnp.linalg.norm(found - some.points, axis=-1)[:, N_JAW:].mean(-1)
-    box = jnp.sqrt(jnp.prod(some.points.max(axis=1) - some.points.min(axis=1), axis=-1))
-    return {**scores, "nme": 100.0 * error / box}
+    return {**scores, "nme": nme_percent(found, some.points, INNER)}
 
 
 def evaluate(

@@ -230,6 +230,17 @@ def test_points_follow_the_crop_and_its_mirror_image() -> None:
     np.testing.assert_allclose(mirror_points(jnp.asarray(mirrored), SIZE), face, atol=1e-4)
 
 
+def test_hidden_points_take_the_place_of_their_twin_or_the_middle() -> None:
+    points = np.random.default_rng(0).uniform(20.0, 80.0, (68, 2))
+    seen = module.MIRROR >= np.arange(68)
+    seen[[18, 25]] = False
+    found = module.without_gaps(jnp.asarray(np.where(seen[:, None], points, np.nan)))
+    np.testing.assert_allclose(found[seen], points[seen], rtol=1e-5)
+    np.testing.assert_allclose(found[45], points[36], rtol=1e-5)
+    np.testing.assert_allclose(found[18], points[seen].mean(axis=0), rtol=1e-5)
+    assert np.isfinite(module.without_gaps(jnp.full((68, 2), jnp.nan))).all()
+
+
 def test_occluders_are_drawn_about_the_landmarks(monkeypatch) -> None:
     """In place of occluders the picture says where landmark 36 is thought to be."""
 

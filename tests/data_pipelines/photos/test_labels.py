@@ -19,6 +19,7 @@ from dfc_jax.crops import apply_affine, box_of_points, crop_of_box
 from dfc_jax.data.faces import collect
 from dfc_jax.errors import DatasetError
 from dfc_jax.fitting import LandmarkSettings, project_landmarks
+from dfc_jax.landmarks68 import MIRROR, N_JAW
 from dfc_jax.morphable.linear import shape
 from dfc_jax.ops.fields import residual_field
 from dfc_jax.ops.rotations import angles_to_rotvec
@@ -87,6 +88,21 @@ def test_labels_of_drawn_faces_are_nearly_exact(labelled, faces) -> None:
         assert both.sum() > 3000 and both.sum() / union.sum() > 0.93
         error = np.linalg.norm(labelled.template_xy[n].astype(np.float32) - exact[n], axis=-1)
         assert error[both].mean() < 0.7
+
+
+@pytest.mark.slow
+def test_labels_of_a_half_that_is_hidden_are_the_models(model, template, faces, images) -> None:
+    """A turned face of which the far half and the whole jaw are not annotated."""
+    hidden = (MIRROR < np.arange(68)) | (np.arange(68) < N_JAW)
+    points = np.where(hidden[:, None], np.nan, faces[0][1:2])
+    labels = label(model, template, images[1:2], points, ["half"], LandmarkSettings())
+    for values in (labels.template_xy, labels.error):
+        assert np.isfinite(values).all()
+    np.testing.assert_array_equal(np.isnan(labels.points[0, :, 0]), hidden)
+    both = labels.matchable[0] & faces[2][1]
+    apart = np.linalg.norm(labels.template_xy[0].astype(float) - faces[1][1], axis=-1)
+    assert both.mean() > 0.9 * faces[2][1].mean() and np.median(apart[both]) < 3.0
+    assert labels.error[0] < 1.0
 
 
 @pytest.mark.slow

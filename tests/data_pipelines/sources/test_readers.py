@@ -14,6 +14,7 @@ from dataset_layouts import (
     tfds_record,
     write_300w_lp,
     write_aflw2000,
+    write_cfp,
     write_ibug,
     write_jpeg,
     write_tfds,
@@ -25,10 +26,12 @@ from data_pipelines.photos.sets import open_sets
 from data_pipelines.photos.squares import read_square
 from data_pipelines.sources.layouts import open_faces
 from data_pipelines.sources.tfds import tfds_faces
+from dfc_jax.data.cfp import cfp
 from dfc_jax.data.faces import AnnotatedFace, FaceSet, collect
 from dfc_jax.data.ibug import ibug, read_ibug
 from dfc_jax.data.lp import LP_EDGE_PX, aflw2000, w300lp
 from dfc_jax.errors import DatasetError
+from dfc_jax.landmarks68 import MIRROR
 from dfc_jax.ops.rotations import angles_to_matrix
 
 RIGHT_EYE, LEFT_EYE, NOSE_TIP, RIGHT_EAR, LEFT_EAR = 36, 45, 30, 0, 16
@@ -107,6 +110,58 @@ def test_aflw2000_has_points_and_depth_of_pt3d_68(aflw_folder):
         assert face.jaw == "surface"
 
 
+def half_a_face(tilt_deg: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """A symmetric face (68, 2), turned in the picture, and the same with one half of it NaN."""
+    right = np.random.default_rng(0).uniform([30.0, 30.0], [95.0, 170.0], (68, 2))
+    middle = np.arange(68) == MIRROR
+    right[middle, 0] = 100.0
+    kept = (np.arange(68) <= MIRROR)[:, None]
+    whole = np.where(kept, right, [200.0, 0.0] + right[MIRROR] * [-1, 1])
+    turn = np.deg2rad(tilt_deg)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    whole = (whole - 100.0) @ rotation.T + 100.0
+    return whole, np.where(kept, whole, np.nan)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 25.0])
+def test_cfp_has_half_a_face_and_the_box_of_a_whole_one_where_it_is_seen(tmp_path, tilt):
+    whole, half = half_a_face(tilt)
+    write_cfp(tmp_path / "train", {"001_01_profile": half, "001_01_frontal": half})
+    profile, frontal = cfp(tmp_path / "train")
+    assert (profile.name, frontal.name) == ("001_01_profile", "001_01_frontal")
+    for face in (profile, frontal):
+        np.testing.assert_allclose(face.points, half, rtol=1e-6)
+        assert face.image().shape == (200, 200, 3) and face.pose_deg is None
+    assert profile.profile and profile.jaw == "surface"
+    assert not frontal.profile and frontal.jaw == "contour"
+
+    def box(points: np.ndarray) -> list[float]:
+        low, high = np.nanmin(points, axis=0), np.nanmax(points, axis=0)
+        return [*low, *(high - low)]
+
+    np.testing.assert_allclose(profile.landmark_box, box(half), rtol=1e-5)
+    np.testing.assert_allclose(frontal.landmark_box, box(whole), rtol=1e-5)
+    assert read_square(frontal).to_square[0, 0] == pytest.approx(96 / max(box(whole)[2:]))
+
+
+def test_a_broken_table_of_cfp_is_named_and_faces_without_points_are_left_out(tmp_path):
+    folder, table = tmp_path / "train", tmp_path / "train.npz"
+    _, half = half_a_face()
+    write_cfp(folder, {"a_profile": np.full((68, 2), np.nan), "b_profile": half})
+    used, (problem,) = collect(cfp(f"{folder}/"))
+    assert [face.name for face in used] == ["b_profile"] and "a_profile.jpg: too few" in problem
+    for content, words in (
+        ({"names": ["a"]}, "not a readable table"),
+        ({"names": ["a"], "points": np.zeros((2, 68, 2))}, "no names and points"),
+    ):
+        np.savez(table, **content)
+        with pytest.raises(DatasetError, match=f"{table}: .*{words}"):
+            cfp(folder)
+    table.unlink()
+    with pytest.raises(DatasetError, match=r"train\.npz: there is no such file"):
+        cfp(folder)
+
+
 def test_one_bad_file_does_not_stop_the_rest(tmp_path):
     names = [f"AFW/AFW_{n}_0" for n in range(6)]
     write_300w_lp(tmp_path, {name: sample(n) for n, name in enumerate(names)})
@@ -126,15 +181,15 @@ def test_one_bad_file_does_not_stop_the_rest(tmp_path):
     assert len(problems) == 5
 
 
-@pytest.mark.parametrize("layout", ["ibug", "300w-lp", "aflw2000"])
+@pytest.mark.parametrize("layout", ["ibug", "300w-lp", "aflw2000", "cfp"])
 def test_an_empty_or_missing_folder_is_named(layout, tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DatasetError, match=f"{folder}: .*"):
+        with pytest.raises(DatasetError, match=f"{folder}.*: .*"):
             open_faces(layout, folder)
 
 
 def test_an_unknown_layout_lists_those_there_are(tmp_path):
-    with pytest.raises(DatasetError, match="choose from ibug, 300w-lp, aflw2000, tfds:the300w_lp"):
+    with pytest.raises(DatasetError, match="choose from ibug, 300w-lp, aflw2000, cfp, tfds"):
         open_faces("tfds:mnist", tmp_path)
 
 
