@@ -98,7 +98,7 @@ def _poses(
     profile = np.array([face.profile for face in faces]) | (np.abs(true_deg[:, 0]) >= PROFILE_DEG)
     return {
         "pose": pose_scores(found_deg, true_deg) if known else None,
-        "yaw": yaw_curve(found_deg[:, 0], true_deg[:, 0]) if known else None,
+        "yaw": yaw_curve(found_deg, true_deg) if known else None,
         "abs_yaw": over_abs_yaw(errors, true_deg[:, 0]) if known else None,
         "profiles": profile_scores(found_deg[:, 0], profile) if profile.any() else None,
     }
