@@ -19,7 +19,8 @@ Angles       ``R = diag(1, -1, -1) Rx(pitch) Ry(yaw) Rz(roll)`` with the factors
              right), pitch > 0 lifts the chin, roll > 0 turns the head clockwise.
 Flow         F(p) in pixels, from source to target: ``q = p + F(p)``.
 Invalid      ``pix_to_face`` is -1 on the background; every array that can hold invalid entries
-             has a mask beside it; never NaN.
+             has a mask beside it; never NaN, but for annotated points that are hidden and
+             annotated angles that are unknown.
 
 Shape names: V vertices, T triangles, K identity directions, E expression shapes, H x W pixels,
 N points or correspondences, B batch.
@@ -59,7 +60,14 @@ def _alike(one: Any, other: Any) -> bool:
     structures: list[Any] = [jax.tree.structure(value) for value in (one, other)]
     if structures[0] != structures[1]:
         return False
-    return all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+    return all(map(_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two leaves have equal values, NaN in the same places."""
+    arrays = np.asarray(one), np.asarray(other)
+    numbers = all(array.dtype.kind in "fc" for array in arrays)
+    return np.array_equal(*arrays, equal_nan=numbers)
 
 
 @struct.dataclass(eq=False)

@@ -136,6 +136,26 @@ def write_cfp(folder: Path, points: dict[str, np.ndarray]) -> None:
     np.savez_compressed(folder.with_name(f"{folder.name}.npz"), **table)
 
 
+def write_fasseg(folder: Path, faces: dict[str, tuple[int, int]]) -> None:
+    """``NAME.jpg`` and the mask ``NAME.png`` of a face whose skin goes from the left edge to column
+    `right` of 200, about eyes and mouth whose middle is in column `x`, in rows 60 and 100."""
+    for number, (name, (x, right)) in enumerate(faces.items()):
+        mask = np.zeros((200, 200), np.uint8)
+        mask[40:130, : right + 1] = 1
+        mask[56:65, x - 8 : x + 9] = 3
+        mask[75:85, x - 3 : x + 4] = 4
+        mask[96:105, x - 8 : x + 9] = 5
+        write_jpeg(folder / f"{name}.jpg", picture(number, 200))
+        Image.fromarray(mask).save(folder / f"{name}.png")
+
+
+def write_facesynthetics(folder: Path, name: str, points: np.ndarray) -> None:
+    """``NAME.jpg`` and ``NAME.pts`` of 70 points, counted from 1."""
+    rows = "\n".join(f"{x + 1:.3f} {y + 1:.3f}" for x, y in points)
+    write_jpeg(folder / f"{name}.jpg", picture(0, 200))
+    (folder / f"{name}.pts").write_text(f"version: 1\nn_points: 70\n{{\n{rows}\n}}\n")
+
+
 def tfds_record(face: Sample, name: str) -> dict[str, Any]:
     """What TFDS' builder makes of a face, its image as a JPEG file."""
     file = io.BytesIO()

@@ -90,16 +90,19 @@ def _data_source(name: str, data_dir: str | os.PathLike[str] | None, split: str)
 
 
 def _the300w_lp(record: Mapping[str, Any], label: str, which: LPPoints) -> AnnotatedFace:
+    points = _feature(record, FEATURE_OF[which], (N_LANDMARKS, 2), label) * LP_EDGE_PX - 1.0
+    parameters = Parameters(
+        _feature(record, "pose_params", (N_POSE,), label),
+        _feature(record, "shape_params", (N_SHAPE,), label),
+        _feature(record, "exp_params", (N_EXPRESSION,), label),
+    )
     return AnnotatedFace(
         photo=Path(label),
-        points=_feature(record, FEATURE_OF[which], (N_LANDMARKS, 2), label) * LP_EDGE_PX - 1.0,
+        points=points,
         name=label,
         jaw=JAW_OF[which],
-        parameters=Parameters(
-            _feature(record, "pose_params", (N_POSE,), label),
-            _feature(record, "shape_params", (N_SHAPE,), label),
-            _feature(record, "exp_params", (N_EXPRESSION,), label),
-        ),
+        parameters=parameters,
+        pose_deg=parameters.pose_deg,
         encoded=_encoded(record, label),
     )
 

@@ -1,4 +1,4 @@
-"""`dfc evaluate`: scores of the landmarks on annotated photographs."""
+"""`dfc evaluate`: scores of landmarks, head poses, eyes and mouths on annotated photographs."""
 
 import argparse
 import json
@@ -22,16 +22,22 @@ from dfc_jax.files import path_text
 if TYPE_CHECKING:
     import numpy as np
 
-    from dfc_jax.data.faces import Example
+    from dfc_jax.data.faces import AnnotatedFace
     from dfc_jax.inference.align import Aligner
+
+# The names in `dfc_jax.data.layouts.READERS`, which would take JAX to import.
+LAYOUTS = ("ibug", "300w-lp", "aflw2000", "cfp", "fasseg", "facesynthetics")
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "evaluate", help="score landmarks on annotated photographs", epilog=EXIT_CODES
+        "evaluate", help="score landmarks and poses on annotated photographs", epilog=EXIT_CODES
     )
     parser.add_argument(
-        "--layout", choices=["ibug"], required=True, help="of the folder: ibug has .jpg beside .pts"
+        "--layout",
+        choices=LAYOUTS,
+        required=True,
+        help="of the folder: ibug has .jpg beside .pts, the others are data sets of these names",
     )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="annotated photographs"
@@ -40,7 +46,7 @@ def add(commands: Any) -> None:
         "--boxes",
         choices=["gt", "detector"],
         default="gt",
-        help="start from the boxes of the annotated points, or from the detector's (gt)",
+        help="start from the boxes of the annotations, or from the detector's (gt)",
     )
     parser.add_argument(
         "--json", required=True, metavar="FILE|-", help="scores go here; - prints them"
@@ -49,7 +55,7 @@ def add(commands: Any) -> None:
         "--predictions-out",
         type=Path,
         metavar="FILE.npz",
-        help="names of the photographs, and the landmarks found in them",
+        help="names of the photographs, the landmarks and the yaw, pitch, roll found in them",
     )
     add_network(parser)
     parser.set_defaults(run=run)
@@ -59,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_network(arguments)
     if not arguments.data.is_dir():
         raise UsageError(
-            f"{arguments.data}: there is no such folder; give the one with the .pts files"
+            f"{arguments.data}: there is no such folder; give the one with the photographs"
         )
     for path in (arguments.json, arguments.predictions_out):
         if path not in (None, "-"):
@@ -68,24 +74,27 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from dfc_jax.cache import compiled_programs
-    from dfc_jax.data.ibug import read_usable
+    from dfc_jax.data.faces import read_usable
+    from dfc_jax.data.layouts import open_faces
+    from dfc_jax.evaluation.report import report
     from dfc_jax.files import write_json, write_npz
 
-    examples, problems = read_usable(arguments.data)
+    faces, problems = read_usable(open_faces(arguments.layout, arguments.data))
     for problem in problems.values():
         complain(problem)
     with compiled_programs():
         aligner = load_aligner(arguments)
-        scored, predictions, unreadable = _predict(aligner, examples, arguments.boxes)
+        scored, readings, unreadable = _align(aligner, faces, arguments.boxes)
     if not scored:
         raise UsageError(f"{arguments.data}: no photograph in it could be scored")
-    scores = _scores(scored, predictions)
-    scores["unusable"] = [path_text(path.name) for path in (*problems, *unreadable)]
+    scores = report(scored, readings)
+    scores["unusable"] = [path_text(Path(key).name) for key in (*problems, *unreadable)]
     scores["weights"] = aligner.versions["weights"]
     scores["boxes"] = arguments.boxes
     if arguments.predictions_out is not None:
-        names = np.array([path_text(example.photo.name) for example in scored])
-        write_npz(arguments.predictions_out, names=names, points=predictions["mesh"])
+        names = np.array([path_text(face.photo.name) for face in scored])
+        points, angles = (np.stack([each[k] for each in readings]) for k in ("mesh", "angles_deg"))
+        write_npz(arguments.predictions_out, names=names, points=points, angles_deg=angles)
     if arguments.json == "-":
         print(json.dumps(scores))
     else:
@@ -93,46 +102,26 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_FAILED if scores["unusable"] else EXIT_OK
 
 
-def _predict(
-    aligner: "Aligner", examples: "list[Example]", boxes: str
-) -> "tuple[list[Example], dict[str, np.ndarray], list[Path]]":
-    """The examples whose photographs can be used, landmarks (n, 68, 2) of each way to read them
-    off a face, and the photographs that cannot be used, which are named on standard error."""
-    import numpy as np
+def _align(
+    aligner: "Aligner", faces: "list[AnnotatedFace]", boxes: str
+) -> "tuple[list[AnnotatedFace], list[dict[str, np.ndarray]], list[Path]]":
+    """The faces whose photographs can be used, what is read of each, and the photographs that
+    cannot be used, which are named on standard error."""
     from tqdm import tqdm
 
-    from dfc_jax.evaluation.protocols import predict
+    from dfc_jax.evaluation.protocols import align_examples
+    from dfc_jax.evaluation.report import read
 
-    readings = {
-        "mesh": lambda face: face.landmarks,
-        "flow": lambda face: aligner.flow_landmarks(face)[0],
-        "blend": aligner.blended_landmarks,
-    }
     detector = aligner.detector if boxes == "detector" else None
-    scored, found, unusable = [], [], []
-    predictions = predict(aligner, examples, detector, list(readings.values()))
-    with tqdm(total=len(examples), unit="photo", disable=None) as bar:
-        for example, points in zip(examples, predictions, strict=True):
-            if isinstance(points, Exception):
-                unusable.append(example.photo)
-                complain(sentence(example.photo, points), bar.write)
+    scored, readings, unusable = [], [], []
+    with tqdm(total=len(faces), unit="photo", disable=None) as bar:
+        results = align_examples(aligner, faces, detector)
+        for face, found in zip(faces, results, strict=True):
+            if isinstance(found, Exception):
+                unusable.append(face.photo)
+                complain(sentence(face.photo, found), bar.write)
             else:
-                found.append(points)
-                scored.append(example)
+                scored.append(face)
+                readings.append(read(aligner, found))
             bar.update()
-    rows = np.stack(found, axis=1) if found else [()] * len(readings)
-    return scored, dict(zip(readings, rows, strict=True)), unusable
-
-
-def _scores(examples: "list[Example]", predictions: "dict[str, np.ndarray]") -> dict[str, Any]:
-    """The mesh's scores, and what differs of the others' below their names."""
-    import numpy as np
-
-    from dfc_jax.evaluation.protocols import summarise
-
-    true = np.stack([example.points for example in examples])
-    found = {name: summarise(points, true) for name, points in predictions.items()}
-    scores = found.pop("mesh")
-    for name, other in found.items():
-        scores[name] = {part: other[part] for part in ("inner", "all68")}
-    return scores
+    return scored, readings, unusable

@@ -23,7 +23,7 @@ PROFILE = "_profile"
 _MIDDLE = np.flatnonzero(np.arange(N_LANDMARKS) == MIRROR)
 
 
-def cfp(folder: str | os.PathLike[str]) -> FaceSet[int]:
+def cfp(folder: str | os.PathLike[str]) -> FaceSet[str]:
     """The faces of a folder of CFP, in the order of the ``.npz`` file beside it.
 
     Names that end with ``_profile`` are profiles; all others are frontal faces.
@@ -35,8 +35,8 @@ def cfp(folder: str | os.PathLike[str]) -> FaceSet[int]:
     if not folder.is_dir():
         raise DatasetError(f"{folder}: there is no such folder; give the one with the photographs")
     names, points = _read_table(folder.with_name(f"{folder.name}.npz"))
-    read = partial(_read_face, folder, names, points)
-    return FaceSet(str(folder), range(len(names)), read)
+    by_name = dict(zip(names.tolist(), points, strict=True))
+    return FaceSet(str(folder), list(by_name), partial(_read_face, folder, by_name))
 
 
 def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -54,8 +54,8 @@ def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return names, points
 
 
-def _read_face(folder: Path, names: np.ndarray, points: np.ndarray, index: int) -> AnnotatedFace:
-    name, here = str(names[index]), points[index].astype(np.float64)
+def _read_face(folder: Path, points: dict[str, np.ndarray], name: str) -> AnnotatedFace:
+    here = points[name].astype(np.float64)
     here[~np.isfinite(here).all(axis=-1)] = np.nan
     photo, profile = folder / f"{name}.jpg", name.endswith(PROFILE)
     if not np.isfinite(here[_MIDDLE]).all(axis=-1).sum() > 1:

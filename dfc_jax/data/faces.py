@@ -64,6 +64,12 @@ class Parameters(ByValue):
     shape: np.ndarray
     expression: np.ndarray
 
+    @property
+    def pose_deg(self) -> np.ndarray:
+        """(3,) yaw, pitch and roll as in `dfc_jax.types`; a pitch of 0 is the Basel model's, a few
+        degrees from that of other models."""
+        return np.rad2deg(self.pose[[1, 0, 2]])
+
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedFace(Example):
@@ -78,7 +84,7 @@ class AnnotatedFace(Example):
       encoded: the bytes of the photograph's file, where it is not on disk; `photo` then is a name.
       pose_deg: (3,) true yaw, pitch and roll as in `dfc_jax.types`, NaN where one is unknown; None
         where all are.
-      profile: whether it is photographed from the side, 45 degrees or more.
+      profile: whether the set says that it is seen from the side, where the pose is not known.
       box: (4,) the landmark box, where the points that are annotated do not span the face.
     """
 
@@ -115,7 +121,8 @@ class AnnotatedFace(Example):
 class FaceSet(Sequence[AnnotatedFace], Generic[T]):
     """Faces that are read when they are asked for; a slice is a set again.
 
-    Indexing raises what `UNUSABLE` names for a face that cannot be used.
+    Indexing raises what `UNUSABLE` names for a face that cannot be used. `keys` has one for each
+    face: its annotation's file, where each has its own.
     """
 
     def __init__(self, name: str, keys: Sequence[T], read: Callable[[T], AnnotatedFace]):
@@ -126,10 +133,10 @@ class FaceSet(Sequence[AnnotatedFace], Generic[T]):
           keys: one for each face, in order.
           read: reads the face of a key.
         """
-        self.name, self._keys, self._read = name, keys, read
+        self.name, self.keys, self._read = name, keys, read
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.keys)
 
     @overload
     def __getitem__(self, index: int) -> AnnotatedFace: ...
@@ -137,8 +144,8 @@ class FaceSet(Sequence[AnnotatedFace], Generic[T]):
     def __getitem__(self, index: slice) -> "FaceSet[T]": ...
     def __getitem__(self, index: int | slice) -> "AnnotatedFace | FaceSet[T]":
         if isinstance(index, slice):
-            return FaceSet(self.name, self._keys[index], self._read)
-        return self._read(self._keys[index])
+            return FaceSet(self.name, self.keys[index], self._read)
+        return self._read(self.keys[index])
 
 
 def itself(face: AnnotatedFace) -> AnnotatedFace:
@@ -168,3 +175,24 @@ def collect(
         except UNUSABLE as error:
             problems.append(str(error))
     return prepared, problems
+
+
+def read_usable(faces: FaceSet[T]) -> tuple[list[AnnotatedFace], dict[T, str]]:
+    """The faces of a set that can be used, in its order, and by key one sentence for each other.
+
+    Raises:
+      DatasetError: none can be used.
+    """
+    examples, problems = [], {}
+    for index, key in enumerate(faces.keys):
+        try:
+            face = faces[index]
+            if not (face.landmark_box[2:] > 0.0).all():
+                raise DatasetError(f"{key}: its points span no face; annotate it again")
+            examples.append(face)
+        except UNUSABLE as error:
+            problems[key] = str(error)
+    if not examples:
+        first = next(iter(problems.values()), "it is empty")
+        raise DatasetError(f"none of {len(problems)} annotations can be used; {first}")
+    return examples, problems

@@ -17,25 +17,25 @@ _HEADERS = ("version", "n_points")
 _MIRROR = "_mirror"
 
 
-def read_pts(path: str | os.PathLike[str]) -> np.ndarray:
+def read_pts(path: str | os.PathLike[str], count: int = N_LANDMARKS) -> np.ndarray:
     """The 68 points of an iBUG ``.pts`` file: (68, 2) float64, pixel centres from 0.
+
+    Other annotations have another `count` of points.
 
     The points stand in braces; without braces the lines ``version: ...`` and ``n_points: ...``
     are skipped. ``#`` and ``//`` start comments. The files count pixels from 1, as MATLAB does;
     1 is subtracted here and nowhere else.
 
     Raises:
-      DatasetError: the file is missing or does not hold 68 finite points.
+      DatasetError: the file is missing or does not hold as many finite points.
     """
     path = Path(path)
     text = _text(path)
     try:
         numbers = _body(text).split()
-        points = np.array(numbers[: 2 * N_LANDMARKS + 1], np.float64).reshape(N_LANDMARKS, 2)
+        points = np.array(numbers[: 2 * count + 1], np.float64).reshape(count, 2)
     except ValueError as error:
-        raise DatasetError(
-            f"{path}: a .pts file needs {N_LANDMARKS} points (x y), no more"
-        ) from error
+        raise DatasetError(f"{path}: a .pts file needs {count} points (x y), no more") from error
     if not np.isfinite(points).all():
         raise DatasetError(f"{path}: a .pts file needs finite points")
     return points - 1.0
@@ -149,24 +149,3 @@ def read_ibug(folder: str | os.PathLike[str], mirrored: bool = False) -> list[Ex
       DatasetError: no such folder, no annotated photograph in it, or a broken one.
     """
     return [read_example(path) for path in list_ibug(folder, mirrored)]
-
-
-def read_usable(folder: str | os.PathLike[str]) -> tuple[list[Example], dict[Path, str]]:
-    """The annotated photographs of a folder that can be used, by name.
-
-    Returns:
-      the photographs, and one sentence for each ``.pts`` file that cannot be used.
-
-    Raises:
-      DatasetError: no such folder, or nothing in it can be used.
-    """
-    examples, problems = [], {}
-    for path in list_ibug(folder):
-        try:
-            examples.append(read_example(path))
-        except DatasetError as error:
-            problems[path] = str(error)
-    if not examples:
-        first = next(iter(problems.values()))
-        raise DatasetError(f"none of {len(problems)} annotations can be used; {first}")
-    return examples, problems

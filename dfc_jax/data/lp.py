@@ -66,12 +66,14 @@ def _read_lp(annotation: Path, which: LPPoints) -> AnnotatedFace:
         folder = annotation.parents[1] / "landmarks" / annotation.parent.name
         later = folder / f"{annotation.stem}_pts.mat"
         points = read_mat(later, {which: (N_LANDMARKS, 2)})[which]
+    parameters = _parameters(stored)
     return AnnotatedFace(
         photo=photo_beside(annotation),
         points=points - 1.0,
         name=f"{annotation.parent.name}/{annotation.stem}",
         jaw=JAW_OF[which],
-        parameters=_parameters(stored),
+        parameters=parameters,
+        pose_deg=parameters.pose_deg,
     )
 
 
@@ -90,12 +92,14 @@ def aflw2000(folder: str | os.PathLike[str]) -> FaceSet[Path]:
 
 def _read_aflw2000(annotation: Path) -> AnnotatedFace:
     stored = read_mat(annotation, {"pt3d_68": (3, N_LANDMARKS), **_PARAMETERS})
+    parameters = _parameters(stored)
     return AnnotatedFace(
         photo=photo_beside(annotation),
         points=stored["pt3d_68"][:2].T - 1.0,
         name=annotation.stem,
         jaw="surface",
-        parameters=_parameters(stored),
+        parameters=parameters,
+        pose_deg=parameters.pose_deg,
         depth_px=stored["pt3d_68"][2],
     )
 

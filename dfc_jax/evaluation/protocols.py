@@ -22,6 +22,26 @@ FAILURE_PERCENT = 8.0
 Readings = Sequence[Callable[["Face"], np.ndarray]]
 
 
+def align_examples(
+    aligner: "Aligner", examples: Sequence[Example], detector: "Detector | None" = None
+) -> "Iterator[Face | Exception | None]":
+    """The annotated face of each example as it is found.
+
+    Args:
+      aligner: of which `many` is called.
+      examples: what to align.
+      detector: finds the box; without one it is that of the annotation. Where it finds several
+        faces, the one that overlaps the annotated face most is taken.
+
+    Yields:
+      the face, None where it was not found, or the error where the photograph cannot be read or
+      shows nothing of the annotated face.
+    """
+    boxes = [partial(landmark_boxes, example=example, detector=detector) for example in examples]
+    for found in aligner.many(examples, boxes, read=lambda example: example.image()):
+        yield found.error or next(iter(found.faces), None)
+
+
 def predict(
     aligner: "Aligner",
     examples: Sequence[Example],
@@ -31,24 +51,19 @@ def predict(
     """Landmarks (k, 68, 2) in photo pixels for each example, NaN where the face was not found.
 
     Args:
-      aligner: of which `many` is called.
-      examples: what to predict.
-      detector: finds the box; without one it is the tight box of the true points. Where it finds
-        several faces, the one that overlaps the annotated face most is scored.
+      aligner, examples, detector: see `align_examples`.
       readings: k functions from a face to its landmarks (68, 2).
 
     Yields:
-      the landmarks, or the error where the photograph cannot be read or shows nothing of the
-      annotated face.
+      the landmarks, or the error of `align_examples`.
     """
-    boxes = [partial(landmark_boxes, example=example, detector=detector) for example in examples]
-    for found in aligner.many(examples, boxes, read=lambda example: example.image()):
-        if found.error is not None:
-            yield found.error
-        elif not found.faces:
+    for found in align_examples(aligner, examples, detector):
+        if isinstance(found, Exception):
+            yield found
+        elif found is None:
             yield np.full((len(readings), N_LANDMARKS, 2), np.nan)
         else:
-            yield np.stack([read(found.faces[0]) for read in readings])
+            yield np.stack([read(found) for read in readings])
 
 
 def landmark_boxes(
@@ -77,22 +92,25 @@ def intersection_over_union(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def summarise(predicted: np.ndarray, true: np.ndarray) -> dict[str, Any]:
-    """Scores of predictions (n, 68, 2), NaN where missing.
+    """Scores of predictions (n, 68, 2), NaN where missing, against points (n, 68, 2), NaN where
+    hidden or not annotated, which do not count.
 
     Returns:
       ``n``, ``no_output`` (faces without a prediction), and for ``inner`` (the 51 points
-      without the jaw) and ``all68``: ``mean`` and ``median`` in percent over the faces that
-      were found (None if none was), and ``over_8``, the share of all faces whose error is over
-      8 %, the missing ones counted in.
+      without the jaw) and ``all68``: ``mean`` and ``median`` in percent over the faces with such
+      points that were found (None if none was), and ``over_8``, the share of all faces with such
+      points whose error is over 8 %, the missing ones counted in (None if there is no such face).
     """
     missing = np.isnan(predicted).any(axis=(1, 2))
     scores: dict[str, Any] = {"n": len(true), "no_output": int(missing.sum())}
     for name, counted in (("inner", INNER), ("all68", ALL)):
-        errors = nme_percent(predicted[~missing], true[~missing], counted)
-        failures = missing.sum() + (errors > FAILURE_PERCENT).sum()
+        annotated = np.isfinite(true[:, counted]).all(axis=-1).any(axis=-1)
+        used = annotated & ~missing
+        errors = nme_percent(predicted[used], true[used], counted)
+        failures = (missing & annotated).sum() + (errors > FAILURE_PERCENT).sum()
         scores[name] = {
             "mean": float(errors.mean()) if errors.size else None,
             "median": float(np.median(errors)) if errors.size else None,
-            "over_8": float(failures / len(true)),
+            "over_8": float(failures / annotated.sum()) if annotated.any() else None,
         }
     return scores

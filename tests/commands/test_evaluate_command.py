@@ -4,7 +4,11 @@ import json
 
 import numpy as np
 from command_line import names_in, run
+from dataset_layouts import sample, write_aflw2000, write_cfp, write_fasseg
 from photographs import write_example
+
+from dfc_jax.commands.evaluate import LAYOUTS
+from dfc_jax.data import layouts
 
 
 def test_evaluate_prints_only_json_and_keeps_the_predictions(tmp_path, fake, capsys):
@@ -16,7 +20,9 @@ def test_evaluate_prints_only_json_and_keeps_the_predictions(tmp_path, fake, cap
     assert code == 0
     scores = json.loads(out)
     names = {"n", "no_output", "inner", "all68", "flow", "blend", "unusable", "weights", "boxes"}
-    assert set(scores) == names
+    assert set(scores) == names | {"pose", "yaw", "abs_yaw", "profiles", "openings"}
+    assert scores["pose"] is scores["profiles"] is None
+    assert scores["openings"]["eyes"]["n"] == 4
     assert scores["unusable"] == []
     assert set(scores["flow"]) == set(scores["blend"]) == {"inner", "all68"}
     assert scores["flow"]["inner"] != scores["inner"] != scores["blend"]["inner"]
@@ -25,6 +31,7 @@ def test_evaluate_prints_only_json_and_keeps_the_predictions(tmp_path, fake, cap
     assert fake["weights"] == "lite-synthetic"
     with np.load(out_file) as predictions:
         assert predictions["points"].shape == (2, 68, 2)
+        assert predictions["angles_deg"].shape == (2, 3)
         assert list(predictions["names"]) == ["one.jpg", "two.jpg"]
     assert not fake["flip_test"]
     options = ("--boxes", "detector", "--flip-test")
@@ -80,3 +87,33 @@ def test_evaluate_with_nothing_usable_is_one_sentence_more_and_no_scores(tmp_pat
     assert (code, out) == (2, "")
     assert "no photograph in it could be scored" in err.splitlines()[-1]
     assert not (tmp_path / "s.json").exists()
+
+
+def test_the_layouts_of_the_command_are_those_of_the_readers():
+    assert LAYOUTS == tuple(layouts.READERS)
+
+
+def test_evaluate_scores_poses_where_they_are_known_and_names_faces_by_their_set(
+    tmp_path, fake, capsys
+):
+    def evaluate(layout, folder):
+        common = ("evaluate", "--layout", layout, "--data", folder, "--json", "-")
+        code, out, err = run(capsys, *common, "--weights", "lite-synthetic")
+        return code, json.loads(out), err
+
+    write_aflw2000(tmp_path / "aflw", {"image00002": sample(1), "image00004": sample(2)})
+    code, scores, _ = evaluate("aflw2000", tmp_path / "aflw")
+    assert code == 0 and scores["pose"]["roll"]["n"] == 2
+    assert sum(each["n"] for each in scores["abs_yaw"].values()) == 2
+
+    write_fasseg(tmp_path / "fasseg", {"p01140+0-90": (40, 50), "p01146+0+0": (80, 100)})
+    code, scores, _ = evaluate("fasseg", tmp_path / "fasseg")
+    assert code == 0 and set(scores["yaw"]) == {"-90", "0"}
+    assert scores["inner"]["mean"] is None and scores["profiles"]["n"] == 1
+
+    half = np.random.default_rng(0).uniform(50, 150, (68, 2))
+    half[9:17] = np.nan
+    write_cfp(tmp_path / "cfp", {"a_profile": half, "b_profile": np.full((68, 2), np.nan)})
+    code, scores, err = evaluate("cfp", tmp_path / "cfp")
+    assert code == 1 and "b_profile.jpg" in err and scores["unusable"] == ["b_profile"]
+    assert scores["pose"] is None and scores["profiles"]["n"] == 1

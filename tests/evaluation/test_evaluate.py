@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from photographs import points_in_box, write_example
 
-from dfc_jax.data.ibug import read_ibug, read_pts, read_usable
+from dfc_jax.data.faces import AnnotatedFace, read_usable
+from dfc_jax.data.ibug import ibug, read_ibug, read_pts
 from dfc_jax.errors import DatasetError
-from dfc_jax.evaluation.protocols import predict, summarise
+from dfc_jax.evaluation.protocols import align_examples, predict, summarise
 from dfc_jax.inference.align import Aligned
 from dfc_jax.inference.detect import Detection
 
@@ -90,7 +91,7 @@ def test_broken_annotations_are_left_out_each_with_a_sentence_that_names_it(tmp_
     (tmp_path / "a.pts").write_text("hello")
     (tmp_path / "b.jpg").unlink()
     write_example(tmp_path, "c", np.ones((68, 2)))
-    examples, problems = read_usable(tmp_path)
+    examples, problems = read_usable(ibug(tmp_path))
     assert [example.photo.stem for example in examples] == ["d"]
     assert [path.name for path in problems] == ["a.pts", "b.pts", "c.pts"]
     for path, words in zip(problems, ("68 points", "no photograph", "span no face"), strict=True):
@@ -98,7 +99,7 @@ def test_broken_annotations_are_left_out_each_with_a_sentence_that_names_it(tmp_
         assert words in problems[path]
     (tmp_path / "d.pts").unlink()
     with pytest.raises(DatasetError, match=r"none of 3 annotations can be used; .*a\.pts"):
-        read_usable(tmp_path)
+        read_usable(ibug(tmp_path))
 
 
 READ_ALL = """
@@ -171,6 +172,15 @@ class Echo:
             corners = [np.full((68, 2), box[0]) for box in found]
             faces = [type("Face", (), {"landmarks": points}) for points in corners]
             yield Aligned(image, faces, None)
+
+
+def test_a_given_box_is_that_of_the_annotation_and_a_face_not_found_is_none(tmp_path):
+    write_example(tmp_path)
+    box, nowhere = np.array([3.0, 4.0, 50.0, 60.0]), np.full((68, 2), np.nan)
+    face = AnnotatedFace(tmp_path / "one.jpg", nowhere, "one", box=box)
+    (found,) = align_examples(Echo(), [face])
+    assert (found.landmarks == 3.0).all()
+    assert list(align_examples(Echo(), [face], lambda image: [])) == [None]
 
 
 def test_ground_truth_boxes_are_the_tight_boxes_of_the_points(tmp_path):

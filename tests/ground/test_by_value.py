@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import pkgutil
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import data_pipelines
 import dfc_jax
 from dfc_jax.crops import Crop
+from dfc_jax.data.faces import AnnotatedFace
 from dfc_jax.inference.detect import Detection
 from dfc_jax.types import ByValue, Camera
 
@@ -51,6 +53,16 @@ def test_equal_are_those_with_equal_values_in_all_fields(library):
     assert camera(1.0, 2.0) != camera(1.0, 2.0, 2.0)
     assert camera(1.0, 2.0) != camera(1.0, 2.0, projection="orthographic")
     assert camera(1.0, 2.0) != (1.0, 2.0)
+
+
+def test_a_face_with_hidden_points_equals_itself_read_again():
+    def face(hidden: int) -> AnnotatedFace:
+        points = np.zeros((68, 2))
+        points[hidden] = np.nan
+        return AnnotatedFace(Path("a.jpg"), points, "a", pose_deg=np.array([30.0, 0.0, np.nan]))
+
+    assert face(3) == face(3)
+    assert face(3) != face(4)
 
 
 def test_crops_and_detections_compare():

@@ -241,6 +241,14 @@ def test_hidden_points_take_the_place_of_their_twin_or_the_middle() -> None:
     assert np.isfinite(module.without_gaps(jnp.full((68, 2), jnp.nan))).all()
 
 
+def test_occluders_of_half_a_face_are_drawn_about_finite_points(monkeypatch) -> None:
+    monkeypatch.setattr(module, "occlude", lambda key, image, points, settings: (points, None))
+    monkeypatch.setattr(module, "degrade", lambda key, points, settings: points)
+    hidden = np.where((np.arange(68) > module.MIRROR)[:, None], np.nan, POINTS)
+    photo = dataclasses.replace(pattern(), points=hidden.astype(np.float32))
+    assert np.isfinite(augment(jax.random.key(0), photo, CROP, SETTINGS).image).all()
+
+
 def test_occluders_are_drawn_about_the_landmarks(monkeypatch) -> None:
     """In place of occluders the picture says where landmark 36 is thought to be."""
 

@@ -16,7 +16,7 @@ from data_pipelines.photos.turned import ATLAS_PX, drawn_angles, turn, turned_ph
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import apply_affine
 from dfc_jax.fitting import project_landmarks
-from dfc_jax.landmarks68 import N_JAW
+from dfc_jax.landmarks68 import MIRROR, N_JAW
 from dfc_jax.morphable.linear import shape
 from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation, matrix_to_angles
 from dfc_jax.raster import interpolate
@@ -111,6 +111,16 @@ def test_picture_and_labels_turn_together(turned, template, angles) -> None:
     head = face.image[..., 2] < 0.5
     assert np.mean(head[face.matchable]) > 0.98
     assert not head[:8, :24].any() and not head[:8, -24:].any()
+
+
+def test_points_that_are_hidden_change_nothing_of_a_face_that_fits(
+    turned, model, template, params, painted
+) -> None:
+    image, points = painted
+    half = jnp.where((MIRROR < np.arange(68))[:, None], jnp.nan, points)
+    atlas = make_atlas(model, ATLAS_PX)
+    face = jax.device_get(turn(model, atlas, template, image, half, params, 50.0, 2.0))
+    np.testing.assert_allclose(face.image, turned[50.0].image, atol=1e-3)
 
 
 @pytest.mark.parametrize("yaw", [YAW_DEG, 50.0, -50.0])

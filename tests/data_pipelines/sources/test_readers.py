@@ -15,24 +15,33 @@ from dataset_layouts import (
     write_300w_lp,
     write_aflw2000,
     write_cfp,
+    write_facesynthetics,
+    write_fasseg,
     write_ibug,
     write_jpeg,
     write_tfds,
 )
 from paths import extra_module, shared_data
+from PIL import Image
 from scipy.io import savemat
 
 from data_pipelines.photos.sets import open_sets
 from data_pipelines.photos.squares import read_square
 from data_pipelines.sources.layouts import open_faces
 from data_pipelines.sources.tfds import tfds_faces
+from dfc_jax.data import layouts
 from dfc_jax.data.cfp import cfp
 from dfc_jax.data.faces import AnnotatedFace, FaceSet, collect
+from dfc_jax.data.facesynthetics import facesynthetics
+from dfc_jax.data.fasseg import fasseg
 from dfc_jax.data.ibug import ibug, read_ibug
 from dfc_jax.data.lp import LP_EDGE_PX, aflw2000, w300lp
+from dfc_jax.data.masks import box_of_mask, read_mask
 from dfc_jax.errors import DatasetError
+from dfc_jax.evaluation.protocols import intersection_over_union
 from dfc_jax.landmarks68 import MIRROR
-from dfc_jax.ops.rotations import angles_to_matrix
+from dfc_jax.morphable.linear import landmarks3d
+from dfc_jax.ops.rotations import angles_to_matrix, matrix_to_angles
 
 RIGHT_EYE, LEFT_EYE, NOSE_TIP, RIGHT_EAR, LEFT_EAR = 36, 45, 30, 0, 16
 LP_FACES = {
@@ -58,7 +67,9 @@ def aflw_folder(tmp_path_factory) -> Path:
 
 
 def check_parameters(face: AnnotatedFace, truth: Sample) -> None:
-    assert face.parameters is not None
+    assert face.parameters is not None and face.pose_deg is not None
+    pitch, yaw, roll = np.rad2deg(truth.pose[:3])
+    np.testing.assert_allclose(face.pose_deg, [yaw, pitch, roll], rtol=1e-5)
     # Pose_Para is stored in single precision.
     np.testing.assert_allclose(face.parameters.pose, truth.pose, rtol=1e-6)
     np.testing.assert_allclose(face.parameters.shape, truth.shape, rtol=1e-6)
@@ -172,6 +183,43 @@ def test_a_broken_table_of_cfp_is_named_and_faces_without_points_are_left_out(tm
         cfp(folder)
 
 
+def test_fasseg_has_the_pose_of_the_name_and_the_box_of_the_mask(tmp_path):
+    faces = {"p01140+0-90": (40, 150), "p01146-5+15": (100, 199), "test_1": (60, 80)}
+    write_fasseg(tmp_path, faces)
+    profile, oblique, frontal = fasseg(tmp_path)
+    assert [face.name for face in (profile, oblique, frontal)] == list(faces)
+    np.testing.assert_array_equal(profile.pose_deg, [-90.0, 0.0, np.nan])
+    np.testing.assert_array_equal(oblique.pose_deg, [15.0, -5.0, np.nan])
+    assert frontal.pose_deg is None and np.isnan(frontal.points).all()
+    # 40 pixels from eyes to mouth are a box of 1.98 of that; wider skin is cut on its far side.
+    edge = 1.98 * 40.0
+    np.testing.assert_allclose(profile.landmark_box, [40 - edge / 2, 46, edge, edge], atol=0.5)
+    np.testing.assert_allclose(frontal.landmark_box, [80 - edge, 46, edge, edge], atol=0.5)
+    assert read_square(profile).image.shape == (192, 192, 3)
+
+
+def test_masks_without_a_face_and_of_colours_are_named(tmp_path):
+    write_fasseg(tmp_path, {"a": (60, 80), "b": (60, 80), "c": (60, 80)})
+    Image.fromarray(np.zeros((200, 200), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(tmp_path / "b.png")
+    used, problems = collect(fasseg(tmp_path))
+    assert [face.name for face in used] == ["c"]
+    for problem, words in zip(problems, ("a.png: .*no eyes", "b.png: not a reada"), strict=True):
+        with pytest.raises(DatasetError, match=words):
+            raise DatasetError(problem)
+
+
+def test_facesynthetics_has_the_68_points_of_its_70_from_zero(tmp_path):
+    points = np.random.default_rng(0).uniform(50, 150, (70, 2)).round(3)
+    write_facesynthetics(tmp_path, "000000", points)
+    (face,) = facesynthetics(tmp_path)
+    np.testing.assert_allclose(face.points, points[:68])
+    assert face.jaw == "surface" and face.image().shape == (200, 200, 3)
+    write_ibug(tmp_path, "000001", points[:68])
+    with pytest.raises(DatasetError, match=r"000001\.pts: a \.pts file needs 70 points"):
+        facesynthetics(tmp_path)[1]
+
+
 def test_one_bad_file_does_not_stop_the_rest(tmp_path):
     names = [f"AFW/AFW_{n}_0" for n in range(6)]
     write_300w_lp(tmp_path, {name: sample(n) for n, name in enumerate(names)})
@@ -191,7 +239,7 @@ def test_one_bad_file_does_not_stop_the_rest(tmp_path):
     assert len(problems) == 5
 
 
-@pytest.mark.parametrize("layout", ["ibug", "300w-lp", "aflw2000", "cfp"])
+@pytest.mark.parametrize("layout", tuple(layouts.READERS))
 def test_an_empty_or_missing_folder_is_named(layout, tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DatasetError, match=f"{folder}.*: .*"):
@@ -199,7 +247,7 @@ def test_an_empty_or_missing_folder_is_named(layout, tmp_path):
 
 
 def test_an_unknown_layout_lists_those_there_are(tmp_path):
-    with pytest.raises(DatasetError, match="choose from ibug, 300w-lp, aflw2000, cfp, tfds"):
+    with pytest.raises(DatasetError, match="choose from ibug, 300w-lp, .*, tfds:the300w_lp"):
         open_faces("tfds:mnist", tmp_path)
 
 
@@ -356,3 +404,32 @@ def test_poses_of_real_files_take_their_points_back_to_one_face():
     # The subject's left is +x, and the nose is in front.
     assert (eyes[:, 1, 0] > 40.0).all()
     assert (heads_mm[:, NOSE_TIP, 2] > eyes[..., 2].max() + 35.0).all()
+
+
+def rigid(model_mm: np.ndarray, camera: np.ndarray) -> np.ndarray:
+    """The rotation (3, 3) of the similarity that takes points (n, 3) nearest to others."""
+    u, _, v = np.linalg.svd((camera - camera.mean(axis=0)).T @ (model_mm - model_mm.mean(axis=0)))
+    return u @ np.diag([1.0, 1.0, np.linalg.det(u @ v)]) @ v
+
+
+def test_true_poses_of_aflw2000_are_those_of_its_points_in_space(model):
+    """Our mean face laid onto `pt3d_68` without any projection; brows, nose and eyes, which the
+    expression hardly moves. The zero of the pitch is a few degrees from Basel's."""
+    some = slice(17, 48)
+    mean_mm = np.asarray(landmarks3d(model, model.mean_mm))[some]
+    for face in aflw2000(shared_data("aflw2000")):
+        camera = np.concatenate([face.points, -face.depth_px[:, None]], axis=1)[some]
+        angles = np.asarray(matrix_to_angles(jnp.asarray(rigid(mean_mm, camera))))
+        np.testing.assert_allclose(angles, face.pose_deg, atol=2.5)
+
+
+def test_boxes_of_masks_are_near_those_of_the_points_where_a_set_has_both():
+    folder, near = shared_data("facesynthetics"), []
+    for face in facesynthetics(folder):
+        mask = read_mask(folder / f"{face.name}_seg.png")
+        eyes, mouth = np.isin(mask, (3, 4)), np.isin(mask, (9, 10, 11))
+        skin = eyes | mouth | np.isin(mask, (1, 2, 7, 8, 12, 14))
+        box = box_of_mask(eyes, mouth, skin)
+        if np.isfinite(box).all():
+            near.append(intersection_over_union(box, face.landmark_box))
+    assert len(near) > 40 and np.median(near) > 0.8 and np.mean(np.array(near) > 0.6) > 0.9

@@ -1,0 +1,49 @@
+"""FASSEG (Khan, Mauro and Leonardi, "Multi-class semantic segmentation of faces", ICIP 2015).
+
+Photographs ``NAME.jpg`` beside masks ``NAME.png``, without points. `multipose` has heads of
+Pointing'04 in known poses, which its file names give: ``p01140+0-90`` is person 01, series 1,
+number 40, pitch +0, yaw -90 degrees. The persons looked at marks on a wall, so a true pose can be
+ten degrees off; roll is unknown.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from dfc_jax.data.faces import AnnotatedFace, FaceSet
+from dfc_jax.data.masks import box_of_mask, read_mask
+from dfc_jax.errors import DatasetError
+from dfc_jax.landmarks68 import N_LANDMARKS
+
+# Classes of a mask; skin has the ears and the neck, 2 is hair with the brows.
+SKIN, EYES, NOSE, MOUTH = 1, 3, 4, 5
+_POSE = re.compile(r"p\d{5}([+-]\d{1,2})([+-]\d{1,2})")
+
+
+def fasseg(folder: str | os.PathLike[str]) -> FaceSet[Path]:
+    """The faces of a folder of FASSEG, by name, with boxes of their masks and poses of their names.
+
+    Raises:
+      DatasetError: no such folder, or no mask in it.
+    """
+    folder = Path(folder)
+    found = sorted(folder.glob("*.png"))
+    if not found:
+        raise DatasetError(f"{folder}: holds no .png masks; give a folder of FASSEG")
+    return FaceSet(str(folder), found, _read_face)
+
+
+def _read_face(path: Path) -> AnnotatedFace:
+    mask, pose = read_mask(path), _POSE.fullmatch(path.stem)
+    box = box_of_mask(mask == EYES, mask == MOUTH, np.isin(mask, (SKIN, EYES, NOSE, MOUTH)))
+    if not np.isfinite(box).all():
+        raise DatasetError(f"{path}: this mask has no eyes above a mouth; leave it out")
+    return AnnotatedFace(
+        photo=path.with_suffix(".jpg"),
+        points=np.full((N_LANDMARKS, 2), np.nan),
+        name=path.stem,
+        pose_deg=np.array([float(pose[2]), float(pose[1]), np.nan]) if pose else None,
+        box=box,
+    )

@@ -1,0 +1,34 @@
+"""The readers of data sets by the name of their layout."""
+
+import os
+from collections.abc import Callable, Mapping
+
+from dfc_jax.data.cfp import cfp
+from dfc_jax.data.faces import FaceSet
+from dfc_jax.data.facesynthetics import facesynthetics
+from dfc_jax.data.fasseg import fasseg
+from dfc_jax.data.ibug import ibug
+from dfc_jax.data.lp import aflw2000, w300lp
+from dfc_jax.errors import DatasetError
+
+Readers = Mapping[str, Callable[[str | os.PathLike[str]], FaceSet]]
+# Each takes the folder of the files.
+READERS: Readers = {
+    "ibug": ibug,
+    "300w-lp": w300lp,
+    "aflw2000": aflw2000,
+    "cfp": cfp,
+    "fasseg": fasseg,
+    "facesynthetics": facesynthetics,
+}
+
+
+def open_faces(layout: str, folder: str | os.PathLike[str], readers: Readers = READERS) -> FaceSet:
+    """The faces of a folder, read by the reader of its layout.
+
+    Raises:
+      DatasetError: there is no such layout, or not in this folder.
+    """
+    if layout not in readers:
+        raise DatasetError(f"there is no layout {layout!r}; choose from {', '.join(readers)}")
+    return readers[layout](folder)

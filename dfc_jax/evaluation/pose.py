@@ -1,0 +1,116 @@
+"""Scores of head poses: errors of the angles, and what is found over the true yaw (NumPy).
+
+Angles are yaw, pitch and roll in degrees as in `dfc_jax.types`; NaN where one is unknown or no face
+was found.
+"""
+
+import itertools
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from dfc_jax.evaluation.regression import line
+from dfc_jax.ops.rotations import angles_to_matrix
+
+ANGLES = ("yaw", "pitch", "roll")
+# A bin of the true yaw reaches this far around each of its multiples.
+YAW_STEP_DEG = 15
+# Edges of the bins of its absolute value; the last one holds what is beyond as well.
+ABS_YAW_DEG = (0, 30, 60, 90)
+# A head that is turned as far is a profile.
+PROFILE_DEG = 45.0
+# A yaw found beyond this may stand for one as far on the other side of 90 degrees.
+FOLD_DEG = 60.0
+
+
+def pose_scores(found_deg: np.ndarray, true_deg: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Errors of the angles found (n, 3) against the true ones (n, 3).
+
+    Near a yaw of 90 degrees only a combination of pitch and roll is determined: there the errors of
+    these two are large however near the rotation is.
+
+    Returns:
+      for each of `ANGLES`, over the faces of which it is known: the ``n``, ``slope`` and ``bias``
+      of `line`, and ``mean`` and ``median`` of the absolute error in degrees; and for ``rotation``
+      ``n``, ``mean`` and ``median`` of the angle between the two, where all three are known.
+    """
+    nearest = nearest_angles(found_deg, true_deg)
+    errors = np.abs(nearest - true_deg)
+    scores = {
+        angle: {**line(nearest[:, k], true_deg[:, k]), **_average(errors[:, k])}
+        for k, angle in enumerate(ANGLES)
+    }
+    apart = _angle_between(found_deg, true_deg)
+    return {**scores, "rotation": {"n": int(np.isfinite(apart).sum()), **_average(apart)}}
+
+
+def yaw_curve(found_deg: np.ndarray, true_deg: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Of angles found (n, 3), the median yaw per bin of the true yaw, by the middle of the bin."""
+    found, true = nearest_angles(found_deg, true_deg)[:, 0], true_deg[:, 0]
+    known = np.isfinite(found) & np.isfinite(true)
+    found, true = found[known], true[known]
+    bins = np.round(true / YAW_STEP_DEG).astype(int) * YAW_STEP_DEG
+    return {
+        str(middle): {
+            "n": int((bins == middle).sum()),
+            "true": float(np.median(true[bins == middle])),
+            "found": float(np.median(found[bins == middle])),
+        }
+        for middle in np.unique(bins)
+    }
+
+
+def nearest_angles(found_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:
+    """The same rotations (n, 3) by the angles nearest to the true ones (n, 3).
+
+    Two triples name every rotation: a yaw of 95 degrees is also one of 85, pitch and roll half a
+    turn on. The other one is tried for profiles alone: elsewhere only a broken fit could gain.
+    """
+    named = np.stack([found_deg, [180.0, 180.0, 180.0] + found_deg * [-1.0, 1.0, 1.0]])
+    difference = (named - true_deg + 180.0) % 360.0 - 180.0
+    near, far = np.nansum(np.abs(difference), axis=-1)
+    other = (far < near) & (np.abs(found_deg[:, 0]) > FOLD_DEG)
+    nearest = true_deg + np.where(other[:, None], difference[1], difference[0])
+    # Where there is no truth, nothing is nearer.
+    return np.where(np.isfinite(true_deg), nearest, found_deg)
+
+
+def _angle_between(one_deg: np.ndarray, other_deg: np.ndarray) -> np.ndarray:
+    """Angle (n,) of the rotation from one to the other of angles (n, 3)."""
+    given = jnp.asarray(one_deg), jnp.asarray(other_deg)
+    one, other = (np.asarray(angles_to_matrix(angles)) for angles in given)
+    chord = np.linalg.norm(one - other, axis=(-2, -1)) / np.sqrt(8.0)
+    return np.rad2deg(2.0 * np.arcsin(np.minimum(chord, 1.0)))
+
+
+def over_abs_yaw(values: np.ndarray, true_deg: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Mean of values (n,) per bin of the absolute true yaw (n,), ``0-30`` and so on."""
+    known = np.isfinite(values) & np.isfinite(true_deg)
+    values, yaw = values[known], np.abs(true_deg[known])
+    which = np.searchsorted(ABS_YAW_DEG[1:-1], yaw, side="right")
+    edges = itertools.pairwise(ABS_YAW_DEG)
+    return {
+        f"{low}-{high}": {"n": int((which == k).sum()), "mean": _mean(values[which == k])}
+        for k, (low, high) in enumerate(edges)
+    }
+
+
+def profile_scores(found_yaw_deg: np.ndarray, profile: np.ndarray) -> dict[str, Any]:
+    """Of the profiles (n,) bool: ``n`` that were found, and the ``median_abs_yaw`` found."""
+    yaw = np.abs(found_yaw_deg[profile])
+    return {"n": int(np.isfinite(yaw).sum()), "median_abs_yaw": _median(yaw)}
+
+
+def _average(errors: np.ndarray) -> dict[str, float | None]:
+    return {"mean": _mean(errors), "median": _median(errors)}
+
+
+def _mean(values: np.ndarray) -> float | None:
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else None
+
+
+def _median(values: np.ndarray) -> float | None:
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if values.size else None
