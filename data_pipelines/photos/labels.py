@@ -89,6 +89,11 @@ class PhotoSet(ByValue):
         )
 
 
+# A point of a profile that lies farther from the fit than this part of the longer edge of all is a
+# slip of the annotator; it counts as hidden.
+SLIP = 0.12
+
+
 def index_batches(n: int, size: int) -> Iterator[np.ndarray]:
     """Index batches of one size; the last one repeats its first entries."""
     for start in range(0, n, size):
@@ -238,6 +243,9 @@ def dense_labels(
     bone = surface_positions(vertices, model.triangles, half_landmarks(model, PROFILE))
     projected = jnp.where(on_bone, project(camera, bone), projected)
     is_jaw = jnp.arange(len(points))[:, None] < N_JAW
+    edge = jnp.max(jnp.nanmax(points, axis=0) - jnp.nanmin(points, axis=0))
+    slip = jnp.linalg.norm(points - projected, axis=-1, keepdims=True) > SLIP * edge
+    points = jnp.where(on_bone & slip & ~is_jaw, jnp.nan, points)
     read = jnp.where(is_jaw & ~contour & jnp.isfinite(points), projected, points)
     field = annotation_field(read, projected, grid)
     mask = matchable[..., None]

@@ -103,7 +103,9 @@ class HalfSettings:
         the distance from the bridge of the nose to the chin; infinite where the far half is seen.
     """
 
-    fit: FitSettings = dataclasses.replace(LANDMARKS, distance_mm=1800.0, rounds=8)
+    fit: FitSettings = dataclasses.replace(
+        LANDMARKS, distance_mm=1800.0, outlier_scale=8.0, rounds=8
+    )
     jaw_weight: float = 0.3
     on_bone: bool = True
     turn_deg: float = 75.0

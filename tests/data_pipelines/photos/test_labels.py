@@ -1,5 +1,6 @@
 """Labels of photographs: exact for faces we drew ourselves, close for real ones, clear errors."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -290,6 +291,23 @@ def test_real_profiles_are_labelled_as_turned_as_they_are(model, template) -> No
     # The far half projects to a few columns beside the outline.
     eyes = np.ptp(photos.points[:, 36:42, 0], axis=1), np.ptp(photos.points[:, 42:48, 0], axis=1)
     assert (np.minimum(*eyes) < 0.75 * np.maximum(*eyes)).mean() > 0.8
+
+
+@pytest.mark.slow
+def test_a_point_of_a_profile_that_is_far_off_counts_as_hidden(model, template) -> None:
+    faces = open_sets([shared_data("cfp/train")], "cfp")
+    square = read_square(faces[0])
+    moved = square.points.copy()
+    moved[19] += [0.0, 30.0]
+    fine, wrong = (
+        label_fitted(model, template, [dataclasses.replace(square, points=points)])
+        for points in (square.points, moved)
+    )
+    apart = np.linalg.norm(fine.points[0] - wrong.points[0], axis=-1)
+    assert apart[19] < 5.0, "the fit says where it is"
+    both = fine.matchable & wrong.matchable
+    difference = (fine.template_xy - wrong.template_xy)[both].astype(np.float32)
+    assert np.linalg.norm(difference, axis=-1).mean() < 1.5
 
 
 def test_a_half_is_all_of_one_side_missing() -> None:
