@@ -47,7 +47,7 @@ JAW_BONE_MM = (
     (-21.0, -74.3, 92.5),
     (0.0, -73.2, 106.4),
 )
-# How far in front of and above the model's landmarks (y, z in mm) the same annotators put them,
+# How far above and in front of the model's landmarks (y, z in mm) the same annotators put them,
 # found in the same way: the residuals of a profile would otherwise be taken for depth and turn.
 HABIT_MM = {
     0: (-1.5, -1.0),

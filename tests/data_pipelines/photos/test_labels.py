@@ -276,7 +276,7 @@ def test_real_photographs_are_labelled(model, template, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_real_profiles_are_labelled_as_turned_as_they_are(model, template) -> None:
     faces = open_sets([shared_data("cfp/train")], "cfp")
-    squares, problems = collect(faces[:1400:140], read_square)
+    squares, problems = collect(faces[:1400:70], read_square)
     assert not problems and all(np.isnan(square.points).any() for square in squares)
     photos = label_fitted(model, template, squares)
     assert photos.profile.all() and not photos.contour.any()
@@ -287,7 +287,7 @@ def test_real_profiles_are_labelled_as_turned_as_they_are(model, template) -> No
     assert photos.error.mean() < 3.0 and photos.error.max() < 5.0
     fits = fit_halves(model, np.stack([square.points for square in squares]), PROFILE)
     away_deg = np.rad2deg(np.arccos(-head_rotation(fits.rotation)[:, 2, 2]))
-    assert 60.0 < np.median(away_deg) < 80.0
+    assert 66.0 < np.median(away_deg) < 80.0, np.median(away_deg)
     # The far half projects to a few columns beside the outline.
     eyes = np.ptp(photos.points[:, 36:42, 0], axis=1), np.ptp(photos.points[:, 42:48, 0], axis=1)
     assert (np.minimum(*eyes) < 0.75 * np.maximum(*eyes)).mean() > 0.8
