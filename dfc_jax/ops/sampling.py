@@ -1,5 +1,6 @@
 """Bilinear sampling and affine warps of images; integer coordinates are pixel centres."""
 
+import jax
 import jax.numpy as jnp
 
 from dfc_jax.types import Array
@@ -31,6 +32,37 @@ def bilinear_sample(image: Array, xy: Array, fill: float | None = None) -> Array
     top = (1 - fx) * tap(x0, y0) + fx * tap(x0 + 1, y0)
     bottom = (1 - fx) * tap(x0, y0 + 1) + fx * tap(x0 + 1, y0 + 1)
     return (1 - fy) * top + fy * bottom
+
+
+@jax.custom_vjp
+def sample_features(features: Array, xy: Array) -> Array:
+    """`bilinear_sample` of learned features (H, W, C) at fixed coordinates (N, 2): (N, C).
+
+    Differentiable in the features alone. The gradient is a matrix product. That of an indexed read
+    is a scatter, whose atomic additions hold an accelerator up the longer the more the places
+    differ.
+    """
+    return bilinear_sample(features, xy)
+
+
+def _sampled(features: Array, xy: Array) -> tuple[Array, tuple[Array, Array]]:
+    return bilinear_sample(features, xy), (features, xy)
+
+
+def _features_gradient(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    features, xy = saved
+    height, width, channels = features.shape
+    across, down = (
+        jnp.maximum(1.0 - jnp.abs(jnp.clip(at, 0.0, n - 1.0)[:, None] - jnp.arange(n)), 0.0)
+        for at, n in ((xy[:, 0], width), (xy[:, 1], height))
+    )
+    across, down = across.astype(gradient.dtype), down.astype(gradient.dtype)
+    rows = (across[:, :, None] * gradient[:, None, :]).reshape(len(xy), -1)
+    found = jnp.matmul(down.T, rows, preferred_element_type=jnp.float32)
+    return found.reshape(height, width, channels).astype(features.dtype), jnp.zeros_like(xy)
+
+
+sample_features.defvjp(_sampled, _features_gradient)
 
 
 def pixel_grid(height: int, width: int) -> Array:

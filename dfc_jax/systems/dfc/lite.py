@@ -12,7 +12,7 @@ from jax import lax
 
 from dfc_jax.nets.blocks import HE, ConvNorm, Residual, depth_to_space, space_to_depth, upsample
 from dfc_jax.nets.registry import register, whole, wholes
-from dfc_jax.ops.sampling import bilinear_sample
+from dfc_jax.ops.sampling import sample_features
 from dfc_jax.systems.dfc.two_branch import (
     MAX_CHANNELS,
     MAX_LAYERS,
@@ -210,8 +210,10 @@ class UpdateBlock(nn.Module):
         # As in RAFT, no gradient flows back through the coords of the steps before.
         coarse = lax.stop_gradient(coarse)
         pixels = jnp.array([width, height]) * (UNIT * coarse + 0.5) - 0.5
-        details = jnp.broadcast_to(details, (batch, *details.shape[1:]))
-        sampled = jax.vmap(bilinear_sample)(details, pixels)
+        # All sources read from one target where they share it.
+        shared = len(details)
+        sampled = jax.vmap(sample_features)(details, pixels.reshape(shared, -1, 2))
+        sampled = sampled.reshape(batch, height, width, -1)
         inputs = [a.astype(features.dtype) for a in (features, sampled, coarse)]
         x = ConvNorm(2 * details.shape[-1])(jnp.concatenate(inputs, axis=-1), train)
         for _ in range(2):
