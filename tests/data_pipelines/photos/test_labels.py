@@ -333,3 +333,10 @@ def test_points_that_are_not_annotated_leave_the_field_alone() -> None:
         noise=0.3,
     )
     np.testing.assert_allclose(field[known], expected, atol=1e-4)
+
+
+def test_labels_solve_in_one_batch_since_two_at_once_can_block_each_other() -> None:
+    points = jax.ShapeDtypeStruct((3, 68, 2), jnp.float32)
+    fields = jax.jit(jax.vmap(annotation_field, in_axes=(0, 0, None)))
+    program = fields.lower(points, points, pixel_grid(16, 16)).compile().as_text()
+    assert program.count('custom_call_target="lapack_sgetrf_ffi"') == 1
