@@ -14,6 +14,7 @@ from faces import mean_aligner
 from paths import shared_data
 
 from data_pipelines.photos.squares import STORED_PX
+from dfc_jax.crops import box_of_points
 from dfc_jax.errors import FaceModelError
 from dfc_jax.fitting import LandmarkSettings, project_landmarks
 from dfc_jax.landmarks68 import MIRROR, N_JAW
@@ -367,7 +368,9 @@ def test_sideways_is_how_far_all_annotated_points_lie_to_the_right(model):
     def example(shift_px: float):
         image = np.zeros((500, 500, 3), np.uint8)
         points = np.asarray(found[0].landmarks) + [shift_px, 3.0]
-        return SimpleNamespace(image=lambda: image, points=points)
+        return SimpleNamespace(
+            image=lambda: image, points=points, landmark_box=box_of_points(points)
+        )
 
     aligner = mean_aligner(recrop=0)
     found = aligner(np.zeros((500, 500, 3), np.uint8))

@@ -107,7 +107,7 @@ def test_profiles_are_not_turned(patched, monkeypatch, tmp_path) -> None:
     photos = dataclasses.replace(photos, profile=profile)
     asked: list[str] = []
 
-    def turned_photos(model, template, some, yaw_deg):
+    def turned_photos(model, template, some, *angles):
         asked.extend(some.names)
         return some
 

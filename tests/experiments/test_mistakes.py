@@ -37,7 +37,7 @@ def test_wrong_networks_and_weight_files_are_named(
         config = tiny_config("pretrain_lite", network)
         return failure(capsys, lambda: pretrain.train(config, tmp_path / "run", None, init_from))
 
-    assert "there is no network 'huge'; choose from ['lite'" in start("huge", None)
+    assert "there is no network 'huge'; choose from ['base'" in start("huge", None)
     line = start("lite-tied", weight_file)
     assert f"{weight_file}: holds another network than --config asks for (lite-tied)" in line
     # Tied weights can be untied, but not the other way round.
