@@ -71,7 +71,10 @@ def parse(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--config.stepz=3"], "--config.stepz: config has no field 'stepz'; did you mean steps, decay_steps?"),
+        (
+            ["--config.stepz=3"],
+            "--config.stepz: config has no field 'stepz'; did you mean steps, decay_steps?",
+        ),
         (["--config.steps=many"], "flag --config.steps=many: invalid literal"),
         (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
         (["--init=x"], "Unknown command line flag 'init'"),
