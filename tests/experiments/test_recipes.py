@@ -31,6 +31,7 @@ SMALLER = {
     "save_every": 1,
     "steps_per_call": 1,
     "warmup_steps": 0,
+    "decay_steps": 0,
     "held_out": 2,
     "validation_pairs": 2,
     "synthetic.size": SIZE,
