@@ -48,7 +48,8 @@ JAW_BONE_MM = (
     (0.0, -73.2, 106.4),
 )
 # How far above and in front of the model's landmarks (y, z in mm) the same annotators put them,
-# found in the same way: the residuals of a profile would otherwise be taken for depth and turn.
+# found by `experiments.tools.calibrate_profiles`: the residuals of a profile would otherwise be
+# taken for depth and turn.
 HABIT_MM = {
     0: (-1.5, -1.0),
     1: (0.0, -0.7),
@@ -138,8 +139,8 @@ def jaw_bone(model: FaceModel) -> SurfacePoints:
     )
 
 
-def _habit() -> Array:
-    """`HABIT_MM` of both halves, (68, 3)."""
+def habit_of_both() -> Array:
+    """`HABIT_MM` of both halves: (68, 3) millimetres."""
     habit = np.zeros((N_LANDMARKS, 3), np.float32)
     for number, offset in HABIT_MM.items():
         habit[[number, MIRROR[number]], 1:] = offset
@@ -161,6 +162,7 @@ def fit_half(
     principal_point: Array,
     settings: HalfSettings = PROFILE,
     n_identity: int = 50,
+    habit_mm: Array | None = None,
 ) -> FitResult:
     """Pose, shape and expression of a face of which one half is known; batches through `jax.vmap`.
 
@@ -172,13 +174,15 @@ def fit_half(
       settings: weights and effort.
       n_identity: identity directions to use, as far as the model has them, the rest stays 0;
         all expressions are used.
+      habit_mm: (68, 3) what to add to the landmarks of a profile; None for `habit_of_both`.
     """
     n_identity = min(n_identity, model.n_identity)
     is_jaw = jnp.arange(N_LANDMARKS) < N_JAW
     weight = jnp.where(is_jaw, settings.jaw_weight, 1.0)
     mean, basis = surface_basis(model, half_landmarks(model, settings), n_identity)
     if settings.on_bone:
-        mean, weight = mean + _habit(), weight.at[jnp.array(_HIDDEN)].set(0.0)
+        mean = mean + (habit_of_both() if habit_mm is None else habit_mm)
+        weight = weight.at[jnp.array(_HIDDEN)].set(0.0)
     problem = unprimed(mean, basis, landmarks_px, weight, principal_point)
     near_left = _is_near_left(problem.weight > 0)
     x = _start(problem, settings, near_left)
