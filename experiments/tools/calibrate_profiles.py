@@ -51,8 +51,8 @@ def _fitted(model: FaceModel, habit_mm: Array, points: Array) -> tuple[FaceParam
 
 
 def habit_of(model: FaceModel, points: np.ndarray, rounds: int) -> tuple[np.ndarray, list[float]]:
-    """The habit (68, 3) in millimetres of who annotated right halves (N, 68, 2) of profiles, and what
-    the fits leave at their inner points before each round and after the last, %."""
+    """The habit (68, 3), in millimetres, of who annotated right halves (N, 68, 2) of profiles, and
+    what the fits leave at their inner points before each round and after the last, %."""
     habit, errors = np.zeros((len(MIRROR), 3), np.float32), []
     for _ in range(rounds):
         params, found = _fitted(model, jnp.asarray(habit), jnp.asarray(points))
