@@ -244,7 +244,7 @@ def _opened(paths: Sequence[Path]) -> ShardedPhotos:
             raise DatasetError(
                 f"{path}: is missing or cut short; delete its folder to have it made again"
             )
-        tables.append({"profile": np.zeros(len(table["names"]), bool), **table})
+        tables.append(table)
     sizes = [len(table["names"]) for table in tables]
     return ShardedPhotos(
         tuple(paths),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 
+from dfc_jax.errors import ConfigError
 from dfc_jax.training.checkpoints import Checkpoints
 from dfc_jax.training.loop import train_loop
 from dfc_jax.training.optim import make_optimizer
@@ -39,14 +40,14 @@ def run(
 
     Returns:
       The last state; its step is below `settings.steps` if a signal came or `settings.minutes`
-      were over. The checkpoints that
-      stay are the latest `settings.keep_last` and the one with the lowest `settings.best_metric`
-      (a score of `task.evaluate`).
+      were over. The checkpoints that stay are the latest `settings.keep_last` and the one with the
+      lowest `settings.best_metric` (a score of `task.evaluate`).
 
     Raises:
       TrainingDiverged: a loss or the norm of a gradient was not finite.
       CheckpointError: the checkpoints there are of another network, or all are damaged.
       BatchError: a part of a batch does not split over the devices.
+      ConfigError: `settings.minutes` were over before the first step.
     """
     mesh, optimizer = make_mesh(), make_optimizer(settings.optimizer)
     # Another key than that of the steps.
@@ -92,6 +93,11 @@ def run(
             stop=stop,
             rate=rate,
         )
+        if not int(state.step):
+            raise ConfigError(
+                f"config.minutes ({settings.minutes:g}) were over before the first step; labels and "
+                "compilation count too, so raise it (what is made already is kept)"
+            )
         finished = int(state.step) == settings.steps or rate() <= 0.0
         if finished and not scores:
             evaluate(state)

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import cv2
@@ -174,6 +175,13 @@ def test_minutes_end_a_run_with_weights_after_the_rate_has_fallen(
     with np.load(tmp_path / "weights.npz") as found:
         header = json.loads(str(found["metadata"]))
     assert header["steps"] == 20 and header["scores"]["disc_error"] < 0.5
+
+
+def test_minutes_that_end_before_the_first_step_leave_no_weights(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, minutes=1.0)
+    with pytest.raises(ConfigError, match=r"config\.minutes \(1\) were over before the first"):
+        run(TASK, opened(tmp_path), settings, started=time.monotonic() - 61.0)
+    assert not list(tmp_path.glob("weights*"))
 
 
 def test_a_finished_run_is_scored_and_written_again(whole, tmp_path: Path) -> None:
