@@ -95,8 +95,8 @@ def run(
         )
         if not int(state.step):
             raise ConfigError(
-                f"config.minutes ({settings.minutes:g}) were over before the first step; labels and "
-                "compilation count too, so raise it (what is made already is kept)"
+                f"config.minutes ({settings.minutes:g}) were over before the first step; labels "
+                "and compilation count too, so raise it (what is made already is kept)"
             )
         finished = int(state.step) == settings.steps or rate() <= 0.0
         if finished and not scores:
