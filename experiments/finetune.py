@@ -33,7 +33,7 @@ from data_pipelines.photos.balance import drawn, shared, yaw_weights
 from data_pipelines.photos.labels import LABELS_VERSION
 from data_pipelines.photos.parameters import LPModel, label_given, read_lp_model
 from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
-from data_pipelines.photos.shards import COLUMNS, ShardedPhotos, open_shards
+from data_pipelines.photos.shards import ShardedPhotos, open_shards
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
 from data_pipelines.photos.turned import drawn_angles, write_turned
 from data_pipelines.sources.layouts import LAYOUTS, with_layout
@@ -156,7 +156,7 @@ def load_photos(
         ("" if own == layout else f"{own}=") + os.path.abspath(folder) for own, folder in split
     ]
     made_of = layout, paths, lp is None, model if lp is None else lp, template.size
-    digest = digest_of(*made_of, COLUMNS, LABELS_VERSION)
+    digest = digest_of(*made_of, LABELS_VERSION)
     folder = workdir / f"photos-{digest}"
     photos = open_shards(folder)
     if photos is not None:
@@ -307,7 +307,7 @@ def held_out_examples(template: Template, photos: LabelledPhoto) -> Examples:
     offset = (STORED_PX - 1) / 2.0 - scale * (size - 1) / 2.0
     matrix = jnp.array([[scale, 0.0, offset], [0.0, scale, offset]])
     crops = jax.vmap(lambda photo: cut(photo, matrix, size))(photos)
-    points = (jnp.asarray(photos.points) - offset) / scale
+    points = (jnp.where(photos.annotated[..., None], photos.points, jnp.nan) - offset) / scale
     return Examples(crops.image, template.image[None], crops.flow, crops.matchable, points=points)
 
 

@@ -32,7 +32,7 @@ import dfc_jax
 from data_pipelines.faces.synthetic import SyntheticSettings, load_assets, sample_picture
 from data_pipelines.photos.labels import fit_points
 from data_pipelines.photos.squares import STORED_SCALE, read_square
-from data_pipelines.photos.turned import ATLAS_PX, SETTINGS, turn
+from data_pipelines.photos.turned import ATLAS_PX, turn
 from data_pipelines.sources.layouts import LAYOUTS, open_faces
 from dfc_jax.crops import CROP_SCALE, apply_affine, box_of_points, crop_of_box, crop_photo
 from dfc_jax.data.faces import AnnotatedFace
@@ -40,6 +40,7 @@ from dfc_jax.errors import DatasetError, ExportError, PhotoError, WeightsError
 from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.evaluation.pose import ANGLES, nearest_angles, pose_scores, yaw_curve
 from dfc_jax.files import escaped, write_json, written_aside
+from dfc_jax.fitting import LandmarkSettings
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.draw import overlay
 from dfc_jax.inference.face import Face
@@ -128,7 +129,8 @@ def turned(examples: Sequence[AnnotatedFace], aligner: Aligner) -> dict[int, lis
     model = aligner.model
     template, atlas = make_template(model), make_atlas(model, ATLAS_PX)
     squares = [read_square(example) for example in examples]
-    params = fit_points(model, np.stack([s.points for s in squares]), SETTINGS).params
+    points = np.stack([s.points for s in squares])
+    params = fit_points(model, points, LandmarkSettings()).params
     views: dict[int, list[View]] = {}
     for yaw in YAWS_DEG:
         views[yaw] = []

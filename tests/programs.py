@@ -44,6 +44,7 @@ def drawn_photos() -> PhotoSet:
         names=np.array([f"{n}.jpg" for n in range(7)]),
         images=rng.integers(0, 255, (7, STORED_PX, STORED_PX, 3), np.uint8),
         points=np.repeat(circle[None], 7, axis=0).astype(np.float32),
+        annotated=np.ones((7, 68), bool),
         template_xy=np.repeat(template[None], 7, axis=0).astype(np.float16),
         matchable=np.repeat(disc[None], 7, axis=0),
         error=np.full(7, 1.0),

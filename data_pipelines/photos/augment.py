@@ -54,13 +54,15 @@ class LabelledPhoto(ByValue):
       image: (S, S, 3) uint8 RGB.
       template_xy: (S, S, 2) template pixel of each pixel's surface point.
       matchable: (S, S) bool.
-      points: (68, 2) landmarks, pixels, NaN where hidden.
+      points: (68, 2) landmarks, pixels.
+      annotated: (68,) bool, which of them are annotated; the others are guesses.
     """
 
     image: AnyArray
     template_xy: AnyArray
     matchable: AnyArray
     points: AnyArray
+    annotated: AnyArray
 
 
 @struct.dataclass(eq=False)
@@ -124,19 +126,6 @@ def mirror_points(points: Array, size: int) -> Array:
     return jnp.array([size - 1.0, 0.0]) + points[MIRROR] * jnp.array([-1.0, 1.0])
 
 
-def without_gaps(points: Array) -> Array:
-    """Points (68, 2) with those that are hidden (NaN) where their twin in the mirror is, which is
-    near in a profile, else in the middle of all that are seen."""
-
-    def known(points: Array) -> Array:
-        return jnp.isfinite(points).all(axis=-1, keepdims=True)
-
-    count = jnp.maximum(jnp.sum(known(points)), 1)
-    middle = jnp.sum(jnp.where(known(points), points, 0.0), axis=0) / count
-    points = jnp.where(known(points), points, points[MIRROR])
-    return jnp.where(known(points), points, middle)
-
-
 def augment(
     key: Array, photo: LabelledPhoto, crop_px: float, settings: AugmentSettings
 ) -> Labelled:
@@ -144,7 +133,7 @@ def augment(
     keys = jax.random.split(key, 4)
     matrix = random_similarity(keys[0], settings, crop_px, photo.image.shape[0])
     crop = cut(photo, matrix, settings.size)
-    points = without_gaps(crop_points(photo.points, matrix))
+    points = crop_points(photo.points, matrix)
     flipped = mirror(crop), mirror_points(points, settings.size)
     is_flipped = jax.random.bernoulli(keys[1], settings.flip)
     crop, points = jax.tree.map(lambda a, b: jnp.where(is_flipped, a, b), flipped, (crop, points))

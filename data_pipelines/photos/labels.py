@@ -23,7 +23,7 @@ from dfc_jax.fitting import (
     half_landmarks,
     project_landmarks,
 )
-from dfc_jax.landmarks68 import EYES, INNER, LEFT, MOUTH, N_JAW, RIGHT
+from dfc_jax.landmarks68 import EYES, INNER, LEFT, MIRROR, MOUTH, N_JAW, RIGHT
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.fields import residual_field
 from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
@@ -33,13 +33,16 @@ from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.template import Template
 from dfc_jax.types import Array, ByValue, Camera, FaceParams
 
-# Goes up when the same photographs get other labels: those that are kept are then made again.
-LABELS_VERSION = 2
+# Goes up when the same photographs get other labels or are kept in another form: those that are
+# kept are then made again.
+LABELS_VERSION = 3
 
 # Range of the field that takes up what a fit leaves, in parts of the longer edge of the landmark
-# box, and its noise as in `residual_field`; `_FINE_` what it has at eyes and mouth besides.
-_FIELD_RANGE, _FIELD_NOISE = 0.08, 0.3
-_FINE_RANGE, _FINE_NOISE = 0.03, 0.1
+# box, and its noise as in `residual_field`; `_FINE_` what it has at eyes and mouth besides, and
+# `_SAFE_NOISE` that of a field which keeps farther away from points.
+_FIELD_RANGE, _FIELD_NOISE = 0.08, 0.1
+_FINE_RANGE, _FINE_NOISE = 0.03, 0.05
+_SAFE_NOISE = 0.3
 # A pixel may shrink to this part of its area.
 _LEAST_AREA = 0.1
 
@@ -53,7 +56,8 @@ class PhotoSet(ByValue):
     Attributes:
       names: N names of the faces.
       images: (N, S, S, 3) uint8 RGB.
-      points: (N, 68, 2) points in pixels of the squares: annotated, or, where hidden, of the fit.
+      points: (N, 68, 2) points in pixels of the squares.
+      annotated: (N, 68) bool, which of them are annotated; the others are those of the fit.
       template_xy: (N, S, S, 2) float16, see `LabelledPhoto`.
       matchable: (N, S, S) bool.
       error: (N,) NME of the model's reprojected inner points, %.
@@ -65,6 +69,7 @@ class PhotoSet(ByValue):
     names: np.ndarray
     images: np.ndarray
     points: np.ndarray
+    annotated: np.ndarray
     template_xy: np.ndarray
     matchable: np.ndarray
     error: np.ndarray
@@ -86,6 +91,7 @@ class PhotoSet(ByValue):
             template_xy=self.template_xy[index],
             matchable=self.matchable[index],
             points=self.points[index],
+            annotated=self.annotated[index],
         )
 
 
@@ -189,7 +195,7 @@ def annotation_field(points: Array, projected: Array, at: Array) -> Array:
     only: where along it an annotator puts a point is a habit, not geometry. Lids and lips are
     closer to each other than a smooth field can tell apart, so it has a part of short range too,
     and goes nearer to their points. Where points are so far off that this would fold the picture,
-    the field is that of long range alone.
+    the field is one of long range alone, and farther away from them.
     """
     known = jnp.isfinite(points).all(axis=-1, keepdims=True)
     filled = jnp.where(known, points, projected)
@@ -201,7 +207,7 @@ def annotation_field(points: Array, projected: Array, at: Array) -> Array:
     edge = jnp.max(filled.max(axis=0) - filled.min(axis=0))
     # So far away, a point has no weight anywhere.
     places = jnp.where(known, points, 1e3 * edge)
-    noise = np.full((2, len(points)), _FIELD_NOISE, np.float32)
+    noise = np.tile(np.array([[_SAFE_NOISE], [_FIELD_NOISE]], np.float32), len(points))
     noise[1, EYES], noise[1, MOUTH] = _FINE_NOISE, _FINE_NOISE
     ranges = jnp.array([[_FIELD_RANGE, _FIELD_RANGE], [_FIELD_RANGE, _FINE_RANGE]]) * edge
     # In one batch: where a CPU has two cores, two batched solves at once can wait for each other
@@ -209,6 +215,17 @@ def annotation_field(points: Array, projected: Array, at: Array) -> Array:
     field = partial(residual_field, places, residual, at)
     smooth, fine = jax.vmap(field)(ranges, jnp.asarray(noise))
     return jnp.where(jnp.min(area_ratio(at - fine)) < _LEAST_AREA, smooth, fine)
+
+
+def as_twins(points: Array, projected: Array, rotation: Array) -> Array:
+    """Points (68, 2), and for those that are not finite a place as far from where a fit projects
+    them (68, 2) as their twins of the other half are, in the mirror of a head with a rotation
+    vector (3,); not finite where neither is."""
+    across = head_rotation(rotation)[:2, 0]
+    across /= jnp.maximum(jnp.linalg.norm(across), 1e-6)
+    residual = points - projected
+    mirrored = (residual - 2.0 * (residual @ across)[:, None] * across)[MIRROR]
+    return jnp.where(jnp.isfinite(points), points, projected + mirrored)
 
 
 def area_ratio(xy: Array) -> Array:
@@ -225,16 +242,17 @@ def dense_labels(
     points: Array,
     contour: Array,
     on_bone: Array,
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array, Array]:
     """Labels of one square from the face that is fitted to its points (68, 2).
 
     The fitted mesh gives each pixel's place in the template; a smooth field then takes up what
     the fit left at the annotated points, those of the jaw only if they follow its `contour` ().
-    Otherwise they lie `on_bone` () or nowhere in particular.
+    Otherwise they lie `on_bone` () or nowhere in particular. Of a face from the front, of which one
+    half is annotated, the other is taken for its mirror image.
 
     Returns:
       template_xy (S, S, 2), matchable (S, S), the points (68, 2), of the fit where they are not
-      annotated, and the fit's NME at the inner points (%).
+      annotated, which are annotated (68,), and the fit's NME at the inner points (%).
     """
     vertices = to_camera(params, shape(model, params.identity, params.expression))
     camera = Camera(params.focal_px, jnp.full(2, (STORED_PX - 1) / 2.0))
@@ -248,14 +266,17 @@ def dense_labels(
     edge = jnp.max(jnp.nanmax(points, axis=0) - jnp.nanmin(points, axis=0))
     slip = jnp.linalg.norm(points - projected, axis=-1, keepdims=True) > SLIP * edge
     points = jnp.where(on_bone & slip & ~is_jaw, jnp.nan, points)
-    read = jnp.where(is_jaw & ~contour & jnp.isfinite(points), projected, points)
+    both = jnp.where(on_bone, points, as_twins(points, projected, params.rotation))
+    read = jnp.where(is_jaw & ~contour & jnp.isfinite(both), projected, both)
     field = annotation_field(read, projected, grid)
     mask = matchable[..., None]
     stacked = jnp.concatenate([jnp.where(mask, flow + grid, 0.0), mask], axis=-1)
     moved = bilinear_sample(stacked, grid - field, fill=0.0)
     template_xy = moved[..., :2] / jnp.maximum(moved[..., 2:], 1e-3)
-    filled = jnp.where(jnp.isfinite(points), points, projected)
-    return template_xy, moved[..., 2] > 0.5, filled, nme_percent(projected, points, INNER)
+    filled = jnp.where(jnp.isfinite(both), both, projected)
+    annotated = jnp.isfinite(points).all(axis=-1)
+    error = nme_percent(projected, points, INNER)
+    return template_xy, moved[..., 2] > 0.5, filled, annotated, error
 
 
 _label_batch = jax.jit(jax.vmap(dense_labels, in_axes=(None, None, 0, 0, 0, 0)))
@@ -281,10 +302,11 @@ def label(
     half_seen = is_half(points) & profile
     xy, filled = np.zeros((*images.shape[:3], 2), np.float16), np.zeros_like(points)
     matchable, error = np.zeros(images.shape[:3], bool), np.zeros(len(images))
+    annotated = np.zeros(points.shape[:2], bool)
     for index in index_batches(len(images), batch):
         some = jax.tree.map(lambda a, index=index: a[index], fits)
         given = (jnp.asarray(column[index]) for column in (points, contour, half_seen))
         labels = _label_batch(model, template, some, *given)
-        xy[index], matchable[index], filled[index], error[index] = labels
+        xy[index], matchable[index], filled[index], annotated[index], error[index] = labels
     columns = error, contour, half_seen, angles_of(fits)
-    return PhotoSet(np.array(names), images, filled, xy, matchable, *columns)
+    return PhotoSet(np.array(names), images, filled, annotated, xy, matchable, *columns)

@@ -204,6 +204,7 @@ def label_given(
         names=np.array([square.face.name for square in squares]),
         images=np.stack([square.image for square in squares]),
         points=points,
+        annotated=np.isfinite(points).all(axis=-1),
         template_xy=xy,
         matchable=matchable,
         error=nme_percent(projected, points, INNER),

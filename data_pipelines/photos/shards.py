@@ -33,6 +33,7 @@ RECORD = np.dtype(
         ("template_xy", np.float16, (STORED_PX, STORED_PX, 2)),
         ("matchable", np.bool_, (STORED_PX, STORED_PX)),
         ("points", np.float32, (68, 2)),
+        ("annotated", np.bool_, (68,)),
     ]
 )
 COMPLETE = "complete.json"
@@ -111,11 +112,9 @@ class ShardedPhotos(ByValue):
           DatasetError: a shard is missing or cut short.
         """
         read = self.as_example(index)
-        image, points, xy, matchable = map(
-            np.asarray, (read.image, read.points, read.template_xy, read.matchable)
-        )
+        record = {name: np.asarray(getattr(read, name)) for name in RECORD.names or ()}
         table = {name: getattr(self, name)[index] for name in COLUMNS}
-        return PhotoSet(images=image, points=points, template_xy=xy, matchable=matchable, **table)
+        return PhotoSet(images=record.pop("image"), **record, **table)
 
 
 def open_shards(folder: Path) -> ShardedPhotos | None:
@@ -211,8 +210,9 @@ def _write_shard(path: Path, count: int, photos: PhotoSet | None, problems: list
         "pose": np.zeros((0, 3)),
     }
     if photos:
-        records["image"], records["points"] = photos.images, photos.points
-        records["template_xy"], records["matchable"] = photos.template_xy, photos.matchable
+        records["image"] = photos.images
+        for name in ("template_xy", "matchable", "points", "annotated"):
+            records[name] = getattr(photos, name)
         table = {name: getattr(photos, name) for name in COLUMNS}
     with written_aside(path) as aside:
         records.tofile(aside)

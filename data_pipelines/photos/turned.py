@@ -52,11 +52,6 @@ _LIP_MM = 4.0
 _THROAT_MM = 15.0
 # The sheet turns rigidly with the head within this share of the way from its middle to the border.
 _RIGID = 0.55
-
-
-# A turned face shows depth, of which 68 points say little: a stronger identity prior keeps the
-# shape closer to the mean than the best fit to the points.
-SETTINGS = LandmarkSettings(fit=dataclasses.replace(LandmarkSettings().fit, identity_weight=8.0))
 # Of a head that turns by more than the first angle, and all the more by more than the second, the
 # photograph does not show the other cheek, and beside the nose it shows what is behind: turned back
 # by more than the third, it would have two noses.
@@ -218,7 +213,7 @@ def turned_photos(
     if batch is None:
         batch = _BATCH_CPU if jax.default_backend() == "cpu" else _BATCH_ACCELERATOR
     atlas = make_atlas(model, ATLAS_PX)
-    fits = fit_points(model, photos.points, SETTINGS, photos.contour).params
+    fits = fit_points(model, photos.points, LandmarkSettings(), photos.contour).params
     pose = angles_of(fits)
     pose = np.column_stack([yaw_deg, pose[:, 1] if pitch_deg is None else pitch_deg, pose[:, 2]])
 
@@ -231,7 +226,7 @@ def turned_photos(
         np.concatenate(arrays)[: len(photos)] for arrays in zip(*parts, strict=True)
     )
     template_xy = np.where(matchable[..., None], template_xy, 0.0).astype(np.float16)
-    labels = points, template_xy, matchable, photos.error
+    labels = points, photos.annotated, template_xy, matchable, photos.error
     # The new jaw follows the contour; which half of the face is seen, the yaw says.
     kind = np.ones(len(photos), bool), photos.profile
     return PhotoSet(photos.names, images, *labels, *kind, pose)

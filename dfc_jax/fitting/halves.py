@@ -9,7 +9,7 @@ and chin; and it is turned by 60 to 90 degrees. Of a face from the front: it is 
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -85,6 +85,9 @@ HABIT_MM = {
 _HIDDEN = (39, 42)
 # The outline of a profile between bridge and chin.
 _OUTLINE = (27, 28, 29, 30, 33, 51, 57, 8)
+# Standard deviation of how far the weights of an expression shape differ between the two sides:
+# the hidden half of a face is taken to do what the other does.
+ASYMMETRY_SD = 0.1
 # Far points that may not show: how many, how far from the middle, and in front of which depth.
 _N_FAR, _OFF_MIDDLE_MM, _FRONT_MM = 150, 8.0, 60.0
 
@@ -105,7 +108,12 @@ class HalfSettings:
     """
 
     fit: FitSettings = dataclasses.replace(
-        LANDMARKS, distance_mm=1800.0, outlier_scale=8.0, rounds=8
+        LANDMARKS,
+        focal_weight=4.0,
+        distance_mm=1800.0,
+        min_noise_px=0.5,
+        outlier_scale=8.0,
+        rounds=8,
     )
     jaw_weight: float = 0.3
     on_bone: bool = True
@@ -263,7 +271,8 @@ def _known_besides(
     near_left: Array,
     n_identity: int,
 ) -> Callable[[Array], Array]:
-    """Residuals of the unknowns: the turn, and how far F far points show beyond the outline."""
+    """Residuals of the unknowns: the turn, how far F far points show beyond the outline, and how
+    much the two sides of the expression differ."""
     outline = problem.points_px[jnp.array(_OUTLINE)]
     known = jnp.all(problem.weight[jnp.array(_OUTLINE)] > 0)
     down = outline[-1] - outline[0]
@@ -274,18 +283,30 @@ def _known_besides(
     far = jnp.where(near_left, right, left)
     basis = [model.identity_mm[far][..., :n_identity], model.expression_mm[far]]
     mean, lines = model.mean_mm[far], jnp.concatenate(basis, axis=-1)
+    sides = [N_POSE + n_identity + index for index in _sided(model.expression_names)]
 
     def extra(x: Array) -> Array:
         params = unflatten(x, n_identity)
         turn = (turn_of(params.rotation, outwards) - settings.turn_deg) / settings.turn_sd_deg
+        uneven = (x[sides[0]] - x[sides[1]]) / ASYMMETRY_SD
         if math.isinf(settings.outline_sd):
-            return jnp.where(known, turn[None], 0.0)
+            return jnp.concatenate([jnp.where(known, turn[None], 0.0), uneven])
         camera = Camera(params.focal_px, problem.principal_point)
         places = project(camera, to_camera(params, mean + lines @ x[N_POSE:]))
         shows = beyond_outline(places, outline, outwards) / settings.outline_sd
-        return jnp.where(known, jnp.concatenate([turn[None], shows]), 0.0)
+        besides = jnp.where(known, jnp.concatenate([turn[None], shows]), 0.0)
+        return jnp.concatenate([besides, uneven])
 
     return extra
+
+
+def _sided(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (M,) of the expression shapes of the left side, and of their twins of the right."""
+    left = [name for name in names if name.endswith("Left")]
+    return (
+        np.array([names.index(name) for name in left], int),
+        np.array([names.index(name.removesuffix("Left") + "Right") for name in left], int),
+    )
 
 
 def _sides(model: FaceModel) -> tuple[Array, Array]:

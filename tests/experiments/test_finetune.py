@@ -213,6 +213,17 @@ def test_what_is_no_share_is_refused(patched, name: str, value: float) -> None:
         finetune.settings_of(config)
 
 
+def test_held_out_photographs_are_scored_at_the_points_that_are_annotated() -> None:
+    photos = drawn_photos()
+    seen = np.tile(np.arange(68) % 3 > 0, (7, 1))
+    photos = dataclasses.replace(photos, annotated=seen)
+    template = make_template(load_face_model(), 128)
+    some = finetune.held_out_examples(template, photos.as_example(np.arange(7)))
+    np.testing.assert_array_equal(np.isfinite(some.points).all(axis=-1), seen)
+    middle = (photos.points - 95.5) * 128 / finetune.CROP_PX + 63.5
+    np.testing.assert_allclose(some.points[:, 1], middle[:, 1], atol=1e-3)
+
+
 def test_few_photographs_fill_a_batch_by_repeating() -> None:
     photos = drawn_photos().select(np.arange(5))
     batch = next(finetune.batches(photos, 16, 0)(0))["photo"]

@@ -51,6 +51,7 @@ def pattern(kind: str = "curved") -> LabelledPhoto:
         template_xy=jnp.asarray(np.where(mask[..., None], template, np.nan), jnp.float16),
         matchable=jnp.asarray(mask),
         points=jnp.asarray(POINTS, jnp.float32),
+        annotated=jnp.ones(68, bool),
     )
 
 
@@ -228,25 +229,6 @@ def test_points_follow_the_crop_and_its_mirror_image() -> None:
     mirrored = np.asarray(mirror_points(jnp.asarray(face), SIZE))
     assert np.abs(mirrored - face)[17:].max() < 1.0, "left and right names are not swapped"
     np.testing.assert_allclose(mirror_points(jnp.asarray(mirrored), SIZE), face, atol=1e-4)
-
-
-def test_hidden_points_take_the_place_of_their_twin_or_the_middle() -> None:
-    points = np.random.default_rng(0).uniform(20.0, 80.0, (68, 2))
-    seen = module.MIRROR >= np.arange(68)
-    seen[[18, 25]] = False
-    found = module.without_gaps(jnp.asarray(np.where(seen[:, None], points, np.nan)))
-    np.testing.assert_allclose(found[seen], points[seen], rtol=1e-5)
-    np.testing.assert_allclose(found[45], points[36], rtol=1e-5)
-    np.testing.assert_allclose(found[18], points[seen].mean(axis=0), rtol=1e-5)
-    assert np.isfinite(module.without_gaps(jnp.full((68, 2), jnp.nan))).all()
-
-
-def test_occluders_of_half_a_face_are_drawn_about_finite_points(monkeypatch) -> None:
-    monkeypatch.setattr(module, "occlude", lambda key, image, points, settings: (points, None))
-    monkeypatch.setattr(module, "degrade", lambda key, points, settings: points)
-    hidden = np.where((np.arange(68) > module.MIRROR)[:, None], np.nan, POINTS)
-    photo = dataclasses.replace(pattern(), points=hidden.astype(np.float32))
-    assert np.isfinite(augment(jax.random.key(0), photo, CROP, SETTINGS).image).all()
 
 
 def test_occluders_are_drawn_about_the_landmarks(monkeypatch) -> None:

@@ -108,11 +108,33 @@ def test_labels_of_a_half_that_is_hidden_are_the_models(model, template, faces, 
         assert np.isfinite(values).all()
     assert np.isfinite(labels.points).all(), "hidden points lie where the fit has them"
     np.testing.assert_array_equal(labels.points[0, ~hidden], points[0, ~hidden])
+    np.testing.assert_array_equal(labels.annotated[0], ~hidden)
     assert np.linalg.norm(labels.points[0] - faces[0][1], axis=-1).mean() < 2.0
     both = labels.matchable[0] & faces[2][1]
     apart = np.linalg.norm(labels.template_xy[0].astype(float) - faces[1][1], axis=-1)
     assert both.mean() > 0.9 * faces[2][1].mean() and np.median(apart[both]) < 3.0
     assert labels.error[0] < 1.0
+
+
+@pytest.mark.slow
+def test_the_hidden_half_of_a_face_from_the_front_does_what_the_other_does(model, template) -> None:
+    """One half of a face is annotated, its eye closed: the other is labelled closed as well."""
+    face = random_face(model, 0)
+    blink = jnp.array([name.startswith("eyeBlink") for name in model.expression_names])
+    face = dataclasses.replace(face, expression=jnp.where(blink, 0.8, 0.0))
+    points = np.asarray(project_landmarks(model, face, CENTRE))
+    seen = np.where(LEFT[:, None], np.nan, points)
+    # A habit of the annotator that no face of the model has.
+    seen[38] += [2.0, 0.0]
+    image = np.zeros((1, STORED_PX, STORED_PX, 3), np.uint8)
+    labels = label(model, template, image, seen[None], ["half"], LandmarkSettings())
+    height = labels.points[0, 46, 1] - labels.points[0, 44, 1]
+    true_height = points[46, 1] - points[44, 1]
+    neutral = random_face(model, 0)
+    open_eye = np.asarray(project_landmarks(model, neutral, CENTRE))
+    assert abs(height - true_height) < 0.2 * (open_eye[46, 1] - open_eye[44, 1])
+    left, right = (labels.points[0, n, 0] - points[n, 0] for n in (43, 38))
+    assert left == pytest.approx(-right, abs=1.0)
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ def photos() -> PhotoSet:
         names=np.array([f"face{n}" * (1 + n % 3) for n in range(COUNT)]),
         images=rng.integers(0, 255, (*shape, 3), np.uint8),
         points=rng.uniform(0, STORED_PX, (COUNT, 68, 2)).astype(np.float32),
+        annotated=rng.random((COUNT, 68)) < 0.5,
         template_xy=rng.uniform(0, 128, (*shape, 2)).astype(np.float16),
         matchable=rng.random(shape) < 0.5,
         error=rng.random(COUNT),
@@ -173,10 +174,10 @@ def test_the_disk_space_is_said_first_and_must_be_there(
     usage = type("Usage", (), {"free": 40 * 10**9})
     monkeypatch.setattr(shards.shutil, "disk_usage", lambda _: usage)
     write_shards(tmp_path / "a", COUNT, Maker(photos), more=100_000)
-    assert "writing 11 labelled squares, 100000 more will follow; they take 29.5 GB" in caplog.text
+    assert "writing 11 labelled squares, 100000 more will follow; they take 29.6 GB" in caplog.text
     usage.free = 20 * 10**9
     refused = Maker(photos)
-    with pytest.raises(DatasetError, match=r"take 29.5 GB of disk space, and 20.0 GB are free"):
+    with pytest.raises(DatasetError, match=r"take 29.6 GB of disk space, and 20.0 GB are free"):
         write_shards(tmp_path / "b", COUNT, refused, more=100_000)
     write_shards(tmp_path / "a", COUNT, refused, more=100_000)  # what is there takes no more
     assert not refused.asked
@@ -189,6 +190,7 @@ def unlabelled(squares: list[Square]) -> PhotoSet:
         np.array([square.face.name for square in squares]),
         np.stack([square.image for square in squares]),
         np.stack([square.points for square in squares]),
+        np.ones((n, 68), bool),
         np.zeros((n, STORED_PX, STORED_PX, 2), np.float16),
         np.zeros((n, STORED_PX, STORED_PX), bool),
         np.zeros(n),

@@ -222,6 +222,7 @@ def test_a_set_keeps_its_order(model, template, painted, tmp_path, monkeypatch) 
         names=np.array(["a", "b", "c"]),
         images=np.stack([stored] * 3),
         points=np.stack([points] * 3),
+        annotated=np.stack([np.arange(68) % n < 1 for n in (1, 2, 3)]),
         template_xy=np.stack([empty] * 2, axis=-1).astype(np.float16),
         matchable=empty.astype(bool),
         error=np.arange(3.0),
@@ -232,6 +233,7 @@ def test_a_set_keeps_its_order(model, template, painted, tmp_path, monkeypatch) 
     angles = np.array([[40.0, 0.0], [-40.0, 20.0], [40.0, 0.0]]).T
     found = turned_photos(model, template, photos, *angles, batch=2)
     np.testing.assert_array_equal(found.names, photos.names)
+    np.testing.assert_array_equal(found.annotated, photos.annotated)
     np.testing.assert_array_equal(found.images[0], found.images[2])
     assert found.images.dtype == np.uint8 and found.template_xy.dtype == np.float16
     # To one side the tip of the nose lies left of the middle between the eyes' corners.
