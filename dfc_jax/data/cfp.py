@@ -1,10 +1,12 @@
 """CFP (Sengupta et al., "Frontal to Profile Face Verification in the Wild", WACV 2016).
 
-Photographs ``NAME.jpg`` of heads seen from the front and from the side, in a folder, beside it one
-file of the folder's name with ``.npz``, which holds `names` (n,) and `points` (n, 68, 2): pixels
-from 0, NaN where there is none. 30 points of one half of the face are placed by hand. The other
-half of a profile is hidden; that of a frontal face is seen but not annotated. The jaw points
-follow the jaw *bone*, which is the contour of a frontal face alone.
+Photographs ``NAME.jpg`` of heads seen from the side, in a folder, beside it one file of the folder's
+name with ``.npz``, which holds `names` (n,) and `points` (n, 68, 2): pixels from 0, NaN where there
+is none. 30 points of the near half of the face are placed by hand, those of the jaw on its *bone*.
+
+The frontal faces of the set are left out. One half of them is annotated, in another way: upper and
+lower lip are of one thickness in all of them, whether the mouth is open or not, and the two points
+of the lower lid stand in each other's place.
 """
 
 import os
@@ -13,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dfc_jax.crops import box_of_points
 from dfc_jax.data.faces import AnnotatedFace, FaceSet
 from dfc_jax.errors import DatasetError
 from dfc_jax.landmarks68 import MIRROR, N_LANDMARKS
@@ -26,7 +27,7 @@ _MIDDLE = np.flatnonzero(np.arange(N_LANDMARKS) == MIRROR)
 def cfp(folder: str | os.PathLike[str]) -> FaceSet[str]:
     """The faces of a folder of CFP, in the order of the ``.npz`` file beside it.
 
-    Names that end with ``_profile`` are profiles; all others are frontal faces.
+    Names that end with ``_profile`` are profiles; all others are left out.
 
     Raises:
       DatasetError: no such folder, no ``.npz`` file beside it, or not one as in the module.
@@ -36,7 +37,8 @@ def cfp(folder: str | os.PathLike[str]) -> FaceSet[str]:
         raise DatasetError(f"{folder}: there is no such folder; give the one with the photographs")
     names, points = _read_table(folder.with_name(f"{folder.name}.npz"))
     by_name = dict(zip(names.tolist(), points, strict=True))
-    return FaceSet(str(folder), list(by_name), partial(_read_face, folder, by_name))
+    profiles = [name for name in by_name if name.endswith(PROFILE)]
+    return FaceSet(str(folder), profiles, partial(_read_face, folder, by_name))
 
 
 def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -57,27 +59,13 @@ def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _read_face(folder: Path, points: dict[str, np.ndarray], name: str) -> AnnotatedFace:
     here = points[name].astype(np.float64)
     here[~np.isfinite(here).all(axis=-1)] = np.nan
-    photo, profile = folder / f"{name}.jpg", name.endswith(PROFILE)
+    photo = folder / f"{name}.jpg"
     if not np.isfinite(here[_MIDDLE]).all(axis=-1).sum() > 1:
         raise DatasetError(f"{photo}: too few of its points are annotated; leave it out")
     return AnnotatedFace(
         photo=photo,
         points=here,
         name=name,
-        jaw="surface" if profile else "contour",
-        profile=profile,
-        box=None if profile else box_of_points(_both_halves(here)),
+        jaw="surface",
+        profile=True,
     )
-
-
-def _both_halves(points: np.ndarray) -> np.ndarray:
-    """Points (68, 2), of which one half is annotated, and the same (68, 2) mirrored, (136, 2).
-
-    The mirror is the straight line through the landmarks in the plane of symmetry.
-    """
-    middle = points[_MIDDLE]
-    middle = middle[np.isfinite(middle).all(axis=-1)]
-    centre = middle.mean(axis=0)
-    along = np.linalg.svd(middle - centre)[2][0]
-    reflection = 2.0 * np.outer(along, along) - np.eye(2)
-    return np.concatenate([points, (points - centre) @ reflection + centre])
