@@ -13,17 +13,14 @@ from data_pipelines.photos.squares import STORED_PX
 from dfc_jax.camera import project, to_camera
 from dfc_jax.evaluation.metrics import ALL, nme_percent
 from dfc_jax.fitting import (
-    FRONT,
-    PROFILE,
     FitResult,
-    HalfSettings,
     LandmarkSettings,
-    fit_half,
     fit_landmarks,
-    half_landmarks,
+    fit_profile,
+    profile_landmarks,
     project_landmarks,
 )
-from dfc_jax.landmarks68 import EYES, INNER, LEFT, MIRROR, MOUTH, N_JAW, RIGHT
+from dfc_jax.landmarks68 import EYES, INNER, LEFT, MOUTH, N_JAW, RIGHT
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.fields import residual_field
 from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
@@ -145,19 +142,17 @@ def is_half(points: np.ndarray) -> np.ndarray:
     return known[:, LEFT].any(axis=1) != known[:, RIGHT].any(axis=1)
 
 
-def fit_halves(
-    model: FaceModel, points: np.ndarray, settings: HalfSettings, batch: int = 32
-) -> FaceParams:
-    """`fit_half` for points (N, 68, 2) in pixels of stored squares, batched."""
+def fit_profiles(model: FaceModel, points: np.ndarray, batch: int = 32) -> FaceParams:
+    """`fit_profile` for points (N, 68, 2) in pixels of stored squares, batched."""
     batches = index_batches(len(points), batch)
-    parts = [_fit_half_batch(model, jnp.asarray(points[index]), settings) for index in batches]
+    parts = [_fit_profile_batch(model, jnp.asarray(points[index])) for index in batches]
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(points)], *parts)
 
 
-@partial(jax.jit, static_argnames="settings")
-@partial(jax.vmap, in_axes=(None, 0, None))
-def _fit_half_batch(model: FaceModel, points: Array, settings: HalfSettings) -> FaceParams:
-    return fit_half(model, points, jnp.full(2, (STORED_PX - 1) / 2.0), settings).params
+@jax.jit
+@partial(jax.vmap, in_axes=(None, 0))
+def _fit_profile_batch(model: FaceModel, points: Array) -> FaceParams:
+    return fit_profile(model, points, jnp.full(2, (STORED_PX - 1) / 2.0)).params
 
 
 def fit_any(
@@ -167,13 +162,12 @@ def fit_any(
     contour: np.ndarray,
     profile: np.ndarray,
 ) -> FaceParams:
-    """The fit that each face's points (N, 68, 2) ask for: `fit_points`, or `fit_halves` where one
-    half alone is annotated, of a `profile` (N,) or of a face from the front."""
-    half = is_half(points)
+    """The fit that each face's points (N, 68, 2) ask for: `fit_profiles` for a `profile` (N,) of
+    which one half alone is annotated, else `fit_points`."""
+    one_half = profile & is_half(points)
     kinds = (
-        (~half, lambda some: fit_points(model, points[some], settings, contour[some]).params),
-        (half & profile, lambda some: fit_halves(model, points[some], PROFILE)),
-        (half & ~profile, lambda some: fit_halves(model, points[some], FRONT)),
+        (~one_half, lambda some: fit_points(model, points[some], settings, contour[some]).params),
+        (one_half, lambda some: fit_profiles(model, points[some])),
     )
     fits = [(np.flatnonzero(kind), fit(kind)) for kind, fit in kinds if kind.any()]
     order = jnp.argsort(jnp.concatenate([index for index, _ in fits]))
@@ -217,17 +211,6 @@ def annotation_field(points: Array, projected: Array, at: Array) -> Array:
     return jnp.where(jnp.min(area_ratio(at - fine)) < _LEAST_AREA, smooth, fine)
 
 
-def as_twins(points: Array, projected: Array, rotation: Array) -> Array:
-    """Points (68, 2), and for those that are not finite a place as far from where a fit projects
-    them (68, 2) as their twins of the other half are, in the mirror of a head with a rotation
-    vector (3,); not finite where neither is."""
-    across = head_rotation(rotation)[:2, 0]
-    across /= jnp.maximum(jnp.linalg.norm(across), 1e-6)
-    residual = points - projected
-    mirrored = (residual - 2.0 * (residual @ across)[:, None] * across)[MIRROR]
-    return jnp.where(jnp.isfinite(points), points, projected + mirrored)
-
-
 def area_ratio(xy: Array) -> Array:
     """(S - 1, S - 1) signed area that a map (S, S, 2) of pixels makes of each; negative where it
     folds."""
@@ -247,8 +230,7 @@ def dense_labels(
 
     The fitted mesh gives each pixel's place in the template; a smooth field then takes up what
     the fit left at the annotated points, those of the jaw only if they follow its `contour` ().
-    Otherwise they lie `on_bone` () or nowhere in particular. Of a face from the front, of which one
-    half is annotated, the other is taken for its mirror image.
+    Otherwise they lie `on_bone` () or nowhere in particular.
 
     Returns:
       template_xy (S, S, 2), matchable (S, S), the points (68, 2), of the fit where they are not
@@ -260,20 +242,19 @@ def dense_labels(
     flow, matchable = flow_to_template(fragments, template)
     grid = pixel_grid(STORED_PX, STORED_PX)
     projected = project_landmarks(model, params, camera.principal_point)
-    bone = surface_positions(vertices, model.triangles, half_landmarks(model, PROFILE))
+    bone = surface_positions(vertices, model.triangles, profile_landmarks(model))
     projected = jnp.where(on_bone, project(camera, bone), projected)
     is_jaw = jnp.arange(len(points))[:, None] < N_JAW
     edge = jnp.max(jnp.nanmax(points, axis=0) - jnp.nanmin(points, axis=0))
     slip = jnp.linalg.norm(points - projected, axis=-1, keepdims=True) > SLIP * edge
     points = jnp.where(on_bone & slip & ~is_jaw, jnp.nan, points)
-    both = jnp.where(on_bone, points, as_twins(points, projected, params.rotation))
-    read = jnp.where(is_jaw & ~contour & jnp.isfinite(both), projected, both)
+    read = jnp.where(is_jaw & ~contour & jnp.isfinite(points), projected, points)
     field = annotation_field(read, projected, grid)
     mask = matchable[..., None]
     stacked = jnp.concatenate([jnp.where(mask, flow + grid, 0.0), mask], axis=-1)
     moved = bilinear_sample(stacked, grid - field, fill=0.0)
     template_xy = moved[..., :2] / jnp.maximum(moved[..., 2:], 1e-3)
-    filled = jnp.where(jnp.isfinite(both), both, projected)
+    filled = jnp.where(jnp.isfinite(points), points, projected)
     annotated = jnp.isfinite(points).all(axis=-1)
     error = nme_percent(projected, points, INNER)
     return template_xy, moved[..., 2] > 0.5, filled, annotated, error

@@ -1,11 +1,12 @@
 """CFP (Sengupta et al., "Frontal to Profile Face Verification in the Wild", WACV 2016).
 
-Photographs ``NAME.jpg`` of heads seen from the side, in a folder, beside it one file of the folder's
-name with ``.npz``, which holds `names` (n,) and `points` (n, 68, 2): pixels from 0, NaN where there
-is none. 30 points of the near half of the face are placed by hand, those of the jaw on its *bone*.
+Photographs ``NAME.jpg`` of heads seen from the side, in a folder, beside it one file of the
+folder's name with ``.npz``, which holds `names` (n,) and `points` (n, 68, 2): pixels from 0, NaN
+where there is none. 30 points of the near half of the face are placed by hand, those of the jaw on
+its *bone*.
 
-The frontal faces of the set are left out. One half of them is annotated, in another way: upper and
-lower lip are of one thickness in all of them, whether the mouth is open or not, and the two points
+The frontal faces of the set are left out. Half of each is annotated, in another way: the lips are
+of nearly the same thickness in all of them, even where that makes them overlap, and the two points
 of the lower lid stand in each other's place.
 """
 

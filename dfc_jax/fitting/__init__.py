@@ -1,7 +1,6 @@
 """Fitting the face model: a general Levenberg-Marquardt solver and what is built on it."""
 
 from dfc_jax.fitting.fit import DEFAULT, N_IDENTITY, PAPER, FitResult, FitSettings, fit
-from dfc_jax.fitting.halves import FRONT, PROFILE, HalfSettings, fit_half, half_landmarks
 from dfc_jax.fitting.landmarks import (
     LandmarkSettings,
     fit_landmarks,
@@ -9,25 +8,24 @@ from dfc_jax.fitting.landmarks import (
     visible_landmarks,
 )
 from dfc_jax.fitting.levenberg_marquardt import LMHistory, LMResult, Status, levenberg_marquardt
+from dfc_jax.fitting.profiles import ProfileSettings, fit_profile, profile_landmarks
 
 __all__ = [
     "DEFAULT",
-    "FRONT",
     "N_IDENTITY",
     "PAPER",
-    "PROFILE",
     "FitResult",
     "FitSettings",
-    "HalfSettings",
     "LMHistory",
     "LMResult",
     "LandmarkSettings",
+    "ProfileSettings",
     "Status",
     "fit",
-    "fit_half",
     "fit_landmarks",
-    "half_landmarks",
+    "fit_profile",
     "levenberg_marquardt",
+    "profile_landmarks",
     "project_landmarks",
     "visible_landmarks",
 ]

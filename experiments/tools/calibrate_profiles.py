@@ -1,4 +1,4 @@
-"""Find what the annotators of profiles mean by each point: `HABIT_MM` of `dfc_jax.fitting.halves`.
+"""Find what annotators of profiles mean by each point: `HABIT_MM` of `dfc_jax.fitting.profiles`.
 
     python -m experiments.tools.calibrate_profiles --photos cfp/train
 
@@ -21,7 +21,7 @@ from dfc_jax.camera import project, to_camera
 from dfc_jax.data.cfp import cfp
 from dfc_jax.data.faces import collect
 from dfc_jax.evaluation.metrics import nme_percent
-from dfc_jax.fitting import PROFILE, fit_half, half_landmarks
+from dfc_jax.fitting import fit_profile, profile_landmarks
 from dfc_jax.landmarks68 import INNER, LEFT, MIRROR, RIGHT
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
@@ -43,9 +43,9 @@ def right_halves(points: np.ndarray) -> np.ndarray:
 @partial(jax.vmap, in_axes=(None, None, 0))
 def _fitted(model: FaceModel, habit_mm: Array, points: Array) -> tuple[FaceParams, Array]:
     """A face fitted to points (68, 2) of its right half, and where it has these points (68, 2)."""
-    params = fit_half(model, points, CENTRE, PROFILE, habit_mm=habit_mm).params
+    params = fit_profile(model, points, CENTRE, habit_mm=habit_mm).params
     vertices = shape(model, params.identity, params.expression)
-    places = surface_positions(vertices, model.triangles, half_landmarks(model, PROFILE))
+    places = surface_positions(vertices, model.triangles, profile_landmarks(model))
     camera = Camera(params.focal_px, CENTRE)
     return params, project(camera, to_camera(params, places + habit_mm))
 
@@ -74,7 +74,7 @@ def main(_: list[str]) -> None:
     squares, problems = collect(faces[:: flags.FLAGS.every], read_square)
     for problem in problems:
         print(f"left out: {problem}")
-    profiles = np.stack([square.points for square in squares if square.face.profile])
+    profiles = np.stack([square.points for square in squares])
     habit, errors = habit_of(load_face_model(), right_halves(profiles), flags.FLAGS.rounds)
     print(f"{len(profiles)} profiles; fits leave " + ", ".join(f"{e:.2f}" for e in errors) + " %")
     for number in np.flatnonzero(habit.any(axis=1)):

@@ -43,7 +43,7 @@ from dfc_jax.data.faces import FaceSet, collect
 from dfc_jax.errors import DatasetError, ExportError, FaceModelError, PhotoError
 from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.files import escaped, write_json
-from dfc_jax.fitting import PROFILE, LandmarkSettings, half_landmarks, project_landmarks
+from dfc_jax.fitting import LandmarkSettings, profile_landmarks, project_landmarks
 from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import PARTS, FaceModel, landmarks3d, shape, surface_positions
@@ -114,7 +114,7 @@ def _draw(
 ) -> tuple[Array, Array]:
     vertices = shape(model, params.identity, params.expression)
     camera = Camera(params.focal_px, jnp.full(2, CENTRE))
-    bone = surface_positions(vertices, model.triangles, half_landmarks(model, PROFILE))
+    bone = surface_positions(vertices, model.triangles, profile_landmarks(model))
     places = jnp.where(profile, bone, landmarks3d(model, vertices))
     on_surface = project(camera, to_camera(params, places))
     sliding = project_landmarks(model, params, camera.principal_point)

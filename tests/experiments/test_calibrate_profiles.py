@@ -7,7 +7,7 @@ import pytest
 from quick import quick_compilation  # noqa: F401
 
 from dfc_jax.camera import project, to_camera
-from dfc_jax.fitting import PROFILE, half_landmarks
+from dfc_jax.fitting import profile_landmarks
 from dfc_jax.landmarks68 import MIRROR
 from dfc_jax.morphable.linear import shape, surface_positions
 from dfc_jax.ops.rotations import angles_to_rotvec
@@ -44,7 +44,7 @@ def test_the_habit_of_simulated_annotators_is_found(model) -> None:
 
     def seen(params: FaceParams):
         vertices = shape(model, params.identity, params.expression)
-        places = surface_positions(vertices, model.triangles, half_landmarks(model, PROFILE))
+        places = surface_positions(vertices, model.triangles, profile_landmarks(model))
         camera = Camera(params.focal_px, calibrate.CENTRE)
         return project(camera, to_camera(params, places + habit))
 

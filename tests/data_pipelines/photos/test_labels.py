@@ -16,7 +16,7 @@ from data_pipelines.photos.labels import (
     PhotoSet,
     annotation_field,
     area_ratio,
-    fit_halves,
+    fit_profiles,
     is_half,
     label,
 )
@@ -26,7 +26,7 @@ from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import apply_affine, box_of_points, crop_of_box
 from dfc_jax.data.faces import collect
 from dfc_jax.errors import DatasetError
-from dfc_jax.fitting import PROFILE, LandmarkSettings, project_landmarks
+from dfc_jax.fitting import LandmarkSettings, project_landmarks
 from dfc_jax.landmarks68 import LEFT, MIRROR, N_JAW, RIGHT
 from dfc_jax.morphable.linear import shape
 from dfc_jax.ops.fields import residual_field
@@ -114,27 +114,6 @@ def test_labels_of_a_half_that_is_hidden_are_the_models(model, template, faces, 
     apart = np.linalg.norm(labels.template_xy[0].astype(float) - faces[1][1], axis=-1)
     assert both.mean() > 0.9 * faces[2][1].mean() and np.median(apart[both]) < 3.0
     assert labels.error[0] < 1.0
-
-
-@pytest.mark.slow
-def test_the_hidden_half_of_a_face_from_the_front_does_what_the_other_does(model, template) -> None:
-    """One half of a face is annotated, its eye closed: the other is labelled closed as well."""
-    face = random_face(model, 0)
-    blink = jnp.array([name.startswith("eyeBlink") for name in model.expression_names])
-    face = dataclasses.replace(face, expression=jnp.where(blink, 0.8, 0.0))
-    points = np.asarray(project_landmarks(model, face, CENTRE))
-    seen = np.where(LEFT[:, None], np.nan, points)
-    # A habit of the annotator that no face of the model has.
-    seen[38] += [2.0, 0.0]
-    image = np.zeros((1, STORED_PX, STORED_PX, 3), np.uint8)
-    labels = label(model, template, image, seen[None], ["half"], LandmarkSettings())
-    height = labels.points[0, 46, 1] - labels.points[0, 44, 1]
-    true_height = points[46, 1] - points[44, 1]
-    neutral = random_face(model, 0)
-    open_eye = np.asarray(project_landmarks(model, neutral, CENTRE))
-    assert abs(height - true_height) < 0.2 * (open_eye[46, 1] - open_eye[44, 1])
-    left, right = (labels.points[0, n, 0] - points[n, 0] for n in (43, 38))
-    assert left == pytest.approx(-right, abs=1.0)
 
 
 @pytest.mark.slow
@@ -307,7 +286,7 @@ def test_real_profiles_are_labelled_as_turned_as_they_are(model, template) -> No
         annotated = np.isfinite(square.points)
         np.testing.assert_array_equal(points[annotated], square.points[annotated])
     assert photos.error.mean() < 3.0 and photos.error.max() < 5.0
-    fits = fit_halves(model, np.stack([square.points for square in squares]), PROFILE)
+    fits = fit_profiles(model, np.stack([square.points for square in squares]))
     away_deg = np.rad2deg(np.arccos(-head_rotation(fits.rotation)[:, 2, 2]))
     assert 66.0 < np.median(away_deg) < 80.0, np.median(away_deg)
     # The far half projects to a few columns beside the outline.

@@ -10,8 +10,8 @@ import pytest
 from quick import quick_compilation  # noqa: F401
 
 from dfc_jax.camera import project, to_camera
-from dfc_jax.fitting import FRONT, PROFILE, fit_half, half_landmarks
-from dfc_jax.fitting.halves import HABIT_MM, JAW_BONE_MM, beyond_outline, turn_of
+from dfc_jax.fitting import ProfileSettings, fit_profile, profile_landmarks
+from dfc_jax.fitting.profiles import HABIT_MM, JAW_BONE_MM, beyond_outline, turn_of
 from dfc_jax.landmarks68 import LEFT, MIRROR, N_JAW, RIGHT
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.rotations import (
@@ -46,7 +46,7 @@ def profile(key: Array, yaw_deg: float, model: FaceModel) -> FaceParams:
 def seen(model: FaceModel, params: FaceParams) -> Array:
     """The points (68, 2) of a face, NaN in its far half."""
     vertices = shape(model, params.identity, params.expression)
-    places = surface_positions(vertices, model.triangles, half_landmarks(model, PROFILE))
+    places = surface_positions(vertices, model.triangles, profile_landmarks(model))
     for number, (up, forward) in HABIT_MM.items():
         places = places.at[np.unique([number, MIRROR[number]])].add(jnp.array([0.0, up, forward]))
     points = project(Camera(params.focal_px, CENTRE), to_camera(params, places))
@@ -61,7 +61,7 @@ def yaws_of(model: FaceModel, yaw_deg: float, count: int = 16) -> np.ndarray:
     heads = jax.vmap(partial(profile, yaw_deg=yaw_deg, model=model))(keys)
     points = jax.vmap(partial(seen, model))(heads)
     points += jax.random.normal(jax.random.key(1), points.shape)
-    fitted = jax.vmap(lambda some: fit_half(model, some, CENTRE))(points).params
+    fitted = jax.vmap(lambda some: fit_profile(model, some, CENTRE))(points).params
     return np.asarray(jax.vmap(matrix_to_angles)(head_rotation(fitted.rotation))[:, 0])
 
 
@@ -79,13 +79,12 @@ def test_every_landmark_is_of_one_half_or_in_the_middle() -> None:
 
 
 def test_the_jaw_bone_lies_on_the_surface_from_the_ear_to_the_chin(model) -> None:
-    points = half_landmarks(model, PROFILE)
+    points = profile_landmarks(model)
     places = np.asarray(surface_positions(model.mean_mm, model.triangles, points))
     np.testing.assert_allclose(places[:9], JAW_BONE_MM, atol=4.0)
     np.testing.assert_allclose(places[MIRROR[:9]] * [-1, 1, 1], places[:9], atol=1e-3)
     assert (np.diff(places[:9], axis=0)[:, 2] > 0).all(), "each is farther in front"
-    front = half_landmarks(model, FRONT)
-    np.testing.assert_array_equal(points.triangle[N_JAW:], front.triangle[N_JAW:])
+    np.testing.assert_array_equal(points.triangle[N_JAW:], model.landmarks.triangle[N_JAW:])
 
 
 def test_the_turn_does_not_depend_on_how_the_picture_is_tilted() -> None:
@@ -113,11 +112,11 @@ def test_only_what_lies_outside_the_outline_is_pushed() -> None:
 def test_far_points_that_would_show_turn_the_head_further(model) -> None:
     """Of a head that is turned by 45 degrees, far brow and cheek would show."""
     points = seen(model, profile(jax.random.key(3), -45.0, model))
-    loose = dataclasses.replace(PROFILE, turn_sd_deg=100.0, outline_sd=jnp.inf)
+    loose = dataclasses.replace(ProfileSettings(), turn_sd_deg=100.0, outline_sd=jnp.inf)
     held = dataclasses.replace(loose, outline_sd=0.02)
 
     def yaw(settings) -> float:
-        rotation = fit_half(model, points, CENTRE, settings).params.rotation
+        rotation = fit_profile(model, points, CENTRE, settings).params.rotation
         return float(matrix_to_angles(head_rotation(rotation))[0])
 
     assert yaw(held) < yaw(loose) - 4.0
@@ -126,5 +125,5 @@ def test_far_points_that_would_show_turn_the_head_further(model) -> None:
 def test_half_a_face_without_its_outline_or_without_points_gives_a_face(model) -> None:
     points = seen(model, profile(jax.random.key(3), -70.0, model))
     for hidden in (points.at[jnp.array([8, 30])].set(jnp.nan), jnp.full((68, 2), jnp.nan)):
-        for leaf in jax.tree.leaves(fit_half(model, hidden, CENTRE).params):
+        for leaf in jax.tree.leaves(fit_profile(model, hidden, CENTRE).params):
             assert jnp.isfinite(leaf).all()

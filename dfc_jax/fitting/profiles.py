@@ -1,15 +1,14 @@
-"""Fit the face model to the points of one half of a face, as of a profile.
+"""Fit the face model to the points of a profile, which shows one half of the face.
 
 Half a face leaves the turn of the head nearly free: what a turn moves sideways, the depth of the
-nose and of the cheeks can move as well. What is known besides settles it. Of a profile: the jaw
-points lie on the bone from the ear to the chin, so they are fixed places of the surface and say
-how deep the head is; nothing of the far half of the face shows beyond the outline of nose, lips
-and chin; and it is turned by 60 to 90 degrees. Of a face from the front: it is hardly turned.
+nose and of the cheeks can move as well. What is known besides settles it: the jaw points lie on the
+bone from the ear to the chin, so they are fixed places of the surface and say how deep the head is;
+nothing of the far half of the face shows beyond the outline of nose, lips and chin; and the head is
+turned by 60 to 90 degrees.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -85,26 +84,21 @@ HABIT_MM = {
 _HIDDEN = (39, 42)
 # The outline of a profile between bridge and chin.
 _OUTLINE = (27, 28, 29, 30, 33, 51, 57, 8)
-# Standard deviation of how far the weights of an expression shape differ between the two sides:
-# the hidden half of a face is taken to do what the other does.
-ASYMMETRY_SD = 0.1
 # Far points that may not show: how many, how far from the middle, and in front of which depth.
 _N_FAR, _OFF_MIDDLE_MM, _FRONT_MM = 150, 8.0, 60.0
 
 
 @dataclasses.dataclass(frozen=True)
-class HalfSettings:
-    """Settings of `fit_half` (hashable: static under jit).
+class ProfileSettings:
+    """Settings of `fit_profile` (hashable: static under jit).
 
     Attributes:
       fit: weights and effort; `min_noise_px` in pixels of the image, no coarse rounds are made.
       jaw_weight: weight of each jaw point, relative to the inner ones.
-      on_bone: the points are those of a profile: of the jaw on the bone (`jaw_bone`), instead of
-        the contour from the front, and all as `HABIT_MM` says.
       turn_deg, turn_sd_deg: mean and standard deviation of the angle by which the head is turned
         away from the camera, to the side that hides the other half; see `turn_of`.
       outline_sd: standard deviation of how far a far point shows beyond the outline, in parts of
-        the distance from the bridge of the nose to the chin; infinite where the far half is seen.
+        the distance from the bridge of the nose to the chin.
     """
 
     fit: FitSettings = dataclasses.replace(
@@ -116,26 +110,14 @@ class HalfSettings:
         rounds=8,
     )
     jaw_weight: float = 0.3
-    on_bone: bool = True
     turn_deg: float = 75.0
     turn_sd_deg: float = 20.0
     outline_sd: float = 0.15
 
 
-PROFILE = HalfSettings()
-# A face seen from the front, of which one half is annotated.
-FRONT = HalfSettings(
-    fit=LANDMARKS, on_bone=False, turn_deg=0.0, turn_sd_deg=8.0, outline_sd=math.inf
-)
-
-
-def half_landmarks(model: FaceModel, settings: HalfSettings) -> SurfacePoints:
-    """The surface points (68,) that `fit_half` takes the landmarks for."""
-    return jaw_bone(model) if settings.on_bone else model.landmarks
-
-
-def jaw_bone(model: FaceModel) -> SurfacePoints:
-    """The 68 landmarks with the jaw on the bone: the nearest vertices to `JAW_BONE_MM`."""
+def profile_landmarks(model: FaceModel) -> SurfacePoints:
+    """The surface points (68,) that `fit_profile` takes the landmarks for: those of the model, with
+    the jaw on the bone, at the nearest vertices to `JAW_BONE_MM`."""
     half = jnp.asarray(JAW_BONE_MM)
     bone = jnp.concatenate([half, (half * jnp.array([-1.0, 1.0, 1.0]))[-2::-1]])
     apart = jnp.linalg.norm(model.mean_mm[model.triangles] - bone[:, None, None], axis=-1)
@@ -164,15 +146,15 @@ def turn_of(rotation: Array, outwards: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames=("settings", "n_identity"))
-def fit_half(
+def fit_profile(
     model: FaceModel,
     landmarks_px: Array,
     principal_point: Array,
-    settings: HalfSettings = PROFILE,
+    settings: ProfileSettings = ProfileSettings(),
     n_identity: int = 50,
     habit_mm: Array | None = None,
 ) -> FitResult:
-    """Pose, shape and expression of a face of which one half is known; batches through `jax.vmap`.
+    """Pose, shape and expression of a head seen from the side; batches through `jax.vmap`.
 
     Args:
       model: the face model.
@@ -182,15 +164,14 @@ def fit_half(
       settings: weights and effort.
       n_identity: identity directions to use, as far as the model has them, the rest stays 0;
         all expressions are used.
-      habit_mm: (68, 3) what to add to the landmarks of a profile; None for `habit_of_both`.
+      habit_mm: (68, 3) what to add to the landmarks; None for `habit_of_both`.
     """
     n_identity = min(n_identity, model.n_identity)
     is_jaw = jnp.arange(N_LANDMARKS) < N_JAW
     weight = jnp.where(is_jaw, settings.jaw_weight, 1.0)
-    mean, basis = surface_basis(model, half_landmarks(model, settings), n_identity)
-    if settings.on_bone:
-        mean = mean + (habit_of_both() if habit_mm is None else habit_mm)
-        weight = weight.at[jnp.array(_HIDDEN)].set(0.0)
+    weight = weight.at[jnp.array(_HIDDEN)].set(0.0)
+    mean, basis = surface_basis(model, profile_landmarks(model), n_identity)
+    mean = mean + (habit_of_both() if habit_mm is None else habit_mm)
     problem = unprimed(mean, basis, landmarks_px, weight, principal_point)
     near_left = _is_near_left(problem.weight > 0)
     x = _start(problem, settings, near_left)
@@ -223,7 +204,7 @@ def _is_near_left(used: Array) -> Array:
     return jnp.sum(used & jnp.asarray(LEFT)) > jnp.sum(used & jnp.asarray(RIGHT))
 
 
-def _start(problem: FitProblem, settings: HalfSettings, near_left: Array) -> Array:
+def _start(problem: FitProblem, settings: ProfileSettings, near_left: Array) -> Array:
     """The mean shape at the expected turn, moved, turned and scaled in the picture: x (7 + C,)."""
     yaw = jnp.where(near_left, 1.0, -1.0) * settings.turn_deg
     level = angles_to_matrix(jnp.stack([yaw, jnp.zeros(()), jnp.zeros(())]))
@@ -267,12 +248,11 @@ def beyond_outline(places: Array, outline: Array, outwards: Array) -> Array:
 def _known_besides(
     model: FaceModel,
     problem: FitProblem,
-    settings: HalfSettings,
+    settings: ProfileSettings,
     near_left: Array,
     n_identity: int,
 ) -> Callable[[Array], Array]:
-    """Residuals of the unknowns: the turn, how far F far points show beyond the outline, and how
-    much the two sides of the expression differ."""
+    """Residuals of the unknowns: the turn, and how far F far points show beyond the outline."""
     outline = problem.points_px[jnp.array(_OUTLINE)]
     known = jnp.all(problem.weight[jnp.array(_OUTLINE)] > 0)
     down = outline[-1] - outline[0]
@@ -283,30 +263,16 @@ def _known_besides(
     far = jnp.where(near_left, right, left)
     basis = [model.identity_mm[far][..., :n_identity], model.expression_mm[far]]
     mean, lines = model.mean_mm[far], jnp.concatenate(basis, axis=-1)
-    sides = [N_POSE + n_identity + index for index in _sided(model.expression_names)]
 
     def extra(x: Array) -> Array:
         params = unflatten(x, n_identity)
         turn = (turn_of(params.rotation, outwards) - settings.turn_deg) / settings.turn_sd_deg
-        uneven = (x[sides[0]] - x[sides[1]]) / ASYMMETRY_SD
-        if math.isinf(settings.outline_sd):
-            return jnp.concatenate([jnp.where(known, turn[None], 0.0), uneven])
         camera = Camera(params.focal_px, problem.principal_point)
         places = project(camera, to_camera(params, mean + lines @ x[N_POSE:]))
         shows = beyond_outline(places, outline, outwards) / settings.outline_sd
-        besides = jnp.where(known, jnp.concatenate([turn[None], shows]), 0.0)
-        return jnp.concatenate([besides, uneven])
+        return jnp.where(known, jnp.concatenate([turn[None], shows]), 0.0)
 
     return extra
-
-
-def _sided(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (M,) of the expression shapes of the left side, and of their twins of the right."""
-    left = [name for name in names if name.endswith("Left")]
-    return (
-        np.array([names.index(name) for name in left], int),
-        np.array([names.index(name.removesuffix("Left") + "Right") for name in left], int),
-    )
 
 
 def _sides(model: FaceModel) -> tuple[Array, Array]:
