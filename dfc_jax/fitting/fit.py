@@ -38,6 +38,25 @@ _RAYLEIGH_MEDIAN = math.sqrt(2.0 * math.log(2.0))
 _MEDIAN_CUT = 2.2
 
 
+# Several shapes move the lids, and several open the mouth. Points do not show the gaze, nor which
+# muscle closed the eye: where they speak of an opening, `eyeBlink` and `jawOpen` explain it first.
+LIDS_AND_JAW = (
+    ("eyeBlink", 0.3),
+    ("eyeWide", 30.0),
+    ("eyeSquint", 100.0),
+    ("cheekSquint", 30.0),
+    ("eyeLookDown", 100.0),
+    ("eyeLookUp", 100.0),
+    ("eyeLookIn", 100.0),
+    ("eyeLookOut", 100.0),
+    ("jawOpen", 1.0),
+    ("mouthClose", 50.0),
+    ("mouthFunnel", 20.0),
+    # Without a weight of its own it takes up what the mean shape lacks, in nearly every face.
+    ("cheekPuff", 60.0),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class FitSettings:
     """Weights and effort of the fit (hashable: static under jit).
@@ -67,7 +86,7 @@ class FitSettings:
 
     identity_weight: float = 1.0
     expression_weight: float = 5.0
-    special_weights: tuple[tuple[str, float], ...] = ()
+    special_weights: tuple[tuple[str, float], ...] = LIDS_AND_JAW
     focal_weight: float = 4.0
     distance_mm: float = 800.0
     noise_scaled: bool = True
@@ -83,31 +102,14 @@ class FitSettings:
 DEFAULT = FitSettings()
 
 # As printed in the paper; the units of its coefficients are not given.
-PAPER = FitSettings(identity_weight=2.5e-5, expression_weight=1000.0, noise_scaled=False)
-
-# Several shapes move the lids, and several open the mouth. Points do not show the gaze, nor which
-# muscle closed the eye: where they speak of an opening, `eyeBlink` and `jawOpen` explain it first.
-LIDS_AND_JAW = (
-    ("eyeBlink", 0.3),
-    ("eyeWide", 30.0),
-    ("eyeSquint", 100.0),
-    ("cheekSquint", 30.0),
-    ("eyeLookDown", 100.0),
-    ("eyeLookUp", 100.0),
-    ("eyeLookIn", 100.0),
-    ("eyeLookOut", 100.0),
-    ("jawOpen", 1.0),
-    ("mouthClose", 50.0),
-    ("mouthFunnel", 20.0),
-    # Without a weight of its own it takes up what the mean shape lacks, in nearly every face.
-    ("cheekPuff", 60.0),
+PAPER = FitSettings(
+    identity_weight=2.5e-5, expression_weight=1000.0, special_weights=(), noise_scaled=False
 )
 
 # For landmarks clicked by people on faces of about 100 pixels: right to a pixel or two, none is an
 # outlier. Taken for more exact than that, they are explained by a camera at arm's length and by
 # brows so deep that they hide the lids.
 LANDMARKS = FitSettings(
-    special_weights=LIDS_AND_JAW,
     focal_weight=10.0,
     distance_mm=1200.0,
     min_noise_px=1.5,

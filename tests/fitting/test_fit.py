@@ -1,5 +1,7 @@
 """The fit finds the face that made the correspondences: clean, noisy, with outliers, in batches."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,7 +104,9 @@ def test_clean_points_give_the_mesh_back(model):
 
 def test_noise_and_outliers_leave_the_face_within_3_mm(model, on_face):
     truths, observed = cases(model, 1, 8, noise_px=2.0, outliers=0.3)
-    results = [fit(model, points, CENTRE) for points in observed]
+    # These faces do with their lids and jaws what is rare in photographs.
+    settings = dataclasses.replace(DEFAULT, special_weights=())
+    results = [fit(model, points, CENTRE, settings) for points in observed]
     errors = [
         mesh_errors(model, truth, result.params)[on_face].mean()
         for truth, result in zip(truths, results, strict=True)
