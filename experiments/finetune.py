@@ -30,12 +30,13 @@ from data_pipelines.faces.synthetic import (
 )
 from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
 from data_pipelines.photos.balance import drawn, shared, yaw_weights
+from data_pipelines.photos.changes import drawn_changes
 from data_pipelines.photos.labels import LABELS_VERSION
 from data_pipelines.photos.parameters import LPModel, label_given, read_lp_model
 from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
 from data_pipelines.photos.shards import ShardedPhotos, open_shards
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
-from data_pipelines.photos.turned import drawn_angles, write_turned
+from data_pipelines.photos.turned import write_turned
 from data_pipelines.sources.layouts import LAYOUTS, with_layout
 from dfc_jax.errors import ConfigError
 from dfc_jax.landmarks68 import EYES, INNER, MOUTH
@@ -69,7 +70,8 @@ class FinetuneSettings:
       faces: the rendered faces.
       synthetic_batch: rendered faces beside the photographs of each batch.
       turned: copies of each photograph that are turned to a random yaw and pitch.
-      turned_deg, turned_pitch_deg: how far; see `drawn_angles`.
+      turned_deg, turned_pitch_deg, turned_expressions: how far, and the share of them that have
+        another expression; see `drawn_changes`.
       turned_share: share of them among the photographs that are drawn.
       yaw_balance: 0 to draw every square once an epoch, 1 for as many from each bin of |yaw|, or
         between them; see `yaw_weights`.
@@ -90,6 +92,7 @@ class FinetuneSettings:
     turned: int
     turned_deg: float
     turned_pitch_deg: float
+    turned_expressions: float
     turned_share: float
     yaw_balance: float
     held_out: float
@@ -100,7 +103,7 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         """Raises ConfigError: photographs and rendered faces of one batch have two sizes, or what
         has to be a share is none."""
-        for name in ("yaw_balance", "turned_share"):
+        for name in ("yaw_balance", "turned_share", "turned_expressions"):
             if not 0.0 <= (value := getattr(self, name)) <= 1.0:
                 raise ConfigError(f"config.{name} is {value:g}; it must be between 0 and 1")
         if self.synthetic_batch and self.faces.size != self.augmentation.size:
@@ -184,25 +187,25 @@ def with_turned(
     model: FaceModel,
     template: Template,
 ) -> ShardedPhotos:
-    """The photographs, and `settings.turned` copies of each turned to a random yaw and pitch, but
-    of no profile, which shows too little of the face; made once per workdir, labels of
-    `load_photos` and face model."""
+    """The photographs, and `settings.turned` copies of each turned to a random yaw and pitch, some
+    with another expression, but of no profile, which shows too little of the face; made once per
+    workdir, labels of `load_photos` and face model."""
     everything, photos = photos, photos.select(np.flatnonzero(~photos.profile))
     if not len(photos):
         return everything
     rng = np.random.default_rng(settings.training.seed)
-    most = settings.turned_deg, settings.turned_pitch_deg
+    most = settings.turned_deg, settings.turned_pitch_deg, settings.turned_expressions
     copies = []
     places = [f"{file.parent.name}/{file.name}" for file in photos.files], photos.file, photos.row
-    for number, angles in enumerate(drawn_angles(rng, photos.pose, settings.turned, *most)):
-        digest = digest_of(angles, photos.names, places, model, template.size)
+    for number in range(settings.turned):
+        changes = drawn_changes(rng, photos.pose, *most)
+        digest = digest_of(changes, photos.names, places, model, template.size)
         folder = workdir / f"turned-{number}-{digest}"
         copy = open_shards(folder)
         if copy is None:
             logging.info("turning the photographs, copy %d of %d", number + 1, settings.turned)
             more = (settings.turned - number - 1) * len(photos)
-            yaw, pitch = angles.T
-            copy = write_turned(folder, model, template, photos, yaw, pitch, more)
+            copy = write_turned(folder, model, template, photos, changes, more)
         copies.append(copy)
     return everything.joined(copies)
 

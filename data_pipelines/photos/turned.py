@@ -1,4 +1,4 @@
-"""Face profiling: photographs turned to other yaws and pitches, by the face model fitted to them.
+"""Face profiling: photographs turned to other poses and expressions, by the face model fitted.
 
 This is how Zhu et al., "Face Alignment Across Large Poses: A 3D Solution" (2016), section 4, made
 300W-LP. The head is the fitted mesh, textured with the photograph. The surroundings are a grid mesh
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from data_pipelines.photos.changes import Changes, blink_columns, changed_expressions
 from data_pipelines.photos.labels import PhotoSet, angles_of, fit_points, index_batches
 from data_pipelines.photos.shards import ShardedPhotos, write_shards
 from data_pipelines.photos.squares import STORED_SCALE
@@ -52,10 +53,6 @@ _LIP_MM = 4.0
 _THROAT_MM = 15.0
 # The sheet turns rigidly with the head within this share of the way from its middle to the border.
 _RIGID = 0.55
-# Of a head that turns by more than the first angle, and all the more by more than the second, the
-# photograph does not show the other cheek, and beside the nose it shows what is behind: turned back
-# by more than the third, it would have two noses.
-SIDE_DEG, PROFILE_DEG, NEAR_DEG = 30.0, 45.0, 20.0
 # Photographs that are turned at once.
 _BATCH_CPU, _BATCH_ACCELERATOR = 8, 64
 # Texels along an edge of the atlas that carries a photograph's skin.
@@ -96,8 +93,10 @@ def turn(
     yaw_deg: Array,
     scale: float = CROP_SCALE,
     pitch_deg: Array | None = None,
+    expression: Array | None = None,
 ) -> Turned:
-    """Turn the face of a photograph to a yaw and a pitch; its roll stays. Batches through vmap.
+    """Turn the face of a photograph to a yaw and a pitch, its roll stays, and give it another
+    expression: lids close over the eyes, lips over an open mouth. Batches through vmap.
 
     Args:
       model: the face model.
@@ -110,15 +109,18 @@ def turn(
       yaw_deg: the new yaw, as in `dfc_jax.types`.
       scale: edge of the new square over the longer edge of the new landmark box.
       pitch_deg: the new pitch; None for the photograph's own.
+      expression: (E,) the new weights of the expression; None for the photograph's own.
     """
     size = image.shape[0]
     camera = Camera(params.focal_px, jnp.full(2, (size - 1) / 2.0))
     angles = matrix_to_angles(head_rotation(params.rotation))
     new = angles.at[0].set(yaw_deg)
     new = new if pitch_deg is None else new.at[1].set(pitch_deg)
-    turned = dataclasses.replace(params, rotation=angles_to_rotvec(new))
-    surface = shape(model, params.identity, params.expression)
-    before, after = to_camera(params, surface), to_camera(turned, surface)
+    expression = params.expression if expression is None else expression
+    turned = dataclasses.replace(params, rotation=angles_to_rotvec(new), expression=expression)
+    before, after = (
+        to_camera(each, shape(model, each.identity, each.expression)) for each in (params, turned)
+    )
     sheet, sheet_xy = _sheet(camera, before, params, angles, new, size)
 
     mouth, mouth_xy = _mouth(model, camera, before, after, points)
@@ -135,7 +137,7 @@ def turn(
 
     kept = jnp.where(_is_throat(model)[:, None], 0, model.triangles)
     patches = jnp.concatenate([_SHEET_TRIANGLES, len(sheet) + _MOUTH_TRIANGLES])
-    triangles = jnp.concatenate([kept, len(surface) + patches])
+    triangles = jnp.concatenate([kept, len(after) + patches])
     corners = jnp.concatenate([after, sheet, mouth])
     layers = after[:, 2], sheet[:, 2] + 2.0 * _BEHIND_MM, mouth[:, 2] + _BEHIND_MM
     depth = jnp.concatenate(layers)
@@ -147,7 +149,7 @@ def turn(
         bary_coords=seen.bary_coords,
     )
     texture = _texture(observe(model, atlas, params, image, points), atlas)
-    picture_xy = jnp.concatenate([jnp.zeros((len(surface), 2)), sheet_xy, mouth_xy])
+    picture_xy = jnp.concatenate([jnp.zeros((len(after), 2)), sheet_xy, mouth_xy])
     behind = interpolate(seen, triangles, picture_xy)
     skin = sample_texture(texture, interpolate(head, model.triangles, model.uv))
 
@@ -165,47 +167,14 @@ def turn(
     )
 
 
-def drawn_angles(
-    rng: np.random.Generator, pose: np.ndarray, copies: int, yaw_deg: float, pitch_deg: float
-) -> np.ndarray:
-    """Random yaws and pitches for copies of photographs, (copies, N, 2) degrees.
-
-    Yaws are uniform up to `yaw_deg` either way. A head that turns by more than `SIDE_DEG` is turned
-    back by at most `NEAR_DEG`, and a profile (`PROFILE_DEG`) not at all, and away by at most
-    `NEAR_DEG`. Pitches lie up to `pitch_deg` around the photograph's own, of a profile up to
-    `NEAR_DEG`, the nearer the likelier. Neither leaves its range unless the photograph itself does.
-
-    Args:
-      rng: where the numbers come from.
-      pose: (N, 3) of the photographs, see `PhotoSet`.
-      copies: of each photograph.
-      yaw_deg: the largest yaw.
-      pitch_deg: the largest pitch, and the largest change of it.
-    """
-    own_yaw, own_pitch = pose[:, 0], pose[:, 1]
-    away = np.abs(own_yaw)
-    is_profile, most = away > PROFILE_DEG, np.maximum(away, yaw_deg)
-    low = np.select([is_profile, away > SIDE_DEG], [away, away - NEAR_DEG], -yaw_deg)
-    high = np.minimum(np.where(is_profile, away + NEAR_DEG, yaw_deg), most)
-    share = rng.uniform(0.0, 1.0, (copies, len(pose)))
-    yaw = np.copysign(1.0, own_yaw) * (low + share * (np.maximum(low, high) - low))
-
-    change = np.where(is_profile, min(NEAR_DEG, pitch_deg), pitch_deg)
-    pitch = own_pitch + change * rng.triangular(-1.0, 0.0, 1.0, share.shape)
-    most = np.maximum(np.abs(own_pitch), pitch_deg)
-    return np.stack([yaw, np.clip(pitch, -most, most)], axis=-1)
-
-
 def turned_photos(
     model: FaceModel,
     template: Template,
     photos: PhotoSet,
-    yaw_deg: np.ndarray,
-    pitch_deg: np.ndarray | None = None,
+    changes: Changes,
     batch: int | None = None,
 ) -> PhotoSet:
-    """Every photograph of a set turned to the yaw (N,) and the pitch (N,) given for it, with its
-    labels; without pitches it keeps its own.
+    """Every photograph of a set changed as the N `changes` say, with its labels.
 
     Raises:
       DatasetError: the model is not left-right symmetric.
@@ -214,13 +183,15 @@ def turned_photos(
         batch = _BATCH_CPU if jax.default_backend() == "cpu" else _BATCH_ACCELERATOR
     atlas = make_atlas(model, ATLAS_PX)
     fits = fit_points(model, photos.points, LandmarkSettings(), photos.contour).params
-    pose = angles_of(fits)
-    pose = np.column_stack([yaw_deg, pose[:, 1] if pitch_deg is None else pitch_deg, pose[:, 2]])
+    pose = np.column_stack([changes.yaw_deg, changes.pitch_deg, angles_of(fits)[:, 2]])
+    blinks = blink_columns(model)
+    expression = changed_expressions(np.asarray(fits.expression), changes, blinks)
 
     parts = []
     for index in index_batches(len(photos), batch):
         params = jax.tree.map(lambda leaf, index=index: leaf[index], fits)
-        given = photos.images[index], photos.points[index], params, jnp.asarray(pose[index])
+        new = jnp.asarray(pose[index]), jnp.asarray(expression[index])
+        given = photos.images[index], photos.points[index], params, *new
         parts.append(jax.device_get(_turn_batch(model, atlas, template, *given)))
     images, points, template_xy, matchable = (
         np.concatenate(arrays)[: len(photos)] for arrays in zip(*parts, strict=True)
@@ -233,7 +204,7 @@ def turned_photos(
 
 
 @jax.jit
-@partial(jax.vmap, in_axes=(None, None, None, 0, 0, 0, 0))
+@partial(jax.vmap, in_axes=(None, None, None, 0, 0, 0, 0, 0))
 def _turn_batch(
     model: FaceModel,
     atlas: Atlas,
@@ -242,9 +213,10 @@ def _turn_batch(
     points: Array,
     params: FaceParams,
     pose: Array,
+    expression: Array,
 ) -> tuple[Array, Array, Array, Array]:
     image = image.astype(jnp.float32) / 255.0
-    given = image, points, params, pose[0], STORED_SCALE, pose[1]
+    given = image, points, params, pose[0], STORED_SCALE, pose[1], expression
     turned = turn(model, atlas, template, *given)
     colors = jnp.round(255.0 * turned.image).astype(jnp.uint8)
     return colors, turned.points, turned.template_xy, turned.matchable
@@ -255,16 +227,15 @@ def write_turned(
     model: FaceModel,
     template: Template,
     photos: ShardedPhotos,
-    yaw_deg: np.ndarray,
-    pitch_deg: np.ndarray,
+    changes: Changes,
     more: int = 0,
 ) -> ShardedPhotos:
     """`turned_photos` of a whole set, written to a folder of shards; see `write_shards`."""
 
     def make(start: int, stop: int) -> tuple[PhotoSet, list[str]]:
         some = photos.load(np.arange(start, stop))
-        angles = yaw_deg[start:stop], pitch_deg[start:stop]
-        return turned_photos(model, template, some, *angles), []
+        own = jax.tree.map(lambda column: column[start:stop], changes)
+        return turned_photos(model, template, some, own), []
 
     return write_shards(folder, len(photos), make, more)
 

@@ -38,6 +38,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.turned = 2
     config.turned_deg = 90.0
     config.turned_pitch_deg = 30.0
+    # Share of the copies that calm down, and of those that close their eyes.
+    config.turned_expressions = 0.35
     config.turned_share = 0.6
     # 0 draws every square once an epoch, 1 as many from each bin of |yaw|.
     config.yaw_balance = 0.0
