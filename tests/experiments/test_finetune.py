@@ -68,8 +68,8 @@ def test_turned_copies_stand_behind_the_photographs(patched, monkeypatch, tmp_pa
     give_photos(monkeypatch)
     photos, asked = finetune.load_photos(tmp_path, ["somewhere"], None, TEMPLATE), []
 
-    def turned_photos(model, template, some, yaw_deg, pitch_deg):
-        asked.append((yaw_deg, pitch_deg))
+    def turned_photos(model, template, some, changes):
+        asked.append((changes.yaw_deg, changes.pitch_deg))
         return dataclasses.replace(some, error=some.error + 100.0 * len(asked))
 
     monkeypatch.setattr(turned, "turned_photos", turned_photos)
@@ -93,9 +93,10 @@ def test_turned_copies_stand_behind_the_photographs(patched, monkeypatch, tmp_pa
     assert len(asked) == 6, "and those of the same names elsewhere"
     finetune.with_turned(tmp_path, photos, settings, {"mean_mm": np.zeros(3)}, TEMPLATE)
     assert len(asked) == 8, "and those that another face model turns"
-    higher = dataclasses.replace(settings, turned_pitch_deg=25.0)
-    finetune.with_turned(tmp_path, photos, higher, None, TEMPLATE)
-    assert len(asked) == 10, "and those of another pitch"
+    for other in ({"turned_pitch_deg": 25.0}, {"turned_expressions": 0.8}):
+        more = dataclasses.replace(settings, **other)
+        finetune.with_turned(tmp_path, photos, more, None, TEMPLATE)
+    assert len(asked) == 12, "and those of another pitch, or of other expressions"
     none = dataclasses.replace(settings, turned=0)
     assert len(finetune.with_turned(tmp_path, photos, none, None, TEMPLATE)) == len(photos)
 
@@ -107,7 +108,7 @@ def test_profiles_are_not_turned(patched, monkeypatch, tmp_path) -> None:
     photos = dataclasses.replace(photos, profile=profile)
     asked: list[str] = []
 
-    def turned_photos(model, template, some, *angles):
+    def turned_photos(model, template, some, changes):
         asked.extend(some.names)
         return some
 
@@ -204,7 +205,7 @@ def test_balanced_batches_draw_rare_yaws_more_often_and_repeat() -> None:
     assert seen(13, 2) == epochs[13:15]
 
 
-@pytest.mark.parametrize("name", ["yaw_balance", "turned_share"])
+@pytest.mark.parametrize("name", ["yaw_balance", "turned_share", "turned_expressions"])
 @pytest.mark.parametrize("value", [-0.1, 1.5])
 def test_what_is_no_share_is_refused(patched, name: str, value: float) -> None:
     config = tiny_config("finetune_lite", "tiny")
