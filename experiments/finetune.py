@@ -6,9 +6,7 @@
 """
 
 import dataclasses
-import hashlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -30,18 +28,13 @@ from data_pipelines.faces.synthetic import (
 )
 from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
 from data_pipelines.photos.balance import drawn, shared, yaw_weights
-from data_pipelines.photos.changes import drawn_changes
-from data_pipelines.photos.labels import LABELS_VERSION
-from data_pipelines.photos.parameters import LPModel, label_given, read_lp_model
-from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
-from data_pipelines.photos.shards import ShardedPhotos, open_shards
+from data_pipelines.photos.parameters import LPModel, read_lp_model
+from data_pipelines.photos.shards import ShardedPhotos
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
-from data_pipelines.photos.turned import write_turned
-from data_pipelines.sources.layouts import LAYOUTS, with_layout
+from data_pipelines.sources.layouts import LAYOUTS
 from dfc_jax.errors import ConfigError
 from dfc_jax.landmarks68 import EYES, INNER, MOUTH
 from dfc_jax.morphable.file import load_face_model
-from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.systems.dfc.networks import NetSpec
 from dfc_jax.systems.dfc.pairs import Examples
@@ -51,6 +44,7 @@ from dfc_jax.training import TrainSettings, TrainState, own_part
 from dfc_jax.training.run import run
 from dfc_jax.training.workdir import open_workdir
 from experiments import launch
+from experiments.photographs import load_photos, with_turned
 from experiments.settings import check_fields, picked_from, settings_from, train_settings
 
 # Held-out photographs that are shown, those scored at once, and the most that a share holds out.
@@ -130,84 +124,6 @@ def settings_of(config: ml_collections.ConfigDict) -> FinetuneSettings:
         augmentation=settings_from(AugmentSettings, config.augment),
         faces=settings_from(SyntheticSettings, config.synthetic),
     )
-
-
-def digest_of(*values: Any) -> str:
-    """Eight hexadecimal digits of values, nested: text, numbers and arrays."""
-    digest = hashlib.sha256()
-    for leaf in map(np.asarray, jax.tree.leaves(values)):
-        digest.update(f"{leaf.dtype.str} {leaf.shape} ".encode() + leaf.tobytes())
-    return digest.hexdigest()[:8]
-
-
-def load_photos(
-    workdir: Path,
-    folders: list[str],
-    model: FaceModel,
-    template: Template,
-    layout: str = "ibug",
-    lp: LPModel | None = None,
-    copies: int = 0,
-) -> ShardedPhotos:
-    """Labelled photographs, made once per workdir, layout, list of folders, face model, size of
-    the template and `LABELS_VERSION`; what cannot be used is logged and left out. With `lp`
-    (`read_lp_model`) the labels are made from the parameters that 300W-LP gives, as in the paper;
-    otherwise from a fit to the 68 points. `copies` turned copies of each will follow."""
-    split = [with_layout(folder, layout) for folder in folders]
-    # As before where a folder has the layout of all.
-    paths = [
-        ("" if own == layout else f"{own}=") + os.path.abspath(folder) for own, folder in split
-    ]
-    made_of = layout, paths, lp is None, model if lp is None else lp, template.size
-    digest = digest_of(*made_of, LABELS_VERSION)
-    folder = workdir / f"photos-{digest}"
-    photos = open_shards(folder)
-    if photos is not None:
-        return photos
-    faces = open_sets(folders, layout)
-    if lp is None:
-        label_squares = partial(label_fitted, model, template)
-    else:
-        label_squares = partial(label_given, lp, template)
-    photos = write_labelled(folder, faces, label_squares, more=copies * len(faces))
-    worst = np.argsort(-photos.error)[:5]
-    logging.info(
-        "%d photographs, labels leave %.2f %% at the inner points; worst: %s",
-        len(photos),
-        photos.error.mean(),
-        ", ".join(f"{photos.names[i]} {photos.error[i]:.1f} %" for i in worst),
-    )
-    return photos
-
-
-def with_turned(
-    workdir: Path,
-    photos: ShardedPhotos,
-    settings: FinetuneSettings,
-    model: FaceModel,
-    template: Template,
-) -> ShardedPhotos:
-    """The photographs, and `settings.turned` copies of each turned to a random yaw and pitch, some
-    with another expression, but of no profile, which shows too little of the face; made once per
-    workdir, labels of `load_photos` and face model."""
-    everything, photos = photos, photos.select(np.flatnonzero(~photos.profile))
-    if not len(photos):
-        return everything
-    rng = np.random.default_rng(settings.training.seed)
-    most = settings.turned_deg, settings.turned_pitch_deg, settings.turned_expressions
-    copies = []
-    places = [f"{file.parent.name}/{file.name}" for file in photos.files], photos.file, photos.row
-    for number in range(settings.turned):
-        changes = drawn_changes(rng, photos.pose, *most)
-        digest = digest_of(changes, photos.names, places, model, template.size)
-        folder = workdir / f"turned-{number}-{digest}"
-        copy = open_shards(folder)
-        if copy is None:
-            logging.info("turning the photographs, copy %d of %d", number + 1, settings.turned)
-            more = (settings.turned - number - 1) * len(photos)
-            copy = write_turned(folder, model, template, photos, changes, more)
-        copies.append(copy)
-    return everything.joined(copies)
 
 
 def held_out_count(count: int, held_out: float) -> int:
@@ -377,7 +293,17 @@ def train(
     photos = load_photos(workdir, folders, model, template, layout, lp, settings.turned)
     training, held_out = parted(photos, settings)
     own = len(training)
-    training = with_turned(workdir, training, settings, model, template)
+    training = with_turned(
+        workdir,
+        training,
+        model,
+        template,
+        copies=settings.turned,
+        seed=settings.training.seed,
+        yaw_deg=settings.turned_deg,
+        pitch_deg=settings.turned_pitch_deg,
+        expression_share=settings.turned_expressions,
+    )
     weights = yaw_weights(training.pose[:, 0], settings.yaw_balance)
     weights = shared(weights, np.arange(len(training)) >= own, settings.turned_share)
     resident = training.as_example(np.arange(len(training))) if settings.resident else None

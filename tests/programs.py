@@ -13,7 +13,7 @@ from data_pipelines.photos.labels import PhotoSet
 from data_pipelines.photos.squares import STORED_PX
 from dfc_jax.data.faces import AnnotatedFace, FaceSet
 from dfc_jax.errors import DatasetError
-from experiments import finetune, launch, pretrain
+from experiments import finetune, launch, photographs, pretrain
 
 CONFIGS = ROOT / "experiments" / "configs" / "dfc"
 
@@ -81,8 +81,8 @@ def give_photos(patch: pytest.MonkeyPatch, count: int = 7) -> list[tuple]:
         asked.append((folders, layout))
         return drawn_faces() if count == 7 else drawn_faces()[:count]
 
-    patch.setattr(finetune, "open_sets", open_sets)
-    patch.setattr(finetune, "label_fitted", label_drawn)
+    patch.setattr(photographs, "open_sets", open_sets)
+    patch.setattr(photographs, "label_fitted", label_drawn)
     return asked
 
 

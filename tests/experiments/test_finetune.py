@@ -8,12 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from programs import drawn_photos, give_photos, label_drawn
+from programs import drawn_photos
 from tiny import tiny_config
 
-from data_pipelines.photos import turned
 from data_pipelines.photos.balance import yaw_weights
-from data_pipelines.photos.parameters import LPModel
 from dfc_jax.errors import ConfigError
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.systems.dfc.template import make_template
@@ -23,112 +21,10 @@ from experiments.configs.dfc import finetune_lite
 TEMPLATE = types.SimpleNamespace(size=128)
 
 
-def test_with_basel_the_labels_are_those_given(patched, monkeypatch, tmp_path: Path) -> None:
-    give_photos(monkeypatch)
-    calls = []
-    monkeypatch.setattr(
-        finetune, "label_given", lambda *given: calls.append(given) or label_drawn(*given)
-    )
-    finetune.load_photos(tmp_path, ["somewhere"], "model", TEMPLATE, "300w-lp", "lp")
-    ((lp, template, squares),) = calls
-    assert (lp, template) == ("lp", TEMPLATE)
-    assert [square.face.name for square in squares] == list(drawn_photos().names)
+def test_basel_goes_with_no_rendered_and_no_turned_faces(patched, tmp_path: Path) -> None:
     config = tiny_config("finetune_lite", "tiny")
     with pytest.raises(ConfigError, match="with --basel set config.synthetic_batch"):
         finetune.train(config, tmp_path / "run", ["x"], layout="300w-lp", basel="somewhere")
-
-
-def test_labels_of_another_face_model_or_template_are_made_again(
-    patched, monkeypatch, tmp_path: Path
-) -> None:
-    asked = give_photos(monkeypatch)
-    monkeypatch.setattr(finetune, "label_given", label_drawn)
-    model = load_face_model()
-    moved = dataclasses.replace(model, mean_mm=model.mean_mm.at[0, 0].add(1e-3))
-    deviations = np.ones(3), np.ones(2)
-    lp, moved_lp = LPModel(model, *deviations), LPModel(moved, *deviations)
-    wider = LPModel(model, *deviations)._replace(sigma=np.full(3, 2.0))
-    larger = types.SimpleNamespace(size=256)
-    made_from = [
-        (model, TEMPLATE),
-        (moved, TEMPLATE),
-        (model, larger),
-        *((some.model, TEMPLATE, "ibug", some) for some in (lp, moved_lp, wider)),
-    ]
-    for _ in range(2):
-        for each in made_from:
-            finetune.load_photos(tmp_path, ["somewhere"], *each)
-        assert len(asked) == len(made_from), "once for each, and then no more"
-    monkeypatch.setattr(finetune, "LABELS_VERSION", finetune.LABELS_VERSION + 1)
-    finetune.load_photos(tmp_path, ["somewhere"], *made_from[0])
-    assert len(asked) == len(made_from) + 1, "and again where labels are made in another way"
-
-
-def test_turned_copies_stand_behind_the_photographs(patched, monkeypatch, tmp_path) -> None:
-    give_photos(monkeypatch)
-    photos, asked = finetune.load_photos(tmp_path, ["somewhere"], None, TEMPLATE), []
-
-    def turned_photos(model, template, some, changes):
-        asked.append((changes.yaw_deg, changes.pitch_deg))
-        return dataclasses.replace(some, error=some.error + 100.0 * len(asked))
-
-    monkeypatch.setattr(turned, "turned_photos", turned_photos)
-    config = tiny_config("finetune_lite", "tiny")
-    config.turned, config.turned_deg, config.turned_pitch_deg = 2, 60.0, 20.0
-    settings = finetune.settings_of(config)
-    both = finetune.with_turned(tmp_path, photos, settings, None, TEMPLATE)
-    np.testing.assert_allclose(
-        both.error, np.concatenate([photos.error + offset for offset in (0.0, 100.0, 200.0)])
-    )
-    yaws, pitches = np.swapaxes(asked, 0, 1)
-    assert yaws.shape == (2, len(photos)) and not np.array_equal(*yaws)
-    assert 20.0 < np.abs(yaws).max() <= 60.0 and 5.0 < np.abs(pitches).max() <= 20.0
-    again = finetune.with_turned(tmp_path, photos, settings, None, TEMPLATE)
-    assert len(asked) == 2, "the copies are kept in the workdir"
-    np.testing.assert_array_equal(again.error, both.error)
-    finetune.with_turned(tmp_path, photos.select(np.arange(3)), settings, None, TEMPLATE)
-    assert len(asked) == 4, "other photographs have other copies"
-    moved = finetune.load_photos(tmp_path, ["elsewhere"], None, TEMPLATE)
-    finetune.with_turned(tmp_path, moved, settings, None, TEMPLATE)
-    assert len(asked) == 6, "and those of the same names elsewhere"
-    finetune.with_turned(tmp_path, photos, settings, {"mean_mm": np.zeros(3)}, TEMPLATE)
-    assert len(asked) == 8, "and those that another face model turns"
-    for other in ({"turned_pitch_deg": 25.0}, {"turned_expressions": 0.8}):
-        more = dataclasses.replace(settings, **other)
-        finetune.with_turned(tmp_path, photos, more, None, TEMPLATE)
-    assert len(asked) == 12, "and those of another pitch, or of other expressions"
-    none = dataclasses.replace(settings, turned=0)
-    assert len(finetune.with_turned(tmp_path, photos, none, None, TEMPLATE)) == len(photos)
-
-
-def test_profiles_are_not_turned(patched, monkeypatch, tmp_path) -> None:
-    give_photos(monkeypatch)
-    profile = np.arange(7) % 3 == 0
-    photos = finetune.load_photos(tmp_path, ["somewhere"], None, TEMPLATE)
-    photos = dataclasses.replace(photos, profile=profile)
-    asked: list[str] = []
-
-    def turned_photos(model, template, some, changes):
-        asked.extend(some.names)
-        return some
-
-    monkeypatch.setattr(turned, "turned_photos", turned_photos)
-    config = tiny_config("finetune_lite", "tiny")
-    config.turned = 1
-    settings = finetune.settings_of(config)
-    both = finetune.with_turned(tmp_path, photos, settings, None, TEMPLATE)
-    assert asked == list(photos.names[~profile]) and len(both) == 7 + len(asked)
-    alone = photos.select(np.flatnonzero(profile))
-    assert len(finetune.with_turned(tmp_path, alone, settings, None, TEMPLATE)) == len(alone)
-
-
-def test_a_folder_that_names_its_layout_has_labels_of_its_own(
-    patched, monkeypatch, tmp_path: Path
-) -> None:
-    asked = give_photos(monkeypatch)
-    for folders in (["there"], ["cfp=there"], ["300w-lp=there"], ["cfp=there"]):
-        finetune.load_photos(tmp_path, folders, None, TEMPLATE)
-    assert [folders for folders, _ in asked] == [["there"], ["cfp=there"], ["300w-lp=there"]]
 
 
 def test_features_count_more_where_the_landmarks_are() -> None:

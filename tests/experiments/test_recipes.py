@@ -22,7 +22,7 @@ from dfc_jax.errors import ConfigError
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.nets import weights
 from dfc_jax.systems.dfc.paper import PaperSpec
-from experiments import finetune, launch, pretrain
+from experiments import finetune, launch, photographs, pretrain
 
 SMALLER = {
     "steps": 1,
@@ -125,7 +125,7 @@ def test_finetune_paper_learns_from_300w_lps_own_parameters(
     def fitted(*_):
         raise AssertionError("a model was fitted to the points")
 
-    monkeypatch.setattr(finetune, "label_fitted", fitted)
+    monkeypatch.setattr(photographs, "label_fitted", fitted)
     photos, basel = given
     flags = [f"--photos={photos}", "--layout=300w-lp", f"--basel={basel}"]
     state = command(finetune, "finetune_paper", f"--workdir={tmp_path / 'run'}", *flags)

@@ -28,7 +28,7 @@ from dfc_jax.systems.dfc.template import make_template
 from dfc_jax.training import Task, TrainSettings
 from dfc_jax.training.run import run
 from dfc_jax.training.workdir import Workdir
-from experiments import finetune, pretrain
+from experiments import finetune, photographs, pretrain
 
 
 @dataclasses.dataclass
@@ -199,11 +199,11 @@ def test_photographs_are_labelled_once_per_run(finetuned, monkeypatch) -> None:
     asked = give_photos(monkeypatch)
     model = load_face_model()
     made_from = model, make_template(model, SIZE)
-    photos = finetune.load_photos(finetuned.workdir, ["somewhere"], *made_from)
+    photos = photographs.load_photos(finetuned.workdir, ["somewhere"], *made_from)
     np.testing.assert_array_equal(photos.load(np.arange(7)).images, drawn_photos().images)
     assert not asked
-    finetune.load_photos(finetuned.workdir, ["somewhere", "else"], *made_from)
-    finetune.load_photos(finetuned.workdir, ["somewhere"], *made_from, "300w-lp")
+    photographs.load_photos(finetuned.workdir, ["somewhere", "else"], *made_from)
+    photographs.load_photos(finetuned.workdir, ["somewhere"], *made_from, "300w-lp")
     assert asked == [(["somewhere", "else"], "ibug"), (["somewhere"], "300w-lp")]
 
 
