@@ -16,7 +16,7 @@ from dfc_jax.fitting import N_IDENTITY, fit, visible_landmarks
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.rotations import head_rotation
 from dfc_jax.raster.flow import fragments_of
-from dfc_jax.systems.dfc.lift import N_POINTS, lift, recover
+from dfc_jax.systems.dfc.lift import N_CORRESPONDENCES, lift, recover, with_eyes
 from dfc_jax.systems.dfc.networks import (
     NetSpec,
     Variables,
@@ -179,8 +179,12 @@ def correspond(
 
 @jax.jit
 def lift_each(template: Template, flow: Array, probability: Array) -> Correspondences:
-    """`lift` of each of N flows."""
-    return jax.vmap(partial(lift, template))(flow, probability)
+    """Correspondences of each of N flows: `lift`, and `with_eyes`."""
+
+    def one(flow: Array, probability: Array) -> Correspondences:
+        return with_eyes(lift(template, flow, probability), template, flow, probability)
+
+    return jax.vmap(one)(flow, probability)
 
 
 @jax.jit
@@ -296,10 +300,10 @@ class Solver:
 
     def _compile_fits(self) -> None:
         for size in self.buckets.sizes[: self.buckets.at_once]:
-            weight = jax.device_put(np.zeros((size, N_POINTS), np.float32))
-            pixels = jax.device_put(np.zeros((size, N_POINTS, 2), np.float32))
-            corners = jax.device_put(np.zeros((size, N_POINTS, 3), np.float32))
-            ids = jax.device_put(np.zeros((size, N_POINTS), np.int32))
+            weight = jax.device_put(np.zeros((size, N_CORRESPONDENCES), np.float32))
+            pixels = jax.device_put(np.zeros((size, N_CORRESPONDENCES, 2), np.float32))
+            corners = jax.device_put(np.zeros((size, N_CORRESPONDENCES, 3), np.float32))
+            ids = jax.device_put(np.zeros((size, N_CORRESPONDENCES), np.int32))
             nothing = Correspondences(pixels, SurfacePoints(ids, corners), weight)
             fit_each(self.model, nothing, jax.device_put(np.zeros(2, np.float32)))
 

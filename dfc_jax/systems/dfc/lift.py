@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfc_jax.camera import project
+from dfc_jax.landmarks68 import EYES, OUTWARDS
+from dfc_jax.morphable.linear import surface_positions
 from dfc_jax.ops.sampling import pixel_grid
 from dfc_jax.raster.flow import cross2d
 from dfc_jax.systems.dfc.labels import flow_to_template
@@ -19,8 +21,11 @@ from dfc_jax.types import (
     SurfacePoints,
 )
 
-# Correspondences that are taken from a flow.
+# Pixels whose correspondences are taken from a flow, and all that a fit gets: `with_eyes`.
 N_POINTS = 1024
+N_CORRESPONDENCES = N_POINTS + EYES.stop - EYES.start
+# What a landmark of the eyes counts at most, in pixels.
+_EYE_WEIGHT = 4.0
 # What a pixel beyond the edge of its lid or lip counts: it decides only where nothing else is seen.
 _OTHER_SIDE = 0.01
 
@@ -133,6 +138,23 @@ def flow_landmarks(
     ridge = 1e-2 * jnp.diag(jnp.array([0.0, 1.0, 1.0])) + 1e-6 * jnp.eye(3)
     solved = jnp.linalg.solve(gram + ridge, jnp.einsum("mni,nj->mij", weighted, grid))
     return solved[:, 0], jnp.sum(weight, axis=1)
+
+
+def with_eyes(
+    found: Correspondences, template: Template, flow: Array, matchability: Array
+) -> Correspondences:
+    """N correspondences of a flow (H, W, 2), and the 12 landmarks of the eyes as `flow_landmarks`
+    reads them, those that it shows: N + 12.
+
+    Eyes are so few pixels that a fit to points spread over the crop hardly notices their lids.
+    """
+    eyes = jax.tree.map(lambda leaf: leaf[EYES], template.landmarks)
+    places = surface_positions(template.vertices_mm, template.triangles, eyes)
+    wanted = project(template.camera, places)
+    points, support = flow_landmarks(flow, matchability, wanted, outwards=OUTWARDS[EYES])
+    seen = jnp.where(support > 1.0, jnp.minimum(support, _EYE_WEIGHT), 0.0)
+    read = Correspondences(points_px=points, surface=eyes, weight=seen)
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), found, read)
 
 
 def recover(

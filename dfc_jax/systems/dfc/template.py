@@ -18,6 +18,7 @@ from dfc_jax.types import (
     Camera,
     FaceParams,
     Fragments,
+    SurfacePoints,
 )
 
 TEMPLATE_DISTANCE_MM = 1000.0
@@ -34,6 +35,7 @@ class Template(ByValue):
       uv: (H, W, 2) atlas coordinates.
       vertices_mm: (V, 3) mean vertices in camera space.
       triangles: (T, 3) of the model.
+      landmarks: (68,) surface points.
       camera: the template's camera.
       params: pose and (zero) coefficients of the mean face.
     """
@@ -44,6 +46,7 @@ class Template(ByValue):
     uv: Array
     vertices_mm: Array
     triangles: Array
+    landmarks: SurfacePoints
     camera: Camera
     params: FaceParams
 
@@ -106,6 +109,7 @@ def _draw_template(model: FaceModel, params: FaceParams, size: int) -> Template:
         uv=image.uv,
         vertices_mm=vertices,
         triangles=model.triangles,
+        landmarks=model.landmarks,
         camera=camera,
         params=params,
     )

@@ -11,20 +11,22 @@ from meshes import sphere
 
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import box_of_points, crop_of_box
-from dfc_jax.landmarks68 import OUTWARDS
+from dfc_jax.landmarks68 import EYES, OUTWARDS
 from dfc_jax.morphable.linear import PARTS, landmarks3d, shape, surface_positions
 from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation, rotvec_to_matrix
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.raster import interpolate
 from dfc_jax.raster.flow import fragments_of, ground_truth_flow
 from dfc_jax.systems.dfc.labels import flow_to_template, nearest_uv_labels
-from dfc_jax.systems.dfc.lift import flow_landmarks, lift, recover, surface_at
+from dfc_jax.systems.dfc.lift import flow_landmarks, lift, recover, surface_at, with_eyes
 from dfc_jax.systems.dfc.template import template_landmarks
 from dfc_jax.texture.appearance import part_vertex_colors
 from dfc_jax.types import Camera, Fragments
 
 SIZE = 128
 GRID = np.asarray(pixel_grid(SIZE, SIZE))
+# 64 pixels, and the eyes.
+PARTED = np.s_[:64], np.s_[64:]
 
 # Compiled once for all tests.
 flow_between = jax.jit(ground_truth_flow)
@@ -33,6 +35,7 @@ lift_jit = jax.jit(lift, static_argnames="n_points")
 landmarks_of_flow = jax.jit(flow_landmarks)
 nearest_labels = jax.jit(nearest_uv_labels)
 recover_jit = jax.jit(recover)
+with_eyes_jit = jax.jit(with_eyes)
 surface_jit = jax.jit(surface_at)
 fragments = jax.jit(fragments_of, static_argnames="size")
 
@@ -410,6 +413,21 @@ def test_an_unseen_landmark_has_no_support(model, template, labels):
     points, support = landmarks_of_flow(flow, (seen & ~near_nose) * 1.0, wanted)
     assert support[30] < 0.05 < 1.0 < support[36]
     assert np.isfinite(np.asarray(points)).all()
+
+
+def test_landmarks_of_the_eyes_join_the_pixels(template, face, labels):
+    flow, seen = labels
+    found = lift_jit(template, flow, seen * 1.0, n_points=64)
+    both = with_eyes_jit(found, template, flow, seen * 1.0)
+    pixels, eyes = (jax.tree.map(lambda leaf, part=part: leaf[part], both) for part in PARTED)
+    jax.tree.map(np.testing.assert_array_equal, pixels, found)
+    wanted = jax.tree.map(lambda leaf: leaf[EYES], template.landmarks)
+    jax.tree.map(np.testing.assert_array_equal, eyes.surface, wanted)
+    assert (eyes.weight == 4.0).sum() >= 6, "the near eye is seen, and counts as four pixels each"
+    error = np.linalg.norm(eyes.points_px - face.landmarks_px[EYES], axis=-1)
+    assert error[np.asarray(eyes.weight) > 0].max() < 2.0
+    none = with_eyes_jit(found, template, flow, jnp.zeros((SIZE, SIZE)))
+    assert not none.weight[64:].any() and np.isfinite(none.points_px).all()
 
 
 def test_everything_is_finite_when_nothing_is_seen(model, template, face):
