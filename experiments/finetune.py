@@ -287,7 +287,7 @@ def train(
     opened = open_workdir(workdir, config.to_dict(), metadata)
     assets = load_assets(model, **sources or {}) if settings.synthetic_batch else None
     template = make_template(model, settings.augmentation.size)
-    landmarks = template_landmarks(model, template)
+    landmarks = template_landmarks(template)
     gains = settings.feature_gain, settings.eyes_mouth_gain
     importance = feature_importance(landmarks, template.size, *gains)
     photos = load_photos(workdir, folders, model, template, layout, lp, settings.turned)

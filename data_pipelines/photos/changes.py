@@ -83,8 +83,9 @@ def blink_columns(model: FaceModel) -> list[int]:
     return [model.expression_names.index(f"eyeBlink{side}") for side in ("Left", "Right")]
 
 
-def changed_expressions(expression: np.ndarray, changes: Changes, blinks: list[int]) -> np.ndarray:
-    """Weights (N, E) after `changes`, with `blinks` of `blink_columns`."""
+def changed_expressions(model: FaceModel, expression: np.ndarray, changes: Changes) -> np.ndarray:
+    """Weights (N, E) of the model's expression shapes after N `changes`."""
+    blinks = blink_columns(model)
     changed = np.asarray(changes.calm)[:, None] * expression
     changed[:, blinks] = np.maximum(changed[:, blinks], changes.blink)
     return changed.astype(np.float32)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from data_pipelines.photos.changes import Changes, blink_columns, changed_expressions
+from data_pipelines.photos.changes import Changes, changed_expressions
 from data_pipelines.photos.labels import PhotoSet, angles_of, fit_points, index_batches
 from data_pipelines.photos.shards import ShardedPhotos, write_shards
 from data_pipelines.photos.squares import STORED_SCALE
@@ -125,15 +125,8 @@ def turn(
 
     mouth, mouth_xy = _mouth(model, camera, before, after, points)
 
-    # The camera shifts and zooms until the square is that of `crop_of_box` for the new landmarks.
-    landmarks = visible_landmarks(model, turned)
-    places = surface_positions(after, model.triangles, landmarks)
-    found = project(camera, places)
-    low, high = found.min(axis=0), found.max(axis=0)
-    edge = jnp.max(high - low)
-    centre = 0.5 * (low + high) - jnp.array([0.0, CROP_LIFT]) * edge
-    zoom, middle = size / (scale * edge), (size - 1) / 2.0
-    camera = Camera(zoom * camera.focal_px, zoom * (camera.principal_point - centre) + middle)
+    places = surface_positions(after, model.triangles, visible_landmarks(model, turned))
+    camera = _aimed(camera, places, size, scale)
 
     kept = jnp.where(_is_throat(model)[:, None], 0, model.triangles)
     patches = jnp.concatenate([_SHEET_TRIANGLES, len(sheet) + _MOUTH_TRIANGLES])
@@ -167,6 +160,17 @@ def turn(
     )
 
 
+def _aimed(camera: Camera, places: Array, size: int, scale: float) -> Camera:
+    """The camera shifted and zoomed until its size x size square is that of `crop_of_box` for the
+    landmarks' places (68, 3), `scale` times the longer edge of their box."""
+    found = project(camera, places)
+    low, high = found.min(axis=0), found.max(axis=0)
+    edge = jnp.max(high - low)
+    centre = 0.5 * (low + high) - jnp.array([0.0, CROP_LIFT]) * edge
+    zoom, middle = size / (scale * edge), (size - 1) / 2.0
+    return Camera(zoom * camera.focal_px, zoom * (camera.principal_point - centre) + middle)
+
+
 def turned_photos(
     model: FaceModel,
     template: Template,
@@ -184,8 +188,7 @@ def turned_photos(
     atlas = make_atlas(model, ATLAS_PX)
     fits = fit_points(model, photos.points, LandmarkSettings(), photos.contour).params
     pose = np.column_stack([changes.yaw_deg, changes.pitch_deg, angles_of(fits)[:, 2]])
-    blinks = blink_columns(model)
-    expression = changed_expressions(np.asarray(fits.expression), changes, blinks)
+    expression = changed_expressions(model, np.asarray(fits.expression), changes)
 
     parts = []
     for index in index_batches(len(photos), batch):

@@ -243,7 +243,7 @@ class Aligner:
 
     @cached_property
     def _template_landmarks(self) -> Array:
-        return template_landmarks(self.model, make_template(self.model))
+        return template_landmarks(make_template(self.model))
 
 
 @jax.jit

@@ -428,7 +428,7 @@ def test_landmarks_of_flow_mesh_and_blend():
     aligner = mean_aligner(recrop=0)
     solution, model = aligner.solver.solve(None), aligner.model
     template = make_template(model)
-    wanted = np.asarray(template_landmarks(model, template))
+    wanted = np.asarray(template_landmarks(template))
     flow = np.broadcast_to(np.float32([6.0, -4.0]), solution.flow.shape)
     mask = np.asarray(template.valid, np.float32)
     mask[:64] = 0.0  # brows and eyes are hidden

@@ -8,11 +8,10 @@ import numpy as np
 
 from dfc_jax.camera import project
 from dfc_jax.landmarks68 import EYES, OUTWARDS
-from dfc_jax.morphable.linear import surface_positions
 from dfc_jax.ops.sampling import pixel_grid
 from dfc_jax.raster.flow import cross2d
 from dfc_jax.systems.dfc.labels import flow_to_template
-from dfc_jax.systems.dfc.template import Template, on_template
+from dfc_jax.systems.dfc.template import Template, on_template, template_landmarks
 from dfc_jax.types import (
     AnyArray,
     Array,
@@ -148,10 +147,9 @@ def with_eyes(
 
     Eyes are so few pixels that a fit to points spread over the crop hardly notices their lids.
     """
-    eyes = jax.tree.map(lambda leaf: leaf[EYES], template.landmarks)
-    places = surface_positions(template.vertices_mm, template.triangles, eyes)
-    wanted = project(template.camera, places)
+    wanted = template_landmarks(template)[EYES]
     points, support = flow_landmarks(flow, matchability, wanted, outwards=OUTWARDS[EYES])
+    eyes = jax.tree.map(lambda leaf: leaf[EYES], template.landmarks)
     seen = jnp.where(support > 1.0, jnp.minimum(support, _EYE_WEIGHT), 0.0)
     read = Correspondences(points_px=points, surface=eyes, weight=seen)
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), found, read)

@@ -126,9 +126,7 @@ def on_template(template: Template, q: Array) -> Array:
     return inside & _at_nearest(template.valid, q)
 
 
-def template_landmarks(model: FaceModel, template: Template) -> Array:
+def template_landmarks(template: Template) -> Array:
     """Where the 68 landmarks of the mean face lie in the template: (68, 2) pixels."""
-    return project(
-        template.camera,
-        surface_positions(template.vertices_mm, model.triangles, model.landmarks),
-    )
+    places = surface_positions(template.vertices_mm, template.triangles, template.landmarks)
+    return project(template.camera, places)

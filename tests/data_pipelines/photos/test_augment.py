@@ -225,7 +225,7 @@ def test_points_follow_the_crop_and_its_mirror_image() -> None:
     there = np.asarray(crop_points(jnp.asarray(POINTS), matrix))
     np.testing.assert_allclose(there @ matrix[:, :2].T + matrix[:, 2], POINTS, atol=1e-4)
     model = load_face_model()
-    face = np.asarray(template_landmarks(model, make_template(model, SIZE)))
+    face = np.asarray(template_landmarks(make_template(model, SIZE)))
     mirrored = np.asarray(mirror_points(jnp.asarray(face), SIZE))
     assert np.abs(mirrored - face)[17:].max() < 1.0, "left and right names are not swapped"
     np.testing.assert_allclose(mirror_points(jnp.asarray(mirrored), SIZE), face, atol=1e-4)

@@ -60,7 +60,7 @@ def test_a_changed_expression_is_weaker_and_its_eyes_are_closed_at_least_so_far(
     own = np.full((2, model.n_expression), 0.8)
     blink = np.array([[0.0, 0.0], [0.3, 1.0]])
     changes = Changes(np.zeros(2), np.zeros(2), np.array([1.0, 0.5]), blink)
-    found = changed_expressions(own, changes, columns)
+    found = changed_expressions(model, own, changes)
     np.testing.assert_allclose(found[0], 0.8)
     assert found[1, left] == pytest.approx(0.4) and found[1, right] == 1.0
     np.testing.assert_allclose(np.delete(found[1], columns), 0.4)

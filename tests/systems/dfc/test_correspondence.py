@@ -108,7 +108,7 @@ def test_template_is_symmetric(template):
 
 
 def test_template_frames_the_face_as_every_crop_is_framed(model, template):
-    points = np.asarray(template_landmarks(model, template))
+    points = np.asarray(template_landmarks(template))
     crop = crop_of_box(box_of_points(points), SIZE)
     np.testing.assert_allclose(crop.centre, (SIZE - 1) / 2.0, atol=0.1)
     assert crop.side_px == pytest.approx(SIZE, rel=1e-3)
@@ -360,7 +360,7 @@ def test_recover_fills_a_hole_and_leaves_the_rest_to_the_network(template, face,
 
 def test_landmarks_are_read_from_an_exact_flow(model, template, face, labels):
     flow, seen = labels
-    wanted = template_landmarks(model, template)
+    wanted = template_landmarks(template)
     points, support = map(np.asarray, landmarks_of_flow(flow, seen * 1.0, wanted))
     error = np.linalg.norm(points - face.landmarks_px, axis=-1)
     clear = support > 1.0
@@ -382,7 +382,7 @@ def test_lips_that_part_and_lids_that_close_are_read_where_they_are(model, templ
 
     face = moved(jawOpen=0.5, eyeBlinkLeft=0.6)
     flow, seen = to_template(face.fragments, template)
-    wanted = template_landmarks(model, template)
+    wanted = template_landmarks(template)
     points, _ = landmarks_of_flow(flow, seen * 1.0, wanted, outwards=OUTWARDS)
     points, true = np.asarray(points), face.landmarks_px
 
@@ -408,7 +408,7 @@ def test_landmarks_follow_an_affine_flow_exactly():
 
 def test_an_unseen_landmark_has_no_support(model, template, labels):
     flow, seen = labels
-    wanted = np.asarray(template_landmarks(model, template))
+    wanted = np.asarray(template_landmarks(template))
     near_nose = np.linalg.norm(GRID + flow - wanted[30], axis=-1) < 12.0
     points, support = landmarks_of_flow(flow, (seen & ~near_nose) * 1.0, wanted)
     assert support[30] < 0.05 < 1.0 < support[36]
@@ -441,7 +441,7 @@ def test_everything_is_finite_when_nothing_is_seen(model, template, face):
     for source, target in ((nowhere, face), (face, nowhere)):
         flow, seen = flow_of(source, target, template)
         assert np.isfinite(flow).all() and not seen.any()
-    marks = template_landmarks(model, template)
+    marks = template_landmarks(template)
     results = [
         to_template(empty, template),
         recover_jit(jnp.zeros((SIZE, SIZE, 2)), nothing, empty, template),
