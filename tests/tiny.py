@@ -30,6 +30,7 @@ TINY = variants.LiteSpec(
     descriptors=4,
     details=2,
     refinements=1,
+    edges=2,
 )
 SPECS = {"tiny": TINY, "tiny-tied": dataclasses.replace(TINY, tied=True)}
 

@@ -140,8 +140,8 @@ def test_grey_backgrounds_come_first() -> None:
     assert [bool(next(steps)["grey"].all()) for _ in range(4)] == [True, True, False, False]
 
 
-def test_weights_from_before_the_refinement_start_a_network_that_has_one(tmp_path: Path) -> None:
-    plain = dataclasses.replace(SPECS["tiny-tied"], details=0, refinements=0)
+def test_weights_from_before_refinement_and_edges_start_a_network_with_both(tmp_path: Path) -> None:
+    plain = dataclasses.replace(SPECS["tiny-tied"], details=0, refinements=0, edges=0)
     file = tmp_path / "plain.safetensors"
     weights.save(file, variants.init(jax.random.key(0), plain), plain, {})
     started = start_from(str(file), TINY, "tiny")(jax.random.key(0))

@@ -1,4 +1,4 @@
-"""A network that is quick on a CPU: matching of all cells, then local refinement."""
+"""A network that is quick on a CPU: matching of all cells, then local refinement, then edges."""
 
 import dataclasses
 import math
@@ -45,6 +45,8 @@ class LiteSpec(NetSpec):
         matching.
       details: channels of the target by which the flow is refined at 1/4 size.
       refinements: how often it is refined.
+      edges: channels of the last step, which adds at full size what lies between the pixels of 1/2
+        size; 0 to interpolate there.
     """
 
     kind: ClassVar[str] = "dfc/lite"
@@ -55,6 +57,7 @@ class LiteSpec(NetSpec):
     descriptors: int = whole(0, 0, MAX_CHANNELS)
     details: int = whole(0, 0, MAX_CHANNELS)
     refinements: int = whole(0, 0, MAX_REFINEMENTS)
+    edges: int = whole(0, 0, MAX_CHANNELS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,9 +74,10 @@ class LiteSpec(NetSpec):
         """The network."""
         return LiteNetwork(self)
 
-    def without_refinement(self) -> Self:
-        """The same network without refinement; `networks.extend` adds one to a trained network."""
-        return dataclasses.replace(self, details=0, refinements=0)
+    def extends(self) -> tuple[Self, ...]:
+        """Without the last step, and without refinement as well."""
+        refined = dataclasses.replace(self, edges=0)
+        return refined, dataclasses.replace(refined, details=0, refinements=0)
 
     @classmethod
     def from_untagged(cls, fields: dict[str, Any]) -> dict[str, Any] | None:
@@ -90,7 +94,12 @@ class LiteNetwork(TwoBranch):
         super().setup()
         spec = self.spec
         self.decoder = LiteDecoder(
-            spec.widths, spec.decoder_depths, spec.descriptors, spec.details, spec.refinements
+            spec.widths,
+            spec.decoder_depths,
+            spec.descriptors,
+            spec.details,
+            spec.refinements,
+            spec.edges,
         )
 
     def decode(self, source: Array, target: Array, skips: Sequence[Array], train: bool) -> Outputs:
@@ -136,7 +145,8 @@ class LiteDecoder(nn.Module):
 
     `widths`, `depths` (residual blocks of the trunk) and `descriptors` as in the encoder. With
     descriptors, `match` computes coords at 1/8 size, and the flow head predicts what to add to
-    them. With details, `UpdateBlock` adds to the coords at 1/4 size, `refinements` times.
+    them. With details, `UpdateBlock` adds to the coords at 1/4 size, `refinements` times. With
+    edges, `EdgeBlock` adds to coords and logits at full size.
     """
 
     widths: tuple[int, ...]
@@ -144,6 +154,7 @@ class LiteDecoder(nn.Module):
     descriptors: int = 0
     details: int = 0
     refinements: int = 0
+    edges: int = 0
 
     @nn.compact
     def __call__(
@@ -173,12 +184,20 @@ class LiteDecoder(nn.Module):
         coords, logits = jnp.split(heads, 2, axis=-1)
         if matched_coords is not None:
             coords += jax.image.resize(matched_coords, coords.shape, "bilinear")
+        hidden = trunk[1]
         for n in range(self.refinements):
             # Weight files know the block by this name.
             update = UpdateBlock(name=f"Correction_{n}")
             features = jnp.concatenate([source_details, trunk[1]], axis=-1)
-            coords += upsample(update(coords, features, target_details, train))
-        return coords_to_flow(upsample(coords)), upsample(logits)
+            delta_coords, hidden = update(coords, features, target_details, train)
+            coords += upsample(delta_coords)
+        full = upsample(jnp.concatenate([coords, logits], axis=-1))
+        if self.edges:
+            edges = EdgeBlock(self.edges, name="edge_block")
+            features = jnp.concatenate([trunk[-1], skips[0]], axis=-1)
+            full += edges(coords, logits, features, hidden, train)
+        coords, logits = jnp.split(full, 2, axis=-1)
+        return coords_to_flow(coords), logits
 
     def _unpack(self, code: Array) -> tuple[Array, Array, Array]:
         """The code proper, the descriptors at twice and the details at four times its size."""
@@ -195,7 +214,9 @@ class UpdateBlock(nn.Module):
     """
 
     @nn.compact
-    def __call__(self, coords: Array, features: Array, details: Array, train: bool) -> Array:
+    def __call__(
+        self, coords: Array, features: Array, details: Array, train: bool
+    ) -> tuple[Array, Array]:
         """
         Args:
           coords: (B, 2H, 2W, 2) as in `coords_to_flow`.
@@ -203,7 +224,8 @@ class UpdateBlock(nn.Module):
           details: (B or 1, H, W, D) features of the target.
 
         Returns:
-          delta_coords (B, H, W, 2), in the units of `coords`; zero at the start of a training.
+          delta_coords (B, H, W, 2), in the units of `coords`; zero at the start of a training; and
+          the features (B, H, W, 2D) that they come from.
         """
         batch, height, width, _ = features.shape
         coarse = coords.reshape(batch, height, 2, width, 2, 2).mean(axis=(2, 4))
@@ -219,7 +241,38 @@ class UpdateBlock(nn.Module):
         for _ in range(2):
             x = Residual()(x, train)
         delta = nn.Conv(2, (3, 3), kernel_init=nn.initializers.zeros, name="correction")
-        return delta(x.astype(jnp.float32))
+        return delta(x.astype(jnp.float32)), x
+
+
+class EdgeBlock(nn.Module):
+    """What to add to coords and logits between the pixels of 1/2 size.
+
+    The lids of an eye that closes meet in one line, across which the coords jump by the height of
+    the open eye: interpolated from 1/2 size it stays half open.
+    """
+
+    channels: int
+
+    @nn.compact
+    def __call__(
+        self, coords: Array, logits: Array, features: Array, hidden: Array, train: bool
+    ) -> Array:
+        """
+        Args:
+          coords, logits: (B, 2H, 2W, 2) each.
+          features: (B, 2H, 2W, C) of the source.
+          hidden: (B, H, W, D) of the step before.
+
+        Returns:
+          delta_coords and delta_logits (B, 4H, 4W, 4); zero at the start of a training.
+        """
+        found = lax.stop_gradient(jnp.concatenate([coords, logits], axis=-1))
+        wide = nn.Conv(4 * self.channels, (1, 1), kernel_init=HE, dtype=hidden.dtype)(hidden)
+        inputs = [features, depth_to_space(wide), found.astype(features.dtype)]
+        x = jnp.concatenate(inputs, axis=-1)
+        x = Residual()(ConvNorm(self.channels)(x, train), train)
+        delta = nn.Conv(16, (3, 3), kernel_init=nn.initializers.zeros, name="correction")
+        return depth_to_space(delta(x.astype(jnp.float32)))
 
 
 def match(source: Array, target: Array) -> tuple[Array, Array]:

@@ -46,6 +46,7 @@ _LITE = LiteSpec(
     descriptors=32,
     details=16,
     refinements=1,
+    edges=24,
 )
 # Three and a half times the arithmetic of `lite`, most of it at 1/4 and 1/8 size.
 _BASE = LiteSpec(
@@ -127,17 +128,17 @@ def untie(variables: Variables, spec: NetSpec) -> tuple[Variables, NetSpec]:
 
 
 def extend(variables: Variables, spec: NetSpec, wanted: NetSpec) -> Variables:
-    """Variables of the network `wanted`: `spec`, or `spec` with a refinement of the flow.
+    """Variables of the network `wanted`: `spec`, or `spec` with later steps of the decoder.
 
-    The refinement starts at zero, so the outputs stay the same.
+    What they add starts at zero, so the outputs stay the same.
 
     Raises:
       ValueError: `wanted` is another network.
     """
     if wanted == spec:
         return variables
-    if wanted.without_refinement() != spec:
-        raise ValueError("a trained network can be extended by a refinement only")
+    if spec not in wanted.extends():
+        raise ValueError("a trained network can be extended by refinement and edges only")
     fresh, known = flatten_dict(init(jax.random.key(0), wanted)), flatten_dict(variables)
     return unflatten_dict({path: known.get(path, leaf) for path, leaf in fresh.items()})
 

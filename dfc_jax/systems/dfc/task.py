@@ -130,8 +130,9 @@ def make_task(
 def start_from(file: str | None, spec: NetSpec, network: str) -> Callable[[Array], Variables]:
     """Initial variables as a function of a key: fresh ones, or those of a weight file.
 
-    Tied encoders of a file are untied where `spec` has two, and a refinement that only `spec` has
-    is added. The file is read at once, so that a wrong one is found before anything is made.
+    Tied encoders of a file are untied where `spec` has two, and steps of the decoder that only
+    `spec` has are added. The file is read at once, so that a wrong one is found before anything is
+    made.
 
     Args:
       file: None for fresh variables.

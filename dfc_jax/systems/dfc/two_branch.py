@@ -64,9 +64,9 @@ class NetSpec(Spec):
         crop = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
         return crop, crop
 
-    def without_refinement(self) -> Self:
-        """The network of which this one is an extension, see `networks.extend`; mostly itself."""
-        return self
+    def extends(self) -> tuple[Self, ...]:
+        """The networks of which this one is an extension, see `networks.extend`; mostly none."""
+        return ()
 
 
 class TwoBranch(nn.Module):

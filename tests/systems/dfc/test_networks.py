@@ -23,10 +23,11 @@ SMALL: dict[str, nets.NetSpec] = {
         descriptors=6,
         details=5,
         refinements=2,
+        edges=4,
     ),
 }
 # What else changes where a network has one branch.
-ALONE = {"lite": {"descriptors": 0, "details": 0, "refinements": 0}}
+ALONE = {"lite": {"descriptors": 0, "details": 0, "refinements": 0, "edges": 0}}
 
 
 def noise(seed: int, *shape: int) -> jax.Array:
@@ -262,9 +263,16 @@ def test_a_network_of_one_branch_never_looks_at_the_target(family: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_extended_by_a_refinement_is_the_same_function_and_can_learn_more() -> None:
+@pytest.mark.parametrize(
+    ("lacking", "block"),
+    [
+        ({"edges": 0}, "edge_block"),
+        ({"edges": 0, "details": 0, "refinements": 0}, "Correction_1"),
+    ],
+)
+def test_an_extended_network_is_the_same_function_and_can_learn_more(lacking, block: str) -> None:
     wanted = SMALL["lite"]
-    spec = dataclasses.replace(wanted, details=0, refinements=0)
+    spec = dataclasses.replace(wanted, **lacking)
     variables = nets.init(jax.random.key(0), spec)
     source, target = noise(0, 2, 32, 32, 3), noise(1, 1, 32, 32, 3)
     extended = nets.extend(variables, spec, wanted)
@@ -277,12 +285,28 @@ def test_a_network_extended_by_a_refinement_is_the_same_function_and_can_learn_m
     slopes = jax.grad(
         lambda p: nets.apply({**extended, "params": p}, source, target, wanted).flow.sum()
     )(extended["params"])
-    assert jnp.abs(slopes["decoder"]["Correction_1"]["correction"]["kernel"]).max() > 1e-3
+    assert jnp.abs(slopes["decoder"][block]["correction"]["kernel"]).max() > 1e-3
     assert nets.extend(variables, spec, spec) is variables
-    with pytest.raises(ValueError, match="refinement only"):
+    with pytest.raises(ValueError, match="refinement and edges only"):
         nets.extend(variables, spec, dataclasses.replace(wanted, descriptors=7))
     with pytest.raises(ValueError, match="belong together"):
         dataclasses.replace(wanted, refinements=0)
+
+
+def test_edges_differ_between_the_pixels_of_half_size() -> None:
+    spec = SMALL["lite"]
+    variables = nets.init(jax.random.key(0), spec)
+    source, target = noise(0, 1, 32, 32, 3), noise(1, 1, 32, 32, 3)
+    before = nets.apply(variables, source, target, spec)
+    correction = variables["params"]["decoder"]["edge_block"]["correction"]
+    # Coords and logits of the four pixels, row by row.
+    added = jnp.arange(16.0).reshape(2, 2, 4)
+    correction["bias"] = added.reshape(16)
+    after = nets.apply(variables, source, target, spec)
+    tiled = jnp.tile(added, (16, 16, 1))[None]
+    scale = lite.UNIT * 32
+    np.testing.assert_allclose(after.flow - before.flow, scale * tiled[..., :2], atol=1e-3)
+    np.testing.assert_allclose(after.logits - before.logits, tiled[..., 2:], atol=1e-3)
 
 
 @pytest.mark.parametrize(
