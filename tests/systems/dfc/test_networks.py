@@ -200,12 +200,12 @@ def test_an_update_sees_the_target_at_the_coords_of_a_pixel_and_nowhere_else() -
     coords = jnp.broadcast_to((cell + 0.5) / 4 - 0.5, (1, 8, 8, 2)) / lite.UNIT
     features, detail = noise(0, 1, 4, 4, 3), noise(1, 1, 4, 4, 2)
     variables = module.init(jax.random.key(0), coords, features, detail, False)
-    assert not module.apply(variables, coords, features, detail, False).any(), "starts at zero"
+    assert not module.apply(variables, coords, features, detail, False)[0].any(), "starts at zero"
     fresh = jax.tree.map(lambda a: a + noise(2, *a.shape) ** 2, variables)
 
     def change(x: int, y: int) -> float:
         moved = detail.at[0, y, x].add(1.0)
-        outputs = (module.apply(fresh, coords, features, d, False) for d in (detail, moved))
+        outputs = (module.apply(fresh, coords, features, d, False)[0] for d in (detail, moved))
         return float(jnp.abs(jnp.subtract(*outputs)).max())
 
     assert change(*cell) > 1e-2
