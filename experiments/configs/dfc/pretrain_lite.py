@@ -3,10 +3,10 @@
 Command: python -m experiments.pretrain --config experiments/configs/dfc/pretrain_lite.py \
     --workdir runs/pretrain_lite
 Hardware: two CPU cores, 60 minutes beside other work; 0.6 s a step alone, 100 s to compile.
-Expect (of the weights `lite-synthetic`, whose network had no refinement yet): held-out pairs,
-end-point error 7.7 px and mask IoU 0.74; against the template 4.8 px and 0.84; `dfc evaluate` on
-the 110 HELEN test faces 3.6 % (51 inner points). No photograph takes part; --backgrounds would
-bring some in.
+Expect (the network had no correction and no edges then): held-out pairs, end-point error 7.7 px and
+mask IoU 0.74; against the template 4.8 px and 0.84; `dfc evaluate` on the 110 HELEN test faces
+3.7 % (51 inner points). The weights `lite-synthetic` went on from there, see their model card. No
+photograph takes part; --backgrounds would bring some in.
 """
 
 import dataclasses
