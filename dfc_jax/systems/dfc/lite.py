@@ -92,15 +92,7 @@ class LiteNetwork(TwoBranch):
 
     def setup(self) -> None:
         super().setup()
-        spec = self.spec
-        self.decoder = LiteDecoder(
-            spec.widths,
-            spec.decoder_depths,
-            spec.descriptors,
-            spec.details,
-            spec.refinements,
-            spec.edges,
-        )
+        self.decoder = LiteDecoder(self.spec)
 
     def decode(self, source: Array, target: Array, skips: Sequence[Array], train: bool) -> Outputs:
         """See `TwoBranch`."""
@@ -143,36 +135,31 @@ class LiteEncoder(nn.Module):
 class LiteDecoder(nn.Module):
     """One trunk with skips from the source's encoder, and two heads at 1/2 size.
 
-    `widths`, `depths` (residual blocks of the trunk) and `descriptors` as in the encoder. With
-    descriptors, `match` computes coords at 1/8 size, and the flow head predicts what to add to
+    With descriptors, `match` computes coords at 1/8 size, and the flow head predicts what to add to
     them. With details, `UpdateBlock` adds to the coords at 1/4 size, `refinements` times. With
     edges, `EdgeBlock` adds to coords and logits at full size.
     """
 
-    widths: tuple[int, ...]
-    depths: tuple[int, ...]
-    descriptors: int = 0
-    details: int = 0
-    refinements: int = 0
-    edges: int = 0
+    spec: LiteSpec
 
     @nn.compact
     def __call__(
         self, source: Array, target: Array, skips: Sequence[Array], train: bool
     ) -> tuple[Array, Array]:
+        spec = self.spec
         matched_coords, skips = None, list(skips)
         source, source_descriptors, source_details = self._unpack(source)
         target, target_descriptors, target_details = self._unpack(target)
-        if self.descriptors:
+        if spec.descriptors:
             matched_coords, matched = match(source_descriptors, target_descriptors)
             found = source_descriptors, matched, matched_coords.astype(matched.dtype)
             skips[-1] = jnp.concatenate([skips[-1], *found], axis=-1)
-        x = ConvNorm(self.widths[-1], kernel=1)(beside(source, target), train)
-        for _ in range(self.depths[-1]):
+        x = ConvNorm(spec.widths[-1], kernel=1)(beside(source, target), train)
+        for _ in range(spec.decoder_depths[-1]):
             x = Residual()(x, train)
         trunk = []
         for width, depth, skip in zip(
-            self.widths[-2::-1], self.depths[-2::-1], skips[::-1], strict=True
+            spec.widths[-2::-1], spec.decoder_depths[-2::-1], skips[::-1], strict=True
         ):
             x = depth_to_space(nn.Conv(4 * width, (1, 1), kernel_init=HE, dtype=x.dtype)(x))
             x = ConvNorm(width)(jnp.concatenate([x, skip], axis=-1), train)
@@ -185,15 +172,15 @@ class LiteDecoder(nn.Module):
         if matched_coords is not None:
             coords += jax.image.resize(matched_coords, coords.shape, "bilinear")
         hidden = trunk[1]
-        for n in range(self.refinements):
+        for n in range(spec.refinements):
             # Weight files know the block by this name.
             update = UpdateBlock(name=f"Correction_{n}")
             features = jnp.concatenate([source_details, trunk[1]], axis=-1)
             delta_coords, hidden = update(coords, features, target_details, train)
             coords += upsample(delta_coords)
         full = upsample(jnp.concatenate([coords, logits], axis=-1))
-        if self.edges:
-            edges = EdgeBlock(self.edges, name="edge_block")
+        if spec.edges:
+            edges = EdgeBlock(spec.edges, name="edge_block")
             features = jnp.concatenate([trunk[-1], skips[0]], axis=-1)
             full += edges(coords, logits, features, hidden, train)
         coords, logits = jnp.split(full, 2, axis=-1)
@@ -201,8 +188,9 @@ class LiteDecoder(nn.Module):
 
     def _unpack(self, code: Array) -> tuple[Array, Array, Array]:
         """The code proper, the descriptors at twice and the details at four times its size."""
-        n = code.shape[-1] - 4 * self.descriptors - 16 * self.details
-        own, descriptors, details = jnp.split(code, [n, n + 4 * self.descriptors], axis=-1)
+        wide, deep = 4 * self.spec.descriptors, 16 * self.spec.details
+        n = code.shape[-1] - wide - deep
+        own, descriptors, details = jnp.split(code, [n, n + wide], axis=-1)
         return own, depth_to_space(descriptors), depth_to_space(depth_to_space(details))
 
 
