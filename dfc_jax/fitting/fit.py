@@ -50,8 +50,8 @@ LIDS_AND_JAW = (
     ("eyeLookIn", 100.0),
     ("eyeLookOut", 100.0),
     ("jawOpen", 1.0),
-    ("mouthClose", 50.0),
-    ("mouthFunnel", 20.0),
+    ("mouthClose", 200.0),
+    ("mouthFunnel", 100.0),
     # Without a weight of its own it takes up what the mean shape lacks, in nearly every face.
     ("cheekPuff", 60.0),
 )
@@ -63,8 +63,9 @@ class FitSettings:
 
     With `noise_scaled`, the prior weights are multiplied by the estimated noise variance (px^2):
     the fit is then the maximum a posteriori estimate for coefficients of variance 1 / weight and
-    independent errors, in any image size. Without, they are the plain weights of eq. 3, and
-    depend on the pixel's size and on the number of correspondences.
+    independent errors, in any image size. Errors of a flow are alike from pixel to pixel, and say
+    less than as many independent ones: hence larger weights than for landmarks. Without, they are
+    the plain weights of eq. 3, and depend on the pixel's size and on the number of correspondences.
 
     Attributes:
       identity_weight: w_id, on identity coefficients in standard deviations.
@@ -84,8 +85,8 @@ class FitSettings:
       steps: Levenberg-Marquardt steps in each of these.
     """
 
-    identity_weight: float = 1.0
-    expression_weight: float = 5.0
+    identity_weight: float = 2.0
+    expression_weight: float = 20.0
     special_weights: tuple[tuple[str, float], ...] = LIDS_AND_JAW
     focal_weight: float = 4.0
     distance_mm: float = 800.0
@@ -110,6 +111,8 @@ PAPER = FitSettings(
 # outlier. Taken for more exact than that, they are explained by a camera at arm's length and by
 # brows so deep that they hide the lids.
 LANDMARKS = FitSettings(
+    identity_weight=1.0,
+    expression_weight=5.0,
     focal_weight=10.0,
     distance_mm=1200.0,
     min_noise_px=1.5,
