@@ -46,6 +46,7 @@ def program_of(name: str):
         ("compute", "float16", "config.compute is 'float16'; choose 'float32' or 'bfloat16'"),
         ("norm", "l3", "config.norm is 'l3'; choose 'l2' or 'l1' or 'charbonnier'"),
         ("reduction", "max", "config.reduction is 'max'; choose 'sum' or 'mean'"),
+        ("frame", "camera", "config.frame is 'camera'; choose 'target' or 'source'"),
         ("keep_last", 0, "config.keep_last is 0; it must be at least 1"),
         ("template_targets", 17, r"config.template_targets is 17; .* config.batch \(16\)"),
         ("template_targets", -1, "config.template_targets is -1"),

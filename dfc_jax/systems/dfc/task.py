@@ -20,7 +20,7 @@ from dfc_jax.evaluation.metrics import flow_metrics, mask_iou, nme_percent
 from dfc_jax.landmarks68 import INNER, OUTWARDS
 from dfc_jax.nets import weights
 from dfc_jax.systems.dfc.lift import flow_landmarks
-from dfc_jax.systems.dfc.loss import Norm, Reduction, correspondence_loss
+from dfc_jax.systems.dfc.loss import Frame, Norm, Reduction, correspondence_loss
 from dfc_jax.systems.dfc.networks import (
     SPECS,
     NetSpec,
@@ -47,7 +47,7 @@ class LossSettings:
     """Settings of the loss in training.
 
     Attributes:
-      norm, reduction, matchability_weight: see `correspondence_loss`.
+      norm, reduction, matchability_weight, frame: see `correspondence_loss`.
       compute: type in which the network computes; its parameters are float32 either way.
 
     Raises:
@@ -57,11 +57,13 @@ class LossSettings:
     norm: Norm = "l2"
     reduction: Reduction = "mean"
     matchability_weight: float = 1.0
+    frame: Frame = "target"
     compute: Compute = "float32"
 
     def __post_init__(self) -> None:
         """Raises ConfigError, see the class."""
         check_choice("compute", self.compute, Compute)
+        check_choice("frame", self.frame, Frame)
         check_choice("norm", self.norm, Norm)
         check_choice("reduction", self.reduction, Reduction)
 
@@ -180,6 +182,7 @@ def make_loss(spec: NetSpec, settings: LossSettings, examples: Partial) -> LossF
             matchability_weight=settings.matchability_weight,
             norm=settings.norm,
             reduction=settings.reduction,
+            frame=settings.frame,
         )
         means = {name: part.mean() for name, part in parts.items()}
         state = {name: leaf for name, leaf in variables.items() if name != "params"}

@@ -49,6 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.compute = "float32"
     config.norm = "l2"
     config.reduction = "mean"
+    config.frame = "target"
     config.matchability_weight = 5.0
     # Photographs for scores: below 1 a share of them, at most 40; from 1 on their number.
     config.held_out = 0.1

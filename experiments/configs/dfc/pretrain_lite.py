@@ -35,6 +35,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.compute = "float32"
     config.norm = "l2"
     config.reduction = "mean"
+    config.frame = "target"
     config.matchability_weight = 5.0
     config.grey_background_steps = 0
     config.validation_pairs = 128

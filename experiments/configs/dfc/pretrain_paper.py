@@ -53,6 +53,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.clip_norm = 0.0
     config.ema_decay = 0.0
     config.reduction = "sum"
+    config.frame = "target"
     config.matchability_weight = 1.0
     config.log_every = 100
     config.save_every = 2000

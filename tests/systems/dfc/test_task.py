@@ -59,7 +59,9 @@ def test_weights_of_another_network_are_refused_before_anything_is_made(tmp_path
         task.start_from(str(file), networks.SPECS["lite"], "lite")
 
 
-@pytest.mark.parametrize("change", [{"norm": "l3"}, {"reduction": "max"}, {"compute": "int8"}])
+@pytest.mark.parametrize(
+    "change", [{"norm": "l3"}, {"reduction": "max"}, {"frame": "camera"}, {"compute": "int8"}]
+)
 def test_choices_that_do_not_exist_are_named(change) -> None:
     (name,) = change
     with pytest.raises(ConfigError, match=rf"config\.{name} is .*; choose '"):
