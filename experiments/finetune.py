@@ -49,6 +49,13 @@ from experiments.settings import check_fields, picked_from, settings_from, train
 
 # Held-out photographs that are shown, those scored at once, and the most that a share holds out.
 PANELS, CHUNK, MOST_HELD_OUT = 8, 20, 40
+# Numbers of a config that are at least 0, and their highest values.
+HIGHEST = {
+    **dict.fromkeys(("yaw_balance", "turned_share", "turned_expressions"), 1.0),
+    "turned_deg": 120.0,
+    "turned_pitch_deg": 90.0,
+    **dict.fromkeys(("turned", "synthetic_batch", "feature_gain", "eyes_mouth_gain"), math.inf),
+}
 # Standard deviation of the surroundings of a landmark that count more, in parts of the crop.
 FEATURE_WIDTH = 0.04
 
@@ -67,8 +74,8 @@ class FinetuneSettings:
       turned_deg, turned_pitch_deg, turned_expressions: how far, and the share of them that have
         another expression; see `drawn_changes`.
       turned_share: share of them among the photographs that are drawn.
-      yaw_balance: 0 to draw every square once an epoch, 1 for as many from each bin of |yaw|, or
-        between them; see `yaw_weights`.
+      yaw_balance: among the photographs, and among the copies: 0 to draw every square once an
+        epoch, 1 for as many from each bin of |yaw|, or between them; see `yaw_weights`.
       held_out: photographs for scores: below 1 a share of them, from 1 on their number.
       feature_gain: what the flow's error counts on the inner landmarks; 1 for the same everywhere.
       eyes_mouth_gain: the same on those of eyes and mouth, if it is more.
@@ -95,11 +102,12 @@ class FinetuneSettings:
     resident: bool
 
     def __post_init__(self) -> None:
-        """Raises ConfigError: photographs and rendered faces of one batch have two sizes, or what
-        has to be a share is none."""
-        for name in ("yaw_balance", "turned_share", "turned_expressions"):
-            if not 0.0 <= (value := getattr(self, name)) <= 1.0:
-                raise ConfigError(f"config.{name} is {value:g}; it must be between 0 and 1")
+        """Raises ConfigError: photographs and rendered faces of one batch have two sizes, or a
+        number is out of range."""
+        for name, most in HIGHEST.items():
+            if not 0.0 <= (value := getattr(self, name)) <= most:
+                limit = "at least 0" if math.isinf(most) else f"between 0 and {most:g}"
+                raise ConfigError(f"config.{name} is {value:g}; it must be {limit}")
         if self.synthetic_batch and self.faces.size != self.augmentation.size:
             raise ConfigError(
                 f"config.augment.size is {self.augmentation.size} and config.synthetic.size "
@@ -157,6 +165,16 @@ def feature_importance(
     inner = (gain - 1.0) * jnp.max(near[..., INNER], axis=-1)
     small = (eyes_mouth_gain - 1.0) * jnp.max(near[..., np.r_[EYES, MOUTH]], axis=-1)
     return 1.0 + jnp.maximum(inner, small)
+
+
+def draw_weights(
+    yaw_deg: np.ndarray, own: int, yaw_balance: float, turned_share: float
+) -> np.ndarray:
+    """How often squares of these yaws (N,) are drawn, (N,) with a mean of 1: the first `own` are
+    the photographs, the others their copies; see `FinetuneSettings`."""
+    parts = np.split(yaw_deg, [own])
+    weights = np.concatenate([yaw_weights(part, yaw_balance) for part in parts])
+    return shared(weights, np.arange(len(yaw_deg)) >= own, turned_share)
 
 
 def batches(
@@ -304,8 +322,7 @@ def train(
         pitch_deg=settings.turned_pitch_deg,
         expression_share=settings.turned_expressions,
     )
-    weights = yaw_weights(training.pose[:, 0], settings.yaw_balance)
-    weights = shared(weights, np.arange(len(training)) >= own, settings.turned_share)
+    weights = draw_weights(training.pose[:, 0], own, settings.yaw_balance, settings.turned_share)
     resident = training.as_example(np.arange(len(training))) if settings.resident else None
     size, seed = settings.training.batch, settings.training.seed
     order = size, seed, weights, settings.resident

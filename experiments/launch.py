@@ -43,7 +43,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("coordinator", None, "host:port of process 0, for several processes")
     flags.DEFINE_integer("num_processes", None, "how many processes train together")
-    flags.DEFINE_integer("process_id", None, "which of them this is, from 0")
+    flags.DEFINE_integer("process_id", None, "which of the processes this is, from 0")
     flags.DEFINE_bool(
         "distributed", False, "let JAX find the other processes (TPU pods, jax[k8s], Open MPI)"
     )
@@ -52,8 +52,12 @@ def define_flags() -> None:
 def define_source_flags() -> None:
     """The flags of programs that render faces; see `sources`."""
     flags.DEFINE_string("backgrounds", None, "folder of background pictures for rendered faces")
-    flags.DEFINE_string("textures", None, "texture bank of experiments.tools.build_texture_bank")
-    flags.DEFINE_string("light", None, "prior of lights, from the same program")
+    flags.DEFINE_string(
+        "textures", None, "texture bank for rendered faces, made by build_texture_bank"
+    )
+    flags.DEFINE_string(
+        "light", None, "prior of lights for rendered faces, made by build_texture_bank"
+    )
 
 
 def sources(values: flags.FlagValues) -> dict[str, str | None]:

@@ -14,6 +14,8 @@ def yaw_weights(yaw_deg: np.ndarray, balance: float) -> np.ndarray:
       balance: 0 draws every square once, 1 draws as many from each bin of |yaw| that holds any;
         between them the weights are mixed. No weight exceeds `MOST`; the others then take over.
     """
+    if not len(yaw_deg):
+        return np.ones(0)
     bins = np.minimum(np.abs(yaw_deg) // BIN_DEG, BINS - 1).astype(int)
     counts = np.bincount(bins, minlength=BINS)
     equal = len(bins) / (np.count_nonzero(counts) * counts[bins])
@@ -27,7 +29,8 @@ def yaw_weights(yaw_deg: np.ndarray, balance: float) -> np.ndarray:
 
 def shared(weights: np.ndarray, is_copy: np.ndarray, share: float) -> np.ndarray:
     """The same weights (N,), scaled so that the squares that are copies, `is_copy` (N,), make this
-    share of all that are drawn; unchanged where there are no copies or nothing else."""
+    share of all that are drawn; unchanged where there are no copies or nothing else. Between the
+    copies, and between the others, nothing changes; a weight can then exceed `MOST`."""
     copies = weights[is_copy].sum()
     others = weights.sum() - copies
     if not copies or not others:

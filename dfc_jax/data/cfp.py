@@ -45,7 +45,9 @@ def cfp(folder: str | os.PathLike[str]) -> FaceSet[str]:
 def _read_table(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Names (n,) and points (n, 68, 2)."""
     if not path.is_file():
-        raise DatasetError(f"{path}: there is no such file; the points of CFP lie in it")
+        raise DatasetError(
+            f"{path}: there is no such file; CFP's points lie in it, put it beside the folder"
+        )
     try:
         with np.load(path) as table:
             names, points = table["names"], table["points"]

@@ -26,12 +26,14 @@ def fasseg(folder: str | os.PathLike[str]) -> FaceSet[Path]:
     """The faces of a folder of FASSEG, by name, with boxes of their masks and poses of their names.
 
     Raises:
-      DatasetError: no such folder, or no mask in it.
+      DatasetError: no such folder, no mask in it, or none whose name tells a pose.
     """
     folder = Path(folder)
     found = sorted(folder.glob("*.png"))
     if not found:
         raise DatasetError(f"{folder}: holds no .png masks; give a folder of FASSEG")
+    if not any(_POSE.fullmatch(path.stem) for path in found):
+        raise DatasetError(f"{folder}: no name tells a pose, as p01140+0-90; give multipose")
     return FaceSet(str(folder), found, _read_face)
 
 

@@ -35,7 +35,10 @@ def read_pts(path: str | os.PathLike[str], count: int = N_LANDMARKS) -> np.ndarr
         numbers = _body(text).split()
         points = np.array(numbers[: 2 * count + 1], np.float64).reshape(count, 2)
     except ValueError as error:
-        raise DatasetError(f"{path}: a .pts file needs {count} points (x y), no more") from error
+        raise DatasetError(
+            f"{path}: a .pts file needs {count} points (x y) in this layout; "
+            "mend it, or name another layout"
+        ) from error
     if not np.isfinite(points).all():
         raise DatasetError(f"{path}: a .pts file needs finite points")
     return points - 1.0
@@ -86,7 +89,9 @@ def list_ibug(folder: str | os.PathLike[str], mirrored: bool = False) -> list[Pa
         raise DatasetError(f"{folder}: there is no such folder; give the one with the .pts files")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".pts")
     if not found:
-        raise DatasetError(f"{folder}: there are no .pts files in this folder")
+        raise DatasetError(
+            f"{folder}: there are no .pts files in this folder; give one with them, or its layout"
+        )
     stems = {path.stem for path in found}
 
     def is_copy(path: Path) -> bool:

@@ -125,7 +125,7 @@ def read_mat(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.nda
     variables = {}
     for name, shape in shapes.items():
         if name not in content:
-            raise DatasetError(f"{path}: has no {name}; it belongs to another data set")
+            raise DatasetError(f"{path}: has no {name}; it is damaged, or of another data set")
         value = np.asarray(content[name])
         value = np.squeeze(value) if len(shape) == 1 else value
         if value.shape != shape or value.dtype.kind not in "iuf":

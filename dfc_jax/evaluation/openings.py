@@ -44,12 +44,14 @@ def opening_scores(
 
     Args:
       predicted, true: (n, 68, 2) pixels, NaN where there is none.
-      blink, jaw_open: (n,) the fitted weights `eyeBlink` (mean of both eyes) and `jawOpen`.
+      blink: (n, 2) the fitted weights `eyeBlink` of the right and the left eye.
+      jaw_open: (n,) the fitted weights `jawOpen`.
 
     Returns:
       for ``eyes`` (both of all faces) and ``mouth`` the ``n``, ``slope`` and ``bias`` of `line`,
       the ``correlation`` of both openings, and that of the fitted weight with the annotated
-      opening (of the face's eyes on average): ``blink_correlation``, ``jaw_open_correlation``.
+      opening: ``blink_correlation``, ``jaw_open_correlation``. Eyes that are not annotated, as
+      the far one of a profile, take no part.
     """
     eyes, true_eyes = eye_openings(predicted), eye_openings(true)
     mouth, true_mouth = mouth_opening(predicted), mouth_opening(true)
@@ -57,7 +59,7 @@ def opening_scores(
         "eyes": {
             **line(eyes.ravel(), true_eyes.ravel()),
             "correlation": correlation(eyes.ravel(), true_eyes.ravel()),
-            "blink_correlation": correlation(blink, _mean_of_both(true_eyes)),
+            "blink_correlation": correlation(blink.ravel(), true_eyes.ravel()),
         },
         "mouth": {
             **line(mouth, true_mouth),
@@ -65,10 +67,3 @@ def opening_scores(
             "jaw_open_correlation": correlation(jaw_open, true_mouth),
         },
     }
-
-
-def _mean_of_both(openings: np.ndarray) -> np.ndarray:
-    """(n,) mean over the eyes (n, 2) that are annotated, NaN where none is."""
-    known = np.isfinite(openings)
-    total = np.where(known, openings, 0.0).sum(axis=1)
-    return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)

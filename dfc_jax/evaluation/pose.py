@@ -1,4 +1,4 @@
-"""Scores of head poses: errors of the angles, and what is found over the true yaw (NumPy).
+"""Scores of head poses: errors of the angles, and what is found over the true yaw.
 
 Angles are yaw, pitch and roll in degrees as in `dfc_jax.types`; NaN where one is unknown or no face
 was found.
@@ -65,7 +65,7 @@ def nearest_angles(found_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:
     """The same rotations (n, 3) by the angles nearest to the true ones (n, 3).
 
     Two triples name every rotation: a yaw of 95 degrees is also one of 85, pitch and roll half a
-    turn on. The other one is tried for profiles alone: elsewhere only a broken fit could gain.
+    turn on. The other one is tried beyond `FOLD_DEG` alone: elsewhere only a broken fit could gain.
     """
     named = np.stack([found_deg, [180.0, 180.0, 180.0] + found_deg * [-1.0, 1.0, 1.0]])
     difference = (named - true_deg + 180.0) % 360.0 - 180.0

@@ -11,6 +11,7 @@ from dfc_jax.evaluation.openings import opening_scores
 from dfc_jax.evaluation.pose import (
     ANGLES,
     PROFILE_DEG,
+    nearest_angles,
     over_abs_yaw,
     pose_scores,
     profile_scores,
@@ -29,7 +30,7 @@ LANDMARKS = ("mesh", "flow", "blend")
 SHAPES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(LANDMARKS, (N_LANDMARKS, 2)),
     "angles_deg": (len(ANGLES),),
-    "blink": (),
+    "blink": (2,),
     "jaw_open": (),
 }
 
@@ -37,18 +38,18 @@ SHAPES: dict[str, tuple[int, ...]] = {
 def read(aligner: "Aligner", face: "Face | None") -> dict[str, np.ndarray]:
     """What is scored of a face, by name in the `SHAPES`; NaN without a face.
 
-    Landmarks in photo pixels, yaw, pitch and roll in degrees, and the fitted weights `eyeBlink`
-    (mean of both eyes) and `jawOpen`, NaN where the face model has no such shapes.
+    Landmarks in photo pixels, yaw, pitch and roll in degrees, and the fitted weights `eyeBlink` (of
+    the subject's right and left eye) and `jawOpen`, NaN where the face model has no such shapes.
     """
     if face is None:
         return {name: np.full(shape, np.nan) for name, shape in SHAPES.items()}
-    blinks = [value for name, value in face.expression.items() if name.startswith("eyeBlink")]
+    blinks = [face.expression.get(f"eyeBlink{side}", np.nan) for side in ("Right", "Left")]
     return {
         "mesh": face.landmarks,
         "flow": aligner.flow_landmarks(face)[0],
         "blend": aligner.blended_landmarks(face),
         "angles_deg": np.array([face.angles_deg[angle] for angle in ANGLES]),
-        "blink": np.array(np.mean(blinks) if blinks else np.nan),
+        "blink": np.array(blinks),
         "jaw_open": np.array(face.expression.get("jawOpen", np.nan)),
     }
 
@@ -96,9 +97,10 @@ def _poses(
     true_deg = true_poses(faces)
     known = bool(np.isfinite(true_deg).any())
     profile = np.array([face.profile for face in faces]) | (np.abs(true_deg[:, 0]) >= PROFILE_DEG)
+    yaw_deg = nearest_angles(found_deg, true_deg)[:, 0]
     return {
         "pose": pose_scores(found_deg, true_deg) if known else None,
         "yaw": yaw_curve(found_deg, true_deg) if known else None,
         "abs_yaw": over_abs_yaw(errors, true_deg[:, 0]) if known else None,
-        "profiles": profile_scores(found_deg[:, 0], profile) if profile.any() else None,
+        "profiles": profile_scores(yaw_deg, profile) if profile.any() else None,
     }

@@ -39,9 +39,9 @@ _MEDIAN_CUT = 2.2
 
 
 # Several shapes move the lids, and several open the mouth. Points do not show the gaze, nor which
-# muscle closed the eye: where they speak of an opening, `eyeBlink` and `jawOpen` explain it first.
+# muscle closed the eye: where they speak of an opening, `jawOpen` explains it first, and `eyeBlink`,
+# whose weight stands beside these.
 LIDS_AND_JAW = (
-    ("eyeBlink", 0.3),
     ("eyeWide", 30.0),
     ("eyeSquint", 100.0),
     ("cheekSquint", 30.0),
@@ -87,7 +87,8 @@ class FitSettings:
 
     identity_weight: float = 2.0
     expression_weight: float = 20.0
-    special_weights: tuple[tuple[str, float], ...] = LIDS_AND_JAW
+    # Less would do for eyes that are seen; the far eye of a profile would blink for other misfits.
+    special_weights: tuple[tuple[str, float], ...] = (("eyeBlink", 5.0), *LIDS_AND_JAW)
     focal_weight: float = 4.0
     distance_mm: float = 800.0
     noise_scaled: bool = True
@@ -113,6 +114,7 @@ PAPER = FitSettings(
 LANDMARKS = FitSettings(
     identity_weight=1.0,
     expression_weight=5.0,
+    special_weights=(("eyeBlink", 0.3), *LIDS_AND_JAW),
     focal_weight=10.0,
     distance_mm=1200.0,
     min_noise_px=1.5,

@@ -41,14 +41,17 @@ def test_shrunk_openings_show_in_the_slope_and_weights_in_the_correlation():
     true = np.stack([face(*each) for each in openings])
     predicted = np.stack([face(*(0.5 * each + 0.1)) for each in openings])
     true[0, 43] = np.nan  # one eye less
-    both, blink = np.array([0.05, 0.25, 0.4]), np.array([0.9, 0.8, 0.1])
+    # The weight of the eye that is not annotated does not count.
+    blink = np.array([[0.9, 0.0], [0.8, 0.5], [0.1, 0.2]])
     scores = opening_scores(predicted, true, blink=blink, jaw_open=openings[:, 2])
     assert scores["eyes"] == {
         "n": 5,
         "slope": pytest.approx(0.5),
         "bias": pytest.approx(0.1),
         "correlation": pytest.approx(1.0),
-        "blink_correlation": pytest.approx(np.corrcoef(blink, both)[0, 1]),
+        "blink_correlation": pytest.approx(
+            np.corrcoef(np.delete(blink, 1), np.delete(openings[:, :2], 1))[0, 1]
+        ),
     }
     assert scores["mouth"] == {
         "n": 3,
@@ -61,6 +64,8 @@ def test_shrunk_openings_show_in_the_slope_and_weights_in_the_correlation():
 
 def test_a_set_without_points_has_no_openings():
     nothing = np.full((3, 68, 2), np.nan)
-    scores = opening_scores(np.stack([face(0.3, 0.3, 0.1)] * 3), nothing, np.ones(3), np.ones(3))
+    scores = opening_scores(
+        np.stack([face(0.3, 0.3, 0.1)] * 3), nothing, np.ones((3, 2)), np.ones(3)
+    )
     assert scores["eyes"]["n"] == scores["mouth"]["n"] == 0
     assert scores["eyes"]["slope"] is scores["mouth"]["jaw_open_correlation"] is None

@@ -21,7 +21,7 @@ def reading(points: np.ndarray = POINTS, yaw: float = 0.0) -> dict[str, np.ndarr
     return {
         **dict.fromkeys(("mesh", "flow", "blend"), points),
         "angles_deg": np.array([yaw, 1.0, 2.0]),
-        "blink": np.array(0.1),
+        "blink": np.array([0.1, 0.1]),
         "jaw_open": np.array(0.2),
     }
 
@@ -37,18 +37,19 @@ def test_a_face_is_read_as_it_is_and_a_missing_one_is_nan():
     face = SimpleNamespace(
         landmarks=POINTS,
         angles_deg={"yaw": 1.0, "pitch": 2.0, "roll": 3.0},
-        expression={"eyeBlink_L": 0.2, "eyeBlink_R": 0.4, "jawOpen": 0.5, "jawLeft": 0.9},
+        expression={"eyeBlinkLeft": 0.2, "eyeBlinkRight": 0.4, "jawOpen": 0.5, "jawLeft": 0.9},
     )
     found = read(aligner_of(face), face)
     np.testing.assert_array_equal(found["blend"], POINTS + 2.0)
     np.testing.assert_array_equal(found["angles_deg"], [1.0, 2.0, 3.0])
-    assert found["blink"] == pytest.approx(0.3) and found["jaw_open"] == 0.5
+    np.testing.assert_array_equal(found["blink"], [0.4, 0.2])
+    assert found["jaw_open"] == 0.5
     missing = read(aligner_of(face), None)
     for name, shape in SHAPES.items():
         assert found[name].shape == missing[name].shape == shape
         assert np.isnan(missing[name]).all()
     face.expression = {"smile": 1.0}
-    assert np.isnan(read(aligner_of(face), face)["blink"])
+    assert np.isnan(read(aligner_of(face), face)["blink"]).all()
 
 
 def test_only_visible_points_are_scored_and_faces_without_points_do_not_count():
@@ -78,6 +79,13 @@ def test_a_set_without_points_has_poses_alone():
     }
     assert scores["abs_yaw"]["60-90"] == {"n": 0, "mean": None}
     assert scores["profiles"] == {"n": 2, "median_abs_yaw": 37.5}
+
+
+def test_yaws_beyond_90_degrees_are_named_alike_everywhere():
+    face = annotated(np.full((68, 2), np.nan), pose_deg=np.array([95.0, 0.0, 0.0]))
+    found = {**reading(), "angles_deg": np.array([85.0, 180.0, 180.0])}
+    scores = report([face], [found])
+    assert scores["yaw"]["90"]["found"] == scores["profiles"]["median_abs_yaw"] == 95.0
 
 
 def test_errors_are_sorted_by_the_true_yaw():

@@ -18,6 +18,7 @@ from dfc_jax.systems.dfc.template import make_template
 from experiments import finetune
 from experiments.configs.dfc import finetune_lite
 
+SHARES = "yaw_balance", "turned_share", "turned_expressions"
 TEMPLATE = types.SimpleNamespace(size=128)
 
 
@@ -101,12 +102,33 @@ def test_balanced_batches_draw_rare_yaws_more_often_and_repeat() -> None:
     assert seen(13, 2) == epochs[13:15]
 
 
-@pytest.mark.parametrize("name", ["yaw_balance", "turned_share", "turned_expressions"])
-@pytest.mark.parametrize("value", [-0.1, 1.5])
-def test_what_is_no_share_is_refused(patched, name: str, value: float) -> None:
+def test_yaws_are_balanced_among_photographs_and_among_copies() -> None:
+    own, copied = np.repeat([5.0, 80.0], [300, 100]), np.repeat([20.0, 50.0], [60, 20])
+    weights = finetune.draw_weights(np.concatenate([own, copied]), len(own), 1.0, 0.25)
+    assert weights.mean() == pytest.approx(1.0)
+    parts = np.split(weights, [300, 400, 460])
+    shares = [part.sum() / weights.sum() for part in parts]
+    np.testing.assert_allclose(shares, [0.375, 0.375, 0.125, 0.125])
+    np.testing.assert_allclose(finetune.draw_weights(own, len(own), 0.0, 0.25), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limit"),
+    [
+        *((name, value, "between 0 and 1") for name in SHARES for value in (-0.1, 1.5)),
+        ("turned_deg", -300.0, "between 0 and 120"),
+        ("turned_pitch_deg", 200.0, "between 0 and 90"),
+        ("turned", -2, "at least 0"),
+        ("synthetic_batch", -1, "at least 0"),
+        ("feature_gain", -1.0, "at least 0"),
+        ("eyes_mouth_gain", -3.0, "at least 0"),
+        ("matchability_weight", -5.0, "at least 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(patched, name: str, value: float, limit: str) -> None:
     config = tiny_config("finetune_lite", "tiny")
     config[name] = value
-    with pytest.raises(ConfigError, match=f"config.{name} is .* between 0 and 1"):
+    with pytest.raises(ConfigError, match=f"config.{name} is {value:g}; it must be {limit}"):
         finetune.settings_of(config)
 
 

@@ -67,9 +67,12 @@ def in_source(residual: Array, true_flow: Array, matchable: Array) -> Array:
 
 
 def _difference(flow: Array, seen: Array, axis: int, unit: Array) -> Array:
-    """How ``p + flow`` (..., H, W, 2) changes over a pixel along an axis, on which p changes by
-    `unit`: to that of the two neighbours, if they are seen, to which it changes less, as there is
-    no edge between them; `unit` without any."""
+    """How ``p + flow`` (..., H, W, 2) changes over one pixel along an axis, on which p itself
+    changes by `unit`.
+
+    Of the differences to the two neighbours the shorter one is taken, which crosses no edge; only
+    neighbours that are `seen` count, and without any it is `unit`.
+    """
     last = flow.shape[axis] - 1
     inside = jnp.arange(last + 1) < last
     inside = inside[:, None] if axis == -3 else inside

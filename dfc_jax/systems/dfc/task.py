@@ -51,7 +51,7 @@ class LossSettings:
       compute: type in which the network computes; its parameters are float32 either way.
 
     Raises:
-      ConfigError: there is no such choice.
+      ConfigError: there is no such choice, or a weight below 0.
     """
 
     norm: Norm = "l2"
@@ -62,6 +62,10 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         """Raises ConfigError, see the class."""
+        if not self.matchability_weight >= 0.0:
+            raise ConfigError(
+                f"config.matchability_weight is {self.matchability_weight:g}; it must be at least 0"
+            )
         check_choice("compute", self.compute, Compute)
         check_choice("frame", self.frame, Frame)
         check_choice("norm", self.norm, Norm)

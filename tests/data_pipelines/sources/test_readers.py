@@ -182,14 +182,20 @@ def test_fasseg_has_the_pose_of_the_name_and_the_box_of_the_mask(tmp_path):
 
 
 def test_masks_without_a_face_and_of_colours_are_named(tmp_path):
-    write_fasseg(tmp_path, {"a": (60, 80), "b": (60, 80), "c": (60, 80)})
+    write_fasseg(tmp_path, {name: (60, 80) for name in ("a", "b", "p01146+0+0")})
     Image.fromarray(np.zeros((200, 200), np.uint8)).save(tmp_path / "a.png")
     Image.fromarray(np.zeros((200, 200, 3), np.uint8)).save(tmp_path / "b.png")
     used, problems = collect(fasseg(tmp_path))
-    assert [face.name for face in used] == ["c"]
+    assert [face.name for face in used] == ["p01146+0+0"]
     for problem, words in zip(problems, ("a.png: .*no eyes", "b.png: not a reada"), strict=True):
         with pytest.raises(DatasetError, match=words):
             raise DatasetError(problem)
+
+
+def test_heads_of_fasseg_without_poses_are_refused(tmp_path):
+    write_fasseg(tmp_path, {"a": (60, 80), "test_1": (60, 80)})
+    with pytest.raises(DatasetError, match=f"{tmp_path}: no name tells a pose"):
+        fasseg(tmp_path)
 
 
 def test_facesynthetics_has_the_68_points_of_its_70_from_zero(tmp_path):
