@@ -39,8 +39,8 @@ _MEDIAN_CUT = 2.2
 
 
 # Several shapes move the lids, and several open the mouth. Points do not show the gaze, nor which
-# muscle closed the eye: where they speak of an opening, `jawOpen` explains it first, and `eyeBlink`,
-# whose weight stands beside these.
+# muscle closed the eye: where they speak of an opening, `jawOpen` explains it first, and
+# `eyeBlink`, whose weight stands beside these.
 LIDS_AND_JAW = (
     ("eyeWide", 30.0),
     ("eyeSquint", 100.0),
