@@ -27,7 +27,7 @@ from data_pipelines.faces.synthetic import (
     sample_to_template,
 )
 from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
-from data_pipelines.photos.balance import drawn, shared, yaw_weights
+from data_pipelines.photos.balance import draw_weights, drawn
 from data_pipelines.photos.parameters import LPModel, read_lp_model
 from data_pipelines.photos.shards import ShardedPhotos
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
@@ -165,16 +165,6 @@ def feature_importance(
     inner = (gain - 1.0) * jnp.max(near[..., INNER], axis=-1)
     small = (eyes_mouth_gain - 1.0) * jnp.max(near[..., np.r_[EYES, MOUTH]], axis=-1)
     return 1.0 + jnp.maximum(inner, small)
-
-
-def draw_weights(
-    yaw_deg: np.ndarray, own: int, yaw_balance: float, turned_share: float
-) -> np.ndarray:
-    """How often squares of these yaws (N,) are drawn, (N,) with a mean of 1: the first `own` are
-    the photographs, the others their copies; see `FinetuneSettings`."""
-    parts = np.split(yaw_deg, [own])
-    weights = np.concatenate([yaw_weights(part, yaw_balance) for part in parts])
-    return shared(weights, np.arange(len(yaw_deg)) >= own, turned_share)
 
 
 def batches(

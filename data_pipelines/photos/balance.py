@@ -39,6 +39,17 @@ def shared(weights: np.ndarray, is_copy: np.ndarray, share: float) -> np.ndarray
     return len(weights) * weights * np.where(is_copy, *factors)
 
 
+def draw_weights(
+    yaw_deg: np.ndarray, own: int, yaw_balance: float, turned_share: float
+) -> np.ndarray:
+    """How often squares of these yaws (N,) are drawn, (N,) with a mean of 1: the first `own` are
+    the photographs, the others their copies. `yaw_weights` balances each of the two, and the copies
+    are `turned_share` of all, see `shared`."""
+    parts = np.split(yaw_deg, [own])
+    weights = np.concatenate([yaw_weights(part, yaw_balance) for part in parts])
+    return shared(weights, np.arange(len(yaw_deg)) >= own, turned_share)
+
+
 def drawn(weights: np.ndarray, start: float) -> np.ndarray:
     """The squares of an epoch, (N,) indices in rising order.
 

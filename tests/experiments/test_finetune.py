@@ -102,16 +102,6 @@ def test_balanced_batches_draw_rare_yaws_more_often_and_repeat() -> None:
     assert seen(13, 2) == epochs[13:15]
 
 
-def test_yaws_are_balanced_among_photographs_and_among_copies() -> None:
-    own, copied = np.repeat([5.0, 80.0], [300, 100]), np.repeat([20.0, 50.0], [60, 20])
-    weights = finetune.draw_weights(np.concatenate([own, copied]), len(own), 1.0, 0.25)
-    assert weights.mean() == pytest.approx(1.0)
-    parts = np.split(weights, [300, 400, 460])
-    shares = [part.sum() / weights.sum() for part in parts]
-    np.testing.assert_allclose(shares, [0.375, 0.375, 0.125, 0.125])
-    np.testing.assert_allclose(finetune.draw_weights(own, len(own), 0.0, 0.25), 1.0)
-
-
 @pytest.mark.parametrize(
     ("name", "value", "limit"),
     [

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines.photos.balance import MOST, drawn, shared, yaw_weights
+from data_pipelines.photos.balance import MOST, draw_weights, drawn, shared, yaw_weights
 
 # 400 squares: |yaw| in 0..15, 15..30, 45..60 and beyond 75 degrees, on both sides.
 YAWS = np.repeat([5.0, -20.0, 50.0, -104.0], [240, 80, 60, 20])
@@ -63,3 +63,13 @@ def test_copies_are_drawn_as_often_as_their_share_says() -> None:
     np.testing.assert_allclose(found, [1.0, 3.0, 1 / 3, 1 / 3, 1 / 3])
     assert shared(weights, np.zeros(5, bool), 0.2) is weights
     assert shared(weights, np.ones(5, bool), 0.2) is weights
+
+
+def test_yaws_are_balanced_among_photographs_and_among_copies() -> None:
+    own, copied = np.repeat([5.0, 80.0], [300, 100]), np.repeat([20.0, 50.0], [60, 20])
+    weights = draw_weights(np.concatenate([own, copied]), len(own), 1.0, 0.25)
+    assert weights.mean() == pytest.approx(1.0)
+    parts = np.split(weights, [300, 400, 460])
+    shares = [part.sum() / weights.sum() for part in parts]
+    np.testing.assert_allclose(shares, [0.375, 0.375, 0.125, 0.125])
+    np.testing.assert_allclose(draw_weights(own, len(own), 0.0, 0.25), 1.0)
