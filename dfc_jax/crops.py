@@ -1,6 +1,5 @@
 """Square crops of a photograph, and the affine maps between the two (NumPy)."""
 
-import cv2
 import numpy as np
 from flax import struct
 
@@ -98,6 +97,8 @@ def crop_photo(image: np.ndarray, crop: Crop) -> np.ndarray:
     Where the photograph is shrunk, every crop pixel is the mean over the photo pixels that it
     covers: whole blocks first, then a supersampled bilinear lookup.
     """
+    import cv2  # here: a machine that trains on packed crops may have none
+
     shrink = 1.0 / crop.scale
     block = max(1, int(shrink / 2.0))
     patch, origin = _patch(image, crop, block)
@@ -122,6 +123,8 @@ def crop_photo(image: np.ndarray, crop: Crop) -> np.ndarray:
 
 def _patch(image: np.ndarray, crop: Crop, block: int) -> tuple[np.ndarray, np.ndarray]:
     """The part of the image that the crop needs, zero-padded to whole blocks, and its origin."""
+    import cv2
+
     limit = np.array(image.shape[1::-1])
     half = np.abs(crop.rotation[0]).sum() * crop.side_px / 2.0 + 2 * block + 1
     low = np.clip(np.floor(crop.centre - half), 0, limit).astype(int)

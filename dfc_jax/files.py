@@ -148,16 +148,19 @@ def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
         aside.write_text(text + "\n", encoding="utf-8")
 
 
-def write_npz(path: str | os.PathLike[str], /, **arrays: "np.ndarray") -> None:
-    """Write arrays to a compressed ``.npz``.
+def write_npz(
+    path: str | os.PathLike[str], compress: bool = True, /, **arrays: "np.ndarray"
+) -> None:
+    """Write arrays to an ``.npz``, compressed or, much faster, not.
 
     At the lowest level, unlike NumPy: numbers of the real world hardly compress further.
     """
     import numpy as np
 
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with (
         written_aside(path) as aside,
-        zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        zipfile.ZipFile(aside, "w", method, compresslevel=1) as archive,
     ):
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:

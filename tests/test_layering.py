@@ -34,6 +34,7 @@ LAYERS = (
     ("cli",),
 )
 PIPELINES = (
+    ("pictures",),
     ("sources", "faces"),
     ("photos",),
     ("synth",),

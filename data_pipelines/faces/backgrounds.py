@@ -9,13 +9,14 @@ import math
 import os
 from pathlib import Path
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines import pictures
 from data_pipelines.faces.shapes import RandomStream, cloth_colors, moved, pixel_planes, soft, wave
 from dfc_jax.errors import DatasetError
+from dfc_jax.files import load_arrays, write_npz
 from dfc_jax.types import Array
 
 PICTURE_SIZE = 160
@@ -43,23 +44,44 @@ class BackgroundSettings:
 def load_backgrounds(folder: str | Path | None, size: int = PICTURE_SIZE) -> Array:
     """The .jpg and .png pictures of a folder, squeezed to (M, size, size, 3) uint8.
 
-    Files that are no pictures are passed over; None gives no pictures, (0, size, size, 3).
+    Files that are no pictures are passed over; None gives no pictures, (0, size, size, 3). Instead
+    of a folder there may be a file of `save_backgrounds`, whose pictures keep their size.
 
     Raises:
-      DatasetError: the folder holds no readable picture.
+      DatasetError: the folder holds no readable picture, or the file is damaged.
     """
     if folder is None:
         return jnp.zeros((0, size, size, 3), jnp.uint8)
+    if Path(folder).is_file():
+        return _load_packed(Path(folder))
+    import cv2  # here: packed pictures need no decoder
+
     inside = sorted(Path(folder).glob("*"))
     files = [file for file in inside if file.suffix.lower() in _SUFFIXES and file.is_file()]
-    pictures = [cv2.imread(str(file)) for file in files]
-    read = [_square(picture[..., ::-1], size) for picture in pictures if picture is not None]
+    found = [cv2.imread(str(file)) for file in files]
+    read = [_square(picture[..., ::-1], size) for picture in found if picture is not None]
     if not read:
         raise DatasetError(
             f"{folder}: holds no readable .jpg or .png picture to use as background; give a"
             " folder with some, or none at all for procedural backgrounds"
         )
     return jnp.asarray(np.stack(read))
+
+
+def save_backgrounds(path: str | Path, backgrounds: Array) -> None:
+    """Pack a bank of pictures (M, S, S, 3) uint8 into one file for `load_backgrounds`.
+
+    Raises:
+      ExportError: the file cannot be written.
+    """
+    write_npz(path, False, **pictures.pack(np.asarray(backgrounds)))
+
+
+def _load_packed(path: Path) -> Array:
+    try:
+        return jnp.asarray(pictures.unpack(**load_arrays(path, ("coded", "shape"))))
+    except Exception as error:  # NumPy and zipfile raise many kinds for a broken file
+        raise DatasetError(f"{path}: holds no packed backgrounds; copy it again") from error
 
 
 def tfds_backgrounds(
@@ -119,6 +141,8 @@ def _first_line(error: Exception) -> str:
 def _square(picture: np.ndarray, size: int) -> np.ndarray:
     if picture.ndim == 2 or picture.shape[-1] == 1:
         picture = np.repeat(picture.reshape(*picture.shape[:2], 1), 3, axis=-1)
+    import cv2
+
     return cv2.resize(np.ascontiguousarray(picture), (size, size), interpolation=cv2.INTER_AREA)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from data_pipelines.sources.packed import PackedFace
 from dfc_jax.crops import CROP_SCALE, Crop, apply_affine, box_of_points, crop_of_box, crop_photo
 from dfc_jax.data.faces import AnnotatedFace
 from dfc_jax.errors import DatasetError
@@ -14,6 +15,8 @@ STORED_SCALE = 2.0
 STORED_PX = 192
 # Pixels of the stored square that a crop without augmentation covers.
 CROP_PX = CROP_SCALE / STORED_SCALE * STORED_PX
+# The affine map from a picture to itself.
+WHOLE = np.eye(2, 3)
 
 
 def stored_square(points: np.ndarray) -> Crop:
@@ -53,7 +56,8 @@ class Square(ByValue):
 
 
 def read_square(face: AnnotatedFace) -> Square:
-    """Read a face's photograph and cut out its square.
+    """Read a face's photograph and cut out its square; a picture that is that square is not
+    resampled.
 
     Raises:
       DatasetError: the points span no face.
@@ -63,10 +67,29 @@ def read_square(face: AnnotatedFace) -> Square:
         crop = square_around(face.landmark_box)
     except ValueError as error:
         raise DatasetError(f"{face.photo}: its 68 points span no face ({error})") from error
-    image = crop_photo(face.image(), crop)
+    image = face.image()
+    if image.shape[:2] != (STORED_PX, STORED_PX) or not np.allclose(crop.to_crop, WHOLE, atol=1e-3):
+        cut = crop_photo(image, crop)
+        image = np.round(255.0 * np.clip(cut, 0.0, 1.0)).astype(np.uint8)
     return Square(
         face,
-        np.round(255.0 * np.clip(image, 0.0, 1.0)).astype(np.uint8),
+        image,
         apply_affine(crop.to_crop, face.points).astype(np.float32),
         crop.to_crop,
+    )
+
+
+def packable(square: Square) -> PackedFace:
+    """The face of a square as one whose picture is the square, for `write_packed`."""
+    face = square.face
+    x, y, width, height = face.landmark_box
+    corners = apply_affine(square.to_square, np.array([[x, y], [x + width, y + height]]))
+    return PackedFace(
+        photo=face.photo,
+        points=square.points.astype(np.float64),
+        name=face.name,
+        jaw=face.jaw,
+        profile=face.profile,
+        box=np.concatenate([corners[0], corners[1] - corners[0]]),
+        pixels=square.image,
     )

@@ -3,13 +3,15 @@
 import os
 from functools import partial
 
+from data_pipelines.sources.packed import packed
 from data_pipelines.sources.tfds import BUILDERS, tfds_faces
 from dfc_jax.data import layouts
 from dfc_jax.data.faces import FaceSet
 
-# Those of TFDS take the folder in which it prepared the set.
+# Those of TFDS take the folder in which it prepared the set, `packed` takes a file.
 READERS: layouts.Readers = {
     **layouts.READERS,
+    "packed": packed,
     **{f"tfds:{name}": partial(tfds_faces, name) for name in BUILDERS},
 }
 LAYOUTS = tuple(READERS)

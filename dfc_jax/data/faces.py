@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, overload
 
-import cv2
 import numpy as np
 
 from dfc_jax.crops import box_of_points
 from dfc_jax.errors import DatasetError, PhotoError
-from dfc_jax.photo import read_photo
 from dfc_jax.types import ByValue
 
 # What reading one face of a set may raise; the others can still be used.
@@ -45,6 +43,8 @@ class Example(ByValue):
         Raises:
           PhotoError: it cannot be read.
         """
+        from dfc_jax.photo import read_photo  # here: packed faces need no decoder
+
         return read_photo(self.photo)
 
 
@@ -110,6 +110,8 @@ class AnnotatedFace(Example):
         """
         if self.encoded is None:
             return super().image()
+        import cv2
+
         decoded = None
         if self.encoded:
             decoded = cv2.imdecode(np.frombuffer(self.encoded, np.uint8), cv2.IMREAD_COLOR)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dfc_jax.crops import box_of_points
@@ -20,6 +19,8 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
       DatasetError: the file is missing or not such a picture.
     """
+    import cv2  # here: packed faces need no decoder
+
     mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
     if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
         raise DatasetError(f"{path}: not a readable mask of one class a pixel; copy it again")

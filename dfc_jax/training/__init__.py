@@ -1,10 +1,12 @@
-"""Training: a task, its settings, state, optimizer, step over all devices, checkpoints, loop.
+"""Training: a task, its settings, state, optimizer, step over all devices, loop.
+
+Checkpoints are in `dfc_jax.training.checkpoints`, which imports Orbax, and in
+`dfc_jax.training.plain`.
 
 The whole run of a task is `dfc_jax.training.run.run`, in the folder that
 `dfc_jax.training.workdir.open_workdir` opens.
 """
 
-from dfc_jax.training.checkpoints import CheckpointError, Checkpoints, DamagedCheckpointError
 from dfc_jax.training.loop import TrainingDiverged, train_loop
 from dfc_jax.training.optim import OptimConfig, learning_rate, make_optimizer
 from dfc_jax.training.settings import TrainSettings
@@ -20,17 +22,18 @@ from dfc_jax.training.sharding import (
 )
 from dfc_jax.training.state import TrainState, Variables, averaged, create_state
 from dfc_jax.training.step import Batch, LossFn, StepFn, make_train_step
+from dfc_jax.training.store import CheckpointError, DamagedCheckpointError, Store
 from dfc_jax.training.task import Task
 
 __all__ = [
     "Batch",
     "BatchError",
     "CheckpointError",
-    "Checkpoints",
     "DamagedCheckpointError",
     "LossFn",
     "OptimConfig",
     "StepFn",
+    "Store",
     "Task",
     "TrainSettings",
     "TrainState",

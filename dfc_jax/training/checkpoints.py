@@ -8,31 +8,28 @@ import math
 import os
 import shutil
 import textwrap
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from dfc_jax.errors import UserError
-from dfc_jax.training.sharding import own_copy
 from dfc_jax.training.state import TrainState
+from dfc_jax.training.store import (
+    CheckpointError,
+    DamagedCheckpointError,
+    Table,
+    compare_tables,
+    look_over,
+    refuse_broken,
+    table_of,
+)
 
 _log = logging.getLogger(__name__)
-
-
-class CheckpointError(UserError):
-    """A checkpoint is missing or does not fit; the message names the folder and what is wrong."""
-
-
-class DamagedCheckpointError(CheckpointError):
-    """A checkpoint cannot be read, or what it holds is not what was saved."""
 
 
 class Checkpoints:
@@ -115,12 +112,8 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        checksum, broken = _look_over(state)
-        if broken:
-            raise CheckpointError(
-                f"{self.folder}: step {step} is not saved, since {broken} is not finite; "
-                f"the checkpoints of steps {self.steps() or 'none'} stay"
-            )
+        checksum, broken = look_over(state)
+        refuse_broken(self.folder, step, broken, self.steps())
         metrics = metrics or None
         scored = metrics is not None and math.isfinite(self._score(metrics))
         if metrics and self._best_metric in metrics and not scored:
@@ -209,9 +202,9 @@ class Checkpoints:
         metadata = self._manager.metadata(step)
         if metadata.commit_timestamp_nsecs is None:
             raise ValueError("its _CHECKPOINT_METADATA cannot be read")
-        self._check(target, step, _table(metadata.item_metadata))
+        self._check(target, step, table_of(metadata.item_metadata))
         state = self._manager.restore(step, args=ocp.args.StandardRestore(target))
-        checksum, broken = _look_over(state)
+        checksum, broken = look_over(state)
         # Checkpoints from before the checksum have none.
         if metadata.custom_metadata.get("checksum", checksum) != checksum:
             raise ValueError("its values do not have their checksum")
@@ -219,25 +212,11 @@ class Checkpoints:
             raise ValueError(f"{broken} is not finite")
         return state
 
-    def _check(
-        self, target: TrainState, step: int, saved: dict[str, tuple[tuple[int, ...], str]]
-    ) -> None:
+    def _check(self, target: TrainState, step: int, saved: Table) -> None:
         """Orbax casts and pads in silence, so shapes and types are compared first."""
         if not saved:
             raise ValueError("it does not say what it holds")
-        for name, (shape, dtype) in _table(target).items():
-            if saved.get(name) != (shape, dtype):
-                there = "nothing" if name not in saved else "{} {}".format(*saved[name])
-                raise CheckpointError(
-                    f"{self.folder}: step {step} holds {there} for {name}, this run needs "
-                    f"{shape} {dtype}; it was written by another network or optimizer"
-                )
-        extra = sorted(saved.keys() - _table(target).keys())
-        if extra:
-            raise CheckpointError(
-                f"{self.folder}: step {step} also holds {extra[0]}, which this run does not use; "
-                "it was written by another network or optimizer"
-            )
+        compare_tables(self.folder, step, saved, table_of(target))
 
     def _score(self, metrics: dict[str, Any] | None) -> float:
         """The `best_metric`; infinite where there is none that counts."""
@@ -295,23 +274,3 @@ def _in_all_processes(answer: bool) -> bool:
     if jax.process_count() == 1:
         return answer
     return bool(multihost_utils.process_allgather(np.array(answer)).all())
-
-
-def _look_over(state: TrainState) -> tuple[str, str | None]:
-    """A checksum of all values, and the name of the first array that is not finite."""
-    checksum, broken = 0, None
-    for path, leaf in jax.tree_util.tree_leaves_with_path(own_copy(state)):
-        values = np.asarray(leaf)
-        if broken is None and jnp.issubdtype(leaf.dtype, jnp.floating):
-            broken = None if np.isfinite(values).all() else _name(path)
-        checksum = zlib.crc32(values.tobytes(), checksum)
-    return f"{checksum:08x}", broken
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _table(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_name(path): (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in leaves}

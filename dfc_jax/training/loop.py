@@ -1,6 +1,7 @@
 """The loop around the steps: logging, checkpoints, stopping early, and a clear stop when the loss
 or its gradient diverges."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,10 +12,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from dfc_jax.training.checkpoints import Checkpoints
 from dfc_jax.training.sharding import put_batches, replicated
 from dfc_jax.training.state import TrainState
 from dfc_jax.training.step import Batch, Metrics, StepFn
+from dfc_jax.training.store import Store
 from dfc_jax.types import Array
 
 LogFn = Callable[[int, dict[str, float]], None]
@@ -38,8 +39,9 @@ def train_loop(
     steps_per_call: int = 1,
     log_every: int = 100,
     evaluate: EvaluateFn | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: Store | None = None,
     save_every: int = 1000,
+    save_seconds: float = math.inf,
     stop: Callable[[], bool] = lambda: False,
     rate: Callable[[], float] = lambda: 1.0,
 ) -> TrainState:
@@ -54,7 +56,7 @@ def train_loop(
     the call before and prepares the call after. At most two calls are under way at a time.
 
     Args:
-      state: of `create_state` or `Checkpoints.restore`; its memory is given away.
+      state: of `create_state` or `Store.restore_latest`; its memory is given away.
       batches: NumPy trees with leaves (B, ...), this process's part of each batch.
       step_fn: of `make_train_step`.
       steps: the step to stop at; with `state.step` already there nothing happens.
@@ -64,6 +66,7 @@ def train_loop(
       steps_per_call: steps in one call of `step_fn`.
       evaluate: called on the state before each save; its scores are logged and choose the best.
       checkpoints: where to save, every `save_every` steps and at the end.
+      save_seconds: save also, without an evaluation, when the last save is so long ago.
       stop: asked after each call whether to end early, with a checkpoint. Several processes ask
         each other at the steps that are logged or saved, so that they stop at the same one.
       rate: asked before each call for a factor of the learning rate; once it is 0 the run is over,
@@ -75,7 +78,7 @@ def train_loop(
     Raises:
       TrainingDiverged: a loss or the norm of a gradient was not finite (found one call later, and
         before any save).
-      CheckpointError: of `Checkpoints.save`.
+      CheckpointError: of `Store.save`.
       ValueError: `batches` ran out, or `steps`, `log_every` or `save_every` is not a multiple of
         `steps_per_call`.
     """
@@ -86,6 +89,7 @@ def train_loop(
     recent = _Recent(int(state.step), checkpoints)
     calls = _calls(batches, int(state.step), steps, steps_per_call, mesh)
     call, factor = next(calls, None), _firsts(rate)
+    save_at = time.perf_counter() + save_seconds
     while call is not None and factor > 0.0:
         step, batch = call
         if batch is None:
@@ -95,18 +99,20 @@ def train_loop(
         recent.add(step, metrics)
         factor = _firsts(rate)
         last = step == steps or factor <= 0.0
-        save = last or step % save_every == 0
-        boundary = save or step % log_every == 0
-        stopping = not last and _all_stop(stop, boundary)
-        if boundary or stopping:
+        evaluating = last or step % save_every == 0
+        boundary = evaluating or step % log_every == 0
+        stopping = not last and _any_process(stop(), boundary)
+        saving = evaluating or stopping or _any_process(time.perf_counter() >= save_at, boundary)
+        if boundary or saving:
             log(step, recent.means())
-        if save or stopping:
-            scores = evaluate(state) if evaluate and not stopping else None
+        if saving:
+            scores = evaluate(state) if evaluate and evaluating and not stopping else None
             if scores:
                 log(step, scores)
             if checkpoints is not None:
                 checkpoints.save(state, scores or None)
             recent.restart_clock()
+            save_at = time.perf_counter() + save_seconds
         if stopping:
             break
     if checkpoints is not None:
@@ -136,14 +142,14 @@ def _calls(
         yield step, put_batches(several, mesh)
 
 
-def _all_stop(stop: Callable[[], bool], boundary: bool) -> bool:
-    """Whether to stop at this step, the same answer in every process.
+def _any_process(answer: bool, boundary: bool) -> bool:
+    """Whether the answer is yes in one of the processes, the same in all of them.
 
-    They ask only at boundaries, where the host waits for the devices anyhow.
+    They ask each other only at boundaries, where the host waits for the devices anyhow.
     """
     if jax.process_count() == 1:
-        return stop()
-    return boundary and bool(multihost_utils.process_allgather(np.array(stop())).any())
+        return answer
+    return boundary and bool(multihost_utils.process_allgather(np.array(answer)).any())
 
 
 def _firsts(rate: Callable[[], float]) -> float:
@@ -156,7 +162,7 @@ def _firsts(rate: Callable[[], float]) -> float:
 class _Recent:
     """The calls since the last log: their metrics and their time."""
 
-    def __init__(self, step: int, checkpoints: Checkpoints | None) -> None:
+    def __init__(self, step: int, checkpoints: Store | None) -> None:
         self._step = step
         self._checkpoints = checkpoints
         self._under_way: Metrics | None = None

@@ -8,16 +8,24 @@ from collections.abc import Callable
 import jax
 
 from dfc_jax.errors import ConfigError
-from dfc_jax.training.checkpoints import Checkpoints
 from dfc_jax.training.loop import train_loop
 from dfc_jax.training.optim import make_optimizer
+from dfc_jax.training.plain import PlainCheckpoints
 from dfc_jax.training.settings import TrainSettings
 from dfc_jax.training.sharding import make_mesh, own_copy
 from dfc_jax.training.signals import stop_on_signal
 from dfc_jax.training.state import TrainState, averaged, create_state
 from dfc_jax.training.step import make_train_step
+from dfc_jax.training.store import Store
 from dfc_jax.training.task import Task
-from dfc_jax.training.workdir import Workdir, logger, show, write_config, writer_of
+from dfc_jax.training.workdir import (
+    Progress,
+    Workdir,
+    show,
+    write_config,
+    write_summary,
+    writer_of,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +38,8 @@ def run(
     A workdir that holds checkpoints is resumed, with the losses of a run that was not cut off.
     SIGTERM or SIGINT ends the run early, with a checkpoint and without weights. With several
     processes, all save checkpoints and all evaluate, and process 0 writes the rest:
-    ``config.json``, TensorBoard's curves, ``panels.png`` and the weights.
+    ``config.json``, TensorBoard's curves, ``panels.png`` and, at the end, the weights and
+    ``summary.json`` (see `write_summary`).
 
     Args:
       task: what is trained.
@@ -55,21 +64,19 @@ def run(
     state = create_state(variables, optimizer, mesh, ema=settings.ema_decay > 0)
     step_fn = make_train_step(task.loss, optimizer, mesh, ema_decay=settings.ema_decay)
     scores: dict[str, float] = {}
-    rate = rate_by_clock(settings, time.monotonic() if started is None else started)
+    started = time.monotonic() if started is None else started
+    end = started + 60.0 * settings.minutes if settings.minutes else math.inf
+    rate = rate_by_clock(settings, end)
 
     def evaluate(state: TrainState) -> dict[str, float]:
         variables = own_copy(averaged(state))
         scores.update(task.evaluate(variables) if task.evaluate else {})
-        if task.draw and jax.process_index() == 0:
+        if task.draw and not settings.plain and jax.process_index() == 0:
             show(writer, workdir, task.draw(variables), int(state.step))
         return dict(scores)
 
     with (
-        Checkpoints(
-            workdir.checkpoints,
-            keep_last=settings.keep_last,
-            best_metric=settings.best_metric or None if task.evaluate else None,
-        ) as checkpoints,
+        _store(workdir, settings, scored=task.evaluate is not None) as checkpoints,
         writer_of(workdir) as writer,
         stop_on_signal() as stop,
     ):
@@ -77,6 +84,7 @@ def run(
         if jax.process_index() == 0:
             write_config(workdir)
         _say_what_compiles(int(state.step), settings)
+        progress = Progress(writer, task.unit, settings.batch, settings.steps, int(state.step), end)
         state = train_loop(
             state,
             task.batches(int(state.step)),
@@ -84,12 +92,13 @@ def run(
             steps=settings.steps,
             key=jax.random.key(settings.seed),
             mesh=mesh,
-            log=logger(writer, task.unit, settings.batch, settings.steps),
+            log=progress,
             steps_per_call=settings.steps_per_call,
             log_every=settings.log_every,
             evaluate=evaluate,
             checkpoints=checkpoints,
             save_every=settings.save_every,
+            save_seconds=60.0 * settings.save_minutes or math.inf,
             stop=stop,
             rate=rate,
         )
@@ -103,6 +112,8 @@ def run(
             evaluate(state)
     if finished:
         _save_weights(task, workdir, settings, state, scores)
+        if progress.steps:
+            write_summary(workdir, progress, time.monotonic() - started, scores)
     else:
         _log.info(
             "stopped by a signal after step %d of %d; its checkpoint is saved, and the same "
@@ -113,15 +124,24 @@ def run(
     return state
 
 
-def rate_by_clock(settings: TrainSettings, started: float) -> Callable[[], float]:
-    """What the learning rate is multiplied by, for `train_loop`: 1, then falling, then 0 when
-    `settings.minutes` after `started` (``time.monotonic()``) are over."""
-    end = started + 60.0 * settings.minutes if settings.minutes else math.inf
+def rate_by_clock(settings: TrainSettings, end: float) -> Callable[[], float]:
+    """What the learning rate is multiplied by, for `train_loop`: 1, then falling in the last
+    `settings.decay_minutes` before ``time.monotonic()`` is `end`, then 0."""
     fall = max(60.0 * settings.decay_minutes, 1e-6)
     return lambda: min(max((end - time.monotonic()) / fall, 0.0), 1.0)
 
 
-def _resumed(state: TrainState, checkpoints: Checkpoints) -> TrainState:
+def _store(workdir: Workdir, settings: TrainSettings, scored: bool) -> Store:
+    if settings.plain:
+        return PlainCheckpoints(workdir.checkpoints, keep_last=settings.keep_last)
+    # Here, since a machine for plain runs may have no Orbax.
+    from dfc_jax.training.checkpoints import Checkpoints
+
+    best = settings.best_metric or None if scored else None
+    return Checkpoints(workdir.checkpoints, keep_last=settings.keep_last, best_metric=best)
+
+
+def _resumed(state: TrainState, checkpoints: Store) -> TrainState:
     """The state of the latest checkpoint, or `state` where there is none."""
     if checkpoints.latest_step() is None:
         return state

@@ -24,6 +24,9 @@ class TrainSettings:
       best_metric: the checkpoint with the lowest of this score stays too; "" for none.
       minutes: the run ends after so long, if that is before its last step; 0 for no such limit.
       decay_minutes: of these the last, in which the learning rate falls linearly to zero.
+      save_minutes: save also when the last save is so long ago, without an evaluation; 0 for never.
+      plain: need no compiled library but JAX: checkpoints are `PlainCheckpoints`, of which the best
+        does not stay longer than the others, and no pictures are drawn. For one process.
 
     Raises:
       ConfigError: a number makes no sense, or does not fit to another or to the devices; the
@@ -41,6 +44,8 @@ class TrainSettings:
     best_metric: str = ""
     minutes: float = 0.0
     decay_minutes: float = 0.0
+    save_minutes: float = 0.0
+    plain: bool = False
 
     def __post_init__(self) -> None:
         """Raises ConfigError, see the class."""
@@ -57,6 +62,10 @@ class TrainSettings:
             raise ConfigError(
                 f"config.decay_minutes is {self.decay_minutes:g}; it must be from 0 to "
                 f"config.minutes ({self.minutes:g})"
+            )
+        if not self.save_minutes >= 0.0:
+            raise ConfigError(
+                f"config.save_minutes is {self.save_minutes:g}; it must be at least 0"
             )
         check_split("batch", self.batch)
 

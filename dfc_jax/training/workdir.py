@@ -4,10 +4,10 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from tensorboardX import SummaryWriter
 
 from dfc_jax.errors import ConfigError
 from dfc_jax.files import write_json
-from dfc_jax.photo import write_png
 
 _log = logging.getLogger(__name__)
 
@@ -147,28 +146,78 @@ def writer_of(workdir: Workdir) -> SummaryWriter:
 
 def show(writer: SummaryWriter, workdir: Workdir, picture: np.ndarray, step: int) -> None:
     """A picture (H, W, 3) uint8 for TensorBoard; ``panels.png`` always holds the latest."""
+    # Here, since a machine for plain runs may have no OpenCV.
+    from dfc_jax.photo import write_png
+
     writer.add_image("panels", picture, step, dataformats="HWC")
     write_png(workdir.path / "panels.png", picture)
 
 
-def logger(
-    writer: SummaryWriter, unit: str, batch: int, steps: int
-) -> Callable[[int, dict[str, float]], None]:
-    """A log function for `train_loop` that adds how many examples a second its steps of `batch`
-    make, as "<unit>_per_second", and says how long the rest of the `steps` takes at this rate."""
+class Progress:
+    """A log function for `train_loop`: TensorBoard's curves, lines in the log, and a tally.
 
-    def log(step: int, metrics: dict[str, float]) -> None:
+    It adds how many examples a second the steps make, as "<unit>_per_second", and says how long the
+    rest of the steps takes at this rate.
+
+    Attributes:
+      steps: those logged since `start`.
+      seconds: what they took, without compilation, evaluation and saving.
+    """
+
+    def __init__(
+        self,
+        writer: SummaryWriter,
+        unit: str,
+        batch: int,
+        total: int,
+        start: int = 0,
+        end: float = math.inf,
+    ) -> None:
+        """Log to `writer` a run of `total` steps of `batch` examples ("pairs", say, as `unit`)
+        that goes on from step `start`, until ``time.monotonic()`` is `end`."""
+        self.unit, self.batch, self.total = unit, batch, total
+        self.steps, self.seconds = 0, 0.0
+        self._timed, self._writer, self._start, self._end = 0, writer, start, end
+
+    @property
+    def per_second(self) -> float:
+        """Examples a second, over all steps whose time is known; 0 without any."""
+        return self.batch * self._timed / self.seconds if self.seconds else 0.0
+
+    def __call__(self, step: int, metrics: dict[str, float]) -> None:
+        """Log the metrics of a step."""
+        since, self.steps = self.steps, step - self._start
         left = ""
         if "seconds_per_step" in metrics:
             seconds = metrics["seconds_per_step"]
-            metrics = {**metrics, f"{unit}_per_second": batch / seconds}
-            left = f"  {time_of((steps - step) * seconds)} left"
+            self._timed += self.steps - since
+            self.seconds += (self.steps - since) * seconds
+            metrics = {**metrics, f"{self.unit}_per_second": self.batch / seconds}
+            rest = min((self.total - step) * seconds, self._end - time.monotonic())
+            left = f"  {time_of(max(rest, 0.0))} left"
         for name, value in metrics.items():
-            writer.add_scalar(name, value, step)
+            self._writer.add_scalar(name, value, step)
         values = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items())
-        _log.info("step %d of %d  %s%s", step, steps, values, left)
+        _log.info("step %d of %d  %s%s", step, self.total, values, left)
 
-    return log
+
+def write_summary(
+    workdir: Workdir, progress: Progress, seconds: float, scores: dict[str, float]
+) -> None:
+    """Write ``summary.json`` about a run that ended (process 0 alone): its unit and batch, steps
+    since it was started or resumed, examples a second, the seconds of these steps and in all, and
+    the scores."""
+    if jax.process_index() == 0:
+        summary = {
+            "unit": progress.unit,
+            "batch": progress.batch,
+            "steps": progress.steps,
+            "examples_per_second": progress.per_second,
+            "seconds_of_steps": progress.seconds,
+            "seconds": seconds,
+            "scores": scores,
+        }
+        write_json(workdir.path / "summary.json", summary)
 
 
 def time_of(seconds: float) -> str:

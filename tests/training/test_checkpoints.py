@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from dfc_jax import training
+from dfc_jax.training.checkpoints import Checkpoints
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +46,7 @@ def with_nan(state: training.TrainState) -> training.TrainState:
 def test_last_and_best_checkpoints_stay(tmp_path: Path) -> None:
     state = a_state()
     scores = {1: 3.0, 2: 1.0, 3: 2.0}
-    with training.Checkpoints(tmp_path, keep_last=1, best_metric="nme") as checkpoints:
+    with Checkpoints(tmp_path, keep_last=1, best_metric="nme") as checkpoints:
         for step, score in scores.items():
             checkpoints.save(state.replace(step=jnp.int32(step)), {"nme": score})
         checkpoints.wait()
@@ -53,7 +54,7 @@ def test_last_and_best_checkpoints_stay(tmp_path: Path) -> None:
         with pytest.raises(training.CheckpointError, match="no metric 'nme'"):
             checkpoints.save(state.replace(step=jnp.int32(4)), {"loss": 1.0})
         assert checkpoints.steps() == [2, 4], "what could not be scored was not saved"
-    with training.Checkpoints(tmp_path, keep_last=1, best_metric="nme") as checkpoints:
+    with Checkpoints(tmp_path, keep_last=1, best_metric="nme") as checkpoints:
         checkpoints.save(state.replace(step=jnp.int32(5)), {"nme": 4.0})
         checkpoints.wait()
         assert checkpoints.steps() == [2, 5], "the best of an earlier process was lost"
@@ -63,7 +64,7 @@ def test_last_and_best_checkpoints_stay(tmp_path: Path) -> None:
 
 def test_checkpoints_that_do_not_fit_are_explained(tmp_path: Path) -> None:
     state = a_state()
-    with training.Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(training.CheckpointError, match="no checkpoint of step None"):
             checkpoints.restore(state)
         checkpoints.save(state)
@@ -83,7 +84,7 @@ def test_checkpoints_that_do_not_fit_are_explained(tmp_path: Path) -> None:
 
 def test_damaged_checkpoints_are_explained(tmp_path: Path) -> None:
     state = a_state()
-    with training.Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(state)
         checkpoints.wait()
         for file in tmp_path.rglob("*/d/*"):
@@ -93,7 +94,7 @@ def test_damaged_checkpoints_are_explained(tmp_path: Path) -> None:
 
 
 def test_a_state_that_is_not_finite_is_refused_and_the_good_ones_stay(tmp_path: Path) -> None:
-    with training.Checkpoints(tmp_path, keep_last=1) as checkpoints:
+    with Checkpoints(tmp_path, keep_last=1) as checkpoints:
         checkpoints.save(a_state(2))
         with pytest.raises(
             training.CheckpointError,
@@ -106,7 +107,7 @@ def test_a_state_that_is_not_finite_is_refused_and_the_good_ones_stay(tmp_path: 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
 def test_a_score_that_is_not_finite_neither_counts_nor_evicts(broken, tmp_path, caplog) -> None:
-    with training.Checkpoints(tmp_path, keep_last=1, best_metric="nme") as checkpoints:
+    with Checkpoints(tmp_path, keep_last=1, best_metric="nme") as checkpoints:
         for step, score in enumerate((0.5, 0.04, broken, 0.3, 0.4), start=1):
             checkpoints.save(a_state(step), {"nme": score})
         checkpoints.wait()
@@ -115,9 +116,9 @@ def test_a_score_that_is_not_finite_neither_counts_nor_evicts(broken, tmp_path, 
 
 
 def test_scores_of_another_metric_in_the_folder_do_not_count(tmp_path: Path) -> None:
-    with training.Checkpoints(tmp_path, best_metric="epe") as checkpoints:
+    with Checkpoints(tmp_path, best_metric="epe") as checkpoints:
         checkpoints.save(a_state(1), {"epe": 1.0})
-    with training.Checkpoints(tmp_path, keep_last=1, best_metric="nme") as checkpoints:
+    with Checkpoints(tmp_path, keep_last=1, best_metric="nme") as checkpoints:
         assert checkpoints.best_step() is None
         for step in (2, 3):
             checkpoints.save(a_state(step), {"nme": float(step)})
@@ -129,7 +130,7 @@ def test_scores_of_another_metric_in_the_folder_do_not_count(tmp_path: Path) -> 
 def saved(tmp_path_factory) -> Path:
     """A folder with checkpoints of steps 2 and 4."""
     folder = tmp_path_factory.mktemp("saved")
-    with training.Checkpoints(folder, best_metric="nme") as checkpoints:
+    with Checkpoints(folder, best_metric="nme") as checkpoints:
         for step in (2, 4):
             checkpoints.save(a_state(step), {"nme": float(step)})
     return folder
@@ -164,7 +165,7 @@ def test_whatever_file_is_damaged_what_is_restored_is_what_was_saved(
         shutil.copytree(saved, folder)
         DAMAGES[damage](folder / file)
         caplog.clear()
-        with training.Checkpoints(folder, best_metric="nme") as checkpoints:
+        with Checkpoints(folder, best_metric="nme") as checkpoints:
             state = checkpoints.restore_latest(a_state())
             assert_equal(state, a_state(int(state.step)))
             assert checkpoints.best_step() in (2, 4)
@@ -174,7 +175,7 @@ def test_whatever_file_is_damaged_what_is_restored_is_what_was_saved(
             assert "step 4 is damaged" in caplog.text and "going back to step 2" in caplog.text
             assert (folder / "damaged-4").is_dir() and checkpoints.steps() == [2]
             checkpoints.save(a_state(4), {"nme": 1.0})
-        with training.Checkpoints(folder, best_metric="nme") as checkpoints:
+        with Checkpoints(folder, best_metric="nme") as checkpoints:
             assert_equal(checkpoints.restore(a_state()), a_state(4))
             assert checkpoints.best_step() == 4
     assert went_back >= 4
@@ -187,7 +188,7 @@ def test_scores_that_cannot_be_read_cost_the_score_and_nothing_else(
     file = folder / "2" / "metrics" / "metrics"
     for broken in ("", "[1]", '{"nme": 2.0', "\0\0"):
         file.write_text(broken)
-        with training.Checkpoints(folder, best_metric="nme") as checkpoints:
+        with Checkpoints(folder, best_metric="nme") as checkpoints:
             assert checkpoints.steps() == [2, 4] and checkpoints.best_step() == 4
             assert_equal(checkpoints.restore(a_state(), 2), a_state(2))
         assert f"{file} is damaged; it is now {file}.damaged" in caplog.text
@@ -199,7 +200,7 @@ def test_values_that_changed_on_the_disk_are_found_by_their_checksum(saved, tmp_
         if file.stat().st_size > 10_000:
             flip_a_bit(file)
     with (
-        training.Checkpoints(folder) as checkpoints,
+        Checkpoints(folder) as checkpoints,
         pytest.raises(training.DamagedCheckpointError, match="step 4 is damaged .*checksum"),
     ):
         checkpoints.restore(a_state())
@@ -212,7 +213,7 @@ def test_where_all_are_damaged_nothing_is_moved_and_one_sentence_says_so(saved, 
         file.write_bytes(b"")
     for _ in range(2):
         with (
-            training.Checkpoints(folder) as checkpoints,
+            Checkpoints(folder) as checkpoints,
             pytest.raises(training.CheckpointError, match=r"all checkpoints, of steps \[2, 4\]"),
         ):
             checkpoints.restore_latest(a_state())
@@ -224,7 +225,7 @@ def test_a_checkpoint_of_another_network_is_not_taken_for_a_damaged_one(saved, t
     state = a_state()
     other = state.replace(variables={"params": {"slope": jnp.ones(3), "wide": jnp.ones(1)}})
     with (
-        training.Checkpoints(folder) as checkpoints,
+        Checkpoints(folder) as checkpoints,
         pytest.raises(training.CheckpointError, match="step 4 holds .*another network"),
     ):
         checkpoints.restore_latest(other)
@@ -239,7 +240,7 @@ def test_checkpoints_from_before_the_checksum_are_restored_unless_not_finite(
         manager.save(4, args=ocp.args.StandardSave(with_nan(a_state(4))))
     with (
         caplog.at_level(logging.WARNING),
-        training.Checkpoints(tmp_path) as checkpoints,
+        Checkpoints(tmp_path) as checkpoints,
     ):
         assert_equal(checkpoints.restore_latest(a_state()), a_state(2))
     assert "step 4 is damaged (variables/params/wide is not finite)" in caplog.text

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -130,6 +131,35 @@ def test_a_run_that_was_cut_off_continues_bit_for_bit(whole, tmp_path: Path) -> 
     assert_cut_off_run_continues(TASK, SETTINGS, tmp_path, whole)
 
 
+def test_a_plain_run_is_the_same_without_orbax_and_pictures(
+    whole, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dfc_jax.training.checkpoints", None)  # fails to import
+    plain = dataclasses.replace(SETTINGS, plain=True)
+    assert_cut_off_run_continues(TASK, plain, tmp_path, whole)
+    assert [file.name for file in (tmp_path / "checkpoints").iterdir()] == ["00000060.npz"]
+    assert not (tmp_path / "panels.png").exists()
+
+
+def test_a_run_saves_by_the_clock(tmp_path: Path) -> None:
+    plain = dataclasses.replace(SETTINGS, plain=True, save_minutes=1e-9, save_every=60, keep_last=9)
+    run(TASK, opened(tmp_path), plain)
+    kept = [int(file.stem) for file in sorted((tmp_path / "checkpoints").iterdir())]
+    assert kept == list(range(52, 61))
+
+
+def test_a_summary_tells_what_a_start_did(whole, tmp_path: Path) -> None:
+    summary = json.loads((whole[0] / "summary.json").read_text())
+    assert (summary["unit"], summary["batch"], summary["steps"]) == ("examples", BATCH, STEPS)
+    assert 0.0 < summary["seconds_of_steps"] < summary["seconds"]
+    speed = BATCH * STEPS / summary["seconds_of_steps"]
+    np.testing.assert_allclose(summary["examples_per_second"], speed)
+    curves = scalars(whole[0])
+    spent = sum(10 * curves["seconds_per_step", step] for step in range(10, STEPS + 1, 10))
+    np.testing.assert_allclose(summary["seconds_of_steps"], spent, rtol=1e-5)
+    assert summary["scores"]["disc_error"] == pytest.approx(curves["disc_error", STEPS])
+
+
 def test_a_signal_ends_a_run_with_a_checkpoint_from_which_it_continues(
     whole, tmp_path: Path, caplog
 ) -> None:
@@ -209,6 +239,7 @@ def test_a_task_can_do_without_scores_and_pictures(tmp_path: Path) -> None:
         {"steps_per_call": 7},
         {"keep_last": 0},
         {"decay_minutes": 2.0, "minutes": 1.0},
+        {"save_minutes": -1.0},
     ],
 )
 def test_settings_that_make_no_sense_name_their_field(change) -> None:

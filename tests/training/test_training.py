@@ -18,6 +18,7 @@ from dfc_jax import training
 from dfc_jax.systems.dfc import loss as losses
 from dfc_jax.systems.dfc import networks as nets
 from dfc_jax.training import loop
+from dfc_jax.training.checkpoints import Checkpoints
 
 SPEC = nets.LiteSpec(widths=(4, 8, 8, 8), depths=(0,) * 4, decoder_depths=(0,) * 4)
 SIZE = 32
@@ -158,11 +159,11 @@ def run_line(line, steps: int, *, state=None, **settings):
 
 def test_resumed_run_repeats_the_losses_bit_for_bit(line, tmp_path: Path) -> None:
     whole_state, whole = run_line(line, 12)
-    with training.Checkpoints(tmp_path / "run") as checkpoints:
+    with Checkpoints(tmp_path / "run") as checkpoints:
         run_line(line, 6, checkpoints=checkpoints, save_every=3)
     mesh, optimizer, _ = line
     empty = training.create_state(line_variables(), optimizer, mesh, ema=True)
-    with training.Checkpoints(tmp_path / "run") as checkpoints:
+    with Checkpoints(tmp_path / "run") as checkpoints:
         restored = checkpoints.restore(empty)
         assert int(restored.step) == 6
         resumed_state, resumed = run_line(line, 12, state=restored)
@@ -178,7 +179,7 @@ def test_several_steps_a_call_have_the_losses_of_one(line, tmp_path: Path, resum
     mesh, optimizer, _ = line
     state = training.create_state(line_variables(), optimizer, mesh, ema=True)
     if resume_at:
-        with training.Checkpoints(tmp_path / "run") as checkpoints:
+        with Checkpoints(tmp_path / "run") as checkpoints:
             run_line(line, resume_at, checkpoints=checkpoints)
             state = checkpoints.restore(state)
     state, calls = run_line(line, 12, state=state, steps_per_call=4, **settings)
@@ -234,7 +235,7 @@ def test_a_log_or_a_save_inside_a_call_is_refused(line, name) -> None:
 
 def test_a_run_that_is_told_to_stop_saves_and_returns(line, tmp_path: Path) -> None:
     answers = iter([False, False, True])
-    with training.Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:
         state, logged = run_line(
             line,
             50,
@@ -319,7 +320,7 @@ def test_state_counts_steps_and_averages_variables(line) -> None:
 
 def assert_diverges(state, batches, step, mesh, folder: Path, message: str) -> None:
     """Saving every 4 of 20 steps; only that of step 4 is there in the end, though one is kept."""
-    with training.Checkpoints(folder, keep_last=1) as checkpoints:
+    with Checkpoints(folder, keep_last=1) as checkpoints:
         with pytest.raises(training.TrainingDiverged, match=message):
             training.train_loop(
                 state,
@@ -439,3 +440,22 @@ def test_weight_decay_touches_kernels_only_and_clipping_bounds_the_update() -> N
 def test_settings_that_make_no_sense_are_refused(settings) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each says something else
         training.OptimConfig(1e-3, steps=100, **settings)
+
+
+def test_a_state_is_saved_by_the_clock_without_an_evaluation(line, tmp_path: Path) -> None:
+    saved, evaluated = [], []
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        checkpoints.save = lambda state, scores=None: saved.append((int(state.step), scores))
+
+        def evaluate(state) -> dict[str, float]:
+            evaluated.append(int(state.step))
+            return {"score": 1.0}
+
+        options = {"checkpoints": checkpoints, "evaluate": evaluate, "save_every": 4}
+        run_line(line, 6, save_seconds=0.0, **options)
+        by_clock, at = list(saved), list(evaluated)
+        saved.clear()
+        run_line(line, 6, save_seconds=1e6, **options)
+    assert [step for step, _ in by_clock] == [1, 2, 3, 4, 5, 6] and at == [4, 6]
+    assert [scores is not None for _, scores in by_clock] == [step in at for step, _ in by_clock]
+    assert [step for step, _ in saved] == [4, 6]

@@ -6,7 +6,7 @@ functions: ``batches(step)`` (NumPy, on the host) and ``examples(batch, key)`` (
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,6 @@ from dfc_jax.systems.dfc.networks import (
     untie,
 )
 from dfc_jax.systems.dfc.pairs import Examples
-from dfc_jax.systems.dfc.panels import panels
 from dfc_jax.training.optim import check_choice
 from dfc_jax.training.step import Batch, LossFn
 from dfc_jax.training.task import Task
@@ -150,17 +149,24 @@ def start_from(file: str | None, spec: NetSpec, network: str) -> Callable[[Array
     """
     if file is None:
         return partial(init, spec=spec)
-    variables, found, _ = weights.load(file)
+    variables, found, _ = weights.load(file, NetSpec)
+    check_start(found, spec, file, network)
     if found.tied and not spec.tied:
         variables, found = untie(variables, found)
-    try:
-        variables = extend(variables, found, spec)
-    except ValueError as error:
-        raise WeightsError(
-            f"{file}: holds another network than --config asks for ({network}); "
-            "train that one first, or leave --init out"
-        ) from error
+    variables = extend(variables, found, spec)
     return lambda key: variables
+
+
+def check_start(found: NetSpec, spec: NetSpec, source: str, network: str) -> None:
+    """Raises WeightsError unless a training of `spec` can start from the network `found`, see
+    `start_from`; `source` is where that is from, `network` the name of `spec`."""
+    if found.tied and not spec.tied:
+        found = dataclasses.replace(found, tied=False)
+    if found != spec and found not in spec.extends():
+        raise WeightsError(
+            f"{source}: holds another network than --config asks for ({network}); "
+            "train that one first, or leave --init out"
+        )
 
 
 def _save(spec: NetSpec, file: Path, variables: Variables, metadata: dict[str, Any]) -> None:
@@ -235,11 +241,17 @@ def make_draw(
     spec: NetSpec, held_out: Sequence[HeldOut], shown: int
 ) -> Callable[[Variables], np.ndarray]:
     """`panels` of the first examples of each set, at most `shown` of its first part."""
-    first = [_first(each, shown) for each in held_out]
+
+    @cache
+    def first() -> list[Examples]:
+        return [_first(each, shown) for each in held_out]
 
     def draw(variables: Variables) -> np.ndarray:
-        found = (apply(variables, some.source, some.target, spec) for some in first)
-        return np.concatenate([panels(*each) for each in zip(first, found, strict=True)])
+        # Here, since a machine for plain runs, which draw nothing, may have no OpenCV.
+        from dfc_jax.systems.dfc.panels import panels
+
+        found = (apply(variables, some.source, some.target, spec) for some in first())
+        return np.concatenate([panels(*each) for each in zip(first(), found, strict=True)])
 
     return draw
 
