@@ -35,6 +35,8 @@ class PlainCheckpoints:
             raise ConfigError("config.plain is for one process; several need Orbax's checkpoints")
         self.folder = Path(folder)
         self._keep_last = keep_last
+        for rest in self.folder.glob(".*.npz"):  # of a process that was killed while it saved
+            rest.unlink()
 
     def __enter__(self) -> "PlainCheckpoints":
         return self

@@ -163,15 +163,16 @@ def newest_python(folder: Path) -> tuple[Path, str]:
 def start(folder: Path, python: tuple[Path, str], minutes: float) -> subprocess.Popen:
     """``run.sh``, without anything of this environment."""
     program, path = python
-    return subprocess.Popen(
-        ["sh", folder / "run.sh", "--minutes", str(minutes)],
-        cwd="/",
-        env={"PATH": os.defpath, "PYTHON": str(program), "PYTHONPATH": path, "HOME": str(folder)},
-        stdout=subprocess.PIPE,
-        stderr=(folder / "log.txt").open("a"),
-        text=True,
-        start_new_session=True,
-    )
+    with (folder / "log.txt").open("a") as log:
+        return subprocess.Popen(
+            ["sh", folder / "run.sh", "--minutes", str(minutes)],
+            cwd="/",
+            env={"PATH": os.defpath, "PYTHON": program, "PYTHONPATH": path, "HOME": folder},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
 
 
 @pytest.mark.slow
@@ -190,18 +191,21 @@ def test_a_bundle_trains_resumes_and_exports_where_there_is_jax_alone(
     python = make_python(tmp_path)
     checkpoints = folder / "runs" / "refine" / "checkpoints"
 
-    killed = start(folder, python, 30.0)
-    deadline = time.monotonic() + 900.0
-    while len(list(checkpoints.glob("*.npz"))) < 2:
-        assert killed.poll() is None, (folder / "log.txt").read_text()[-3000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait()
-    assert not (folder / "weights.safetensors").exists()
-    saved = max(int(file.stem) for file in checkpoints.glob("*.npz"))
+    def steps() -> list[int]:
+        return sorted(int(file.stem) for file in checkpoints.glob("[0-9]*.npz"))
 
-    printed, _ = start(folder, python, 1.5).communicate(timeout=900)
+    with start(folder, python, 30.0) as killed:
+        deadline = time.monotonic() + 900.0
+        while len(steps()) < 2:
+            assert killed.poll() is None, (folder / "log.txt").read_text()[-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        os.killpg(killed.pid, signal.SIGKILL)
+    assert not (folder / "weights.safetensors").exists()
+    saved = steps()[-1]
+
+    with start(folder, python, 1.5) as whole:
+        printed, _ = whole.communicate(timeout=900)
     log = (folder / "log.txt").read_text()
     assert f"resumed from step {saved}" in log, log[-3000:]
     variables, spec, header = weights.load(folder / "weights.safetensors")

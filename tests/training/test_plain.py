@@ -41,6 +41,13 @@ def test_only_the_latest_stay(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    PlainCheckpoints(tmp_path).save(a_state(1))
+    (tmp_path / ".00000002.1a2b3c4d.npz").write_bytes(b"half")
+    assert PlainCheckpoints(tmp_path).steps() == [1]
+    assert [file.name for file in tmp_path.iterdir()] == ["00000001.npz"]
+
+
 def test_a_step_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     checkpoints = PlainCheckpoints(tmp_path)
     checkpoints.save(a_state(4))
