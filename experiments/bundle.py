@@ -20,9 +20,10 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -30,6 +31,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from data_pipelines.faces.backgrounds import load_backgrounds, save_backgrounds
+from data_pipelines.faces.light import load_light_prior
+from data_pipelines.faces.textures import load_texture_bank
 from data_pipelines.photos.sets import open_sets
 from data_pipelines.photos.squares import packable, read_square
 from data_pipelines.sources.layouts import LAYOUTS
@@ -46,6 +49,12 @@ from experiments.packages import copy_code, copy_packages
 EXAMPLE_CONFIG = "experiments/configs/dfc/finetune_fast.py"
 # Of a stage, the part in which the rate falls, where its config has none.
 DECAY_SHARE = 0.4
+# Of what rendered faces are made of; each raises DatasetError for a file that cannot be used.
+READERS: dict[str, Callable[[str], Any]] = {
+    "backgrounds": load_backgrounds,
+    "textures": load_texture_bank,
+    "light": load_light_prior,
+}
 RUN = """#!/bin/sh
 # Trains for the minutes that are given, on the devices that JAX finds:
 #     sh run.sh [--minutes {minutes:g}] [--out FOLDER]
@@ -55,7 +64,13 @@ set -eu
 cd "$(dirname "$0")"
 export PYTHONPATH="$PWD/source:$PWD/packages${{PYTHONPATH:+:$PYTHONPATH}}"
 export JAX_COMPILATION_CACHE_DIR="${{JAX_COMPILATION_CACHE_DIR:-$PWD/compiled}}"
-exec "${{PYTHON:-python3}}" -P -m experiments.bundled "$@"
+PYTHON="${{PYTHON:-python3}}"
+if ! "$PYTHON" -P -c 'import jax; exit(jax.__version_info__ < (0, 10))' 2>/dev/null; then
+    echo "run.sh: $PYTHON is no Python 3.11 or newer with JAX 0.10 or newer; name another one," \
+        "as in PYTHON=/path/to/python3 sh run.sh" >&2
+    exit 1
+fi
+exec "$PYTHON" -P -m experiments.bundled "$@"
 """
 
 
@@ -208,8 +223,9 @@ def copy_sources(
         if source is None:
             continue
         files[name] = f"{name}.npz"
+        read = READERS[name](source)
         if name == "backgrounds":
-            save_backgrounds(folder / files[name], load_backgrounds(source))
+            save_backgrounds(folder / files[name], read)
         else:
             shutil.copyfile(source, folder / files[name])
     return files
@@ -272,5 +288,7 @@ if __name__ == "__main__":
     define_flags()
     app.run(
         lambda _: launch.run_program(lambda: bundle_as_told(flags.FLAGS)),
-        flags_parser=partial(launch.parse_flags, example=EXAMPLE_CONFIG),
+        flags_parser=partial(
+            launch.parse_flags, example=EXAMPLE_CONFIG, config_flags=("config", "pretrain")
+        ),
     )

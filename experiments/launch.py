@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import ml_collections
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import config_flags as config_files
 
 from dfc_jax.errors import ConfigError, UserError
 from dfc_jax.files import escaped
@@ -30,13 +30,13 @@ flags.disclaim_key_flags()
 EXPECTED = (UserError, TrainingDiverged)
 
 # Of flags that have to be given; a program may name another config.
-EXAMPLES = {"workdir": "runs/first", "photos": "300w/helen/trainset"}
+EXAMPLES = {"workdir": "runs/first", "photos": "300w/helen/trainset", "out": "bundle"}
 EXAMPLE_CONFIG = "experiments/configs/dfc/tiny.py"
 
 
 def define_flags() -> None:
     """The flags that all training programs have."""
-    config_flags.DEFINE_config_file("config", lock_config=True)
+    config_files.DEFINE_config_file("config", lock_config=True)
     flags.mark_flag_as_required("config")
     flags.DEFINE_string(
         "workdir", None, "folder for checkpoints, metrics and weights", required=True
@@ -122,12 +122,18 @@ def run_program(train: Callable[[], Any]) -> None:
         sys.exit(1)
 
 
-def parse_flags(argv: list[str], example: str = EXAMPLE_CONFIG) -> list[str]:
-    """Set absl's flags from a command line; a mistake in it is one sentence, which may name the
-    `example` of a config, and exit code 1."""
+def parse_flags(
+    argv: list[str],
+    example: str = EXAMPLE_CONFIG,
+    config_flags: tuple[str, ...] = ("config",),
+) -> list[str]:
+    """Set absl's flags from a command line; a mistake in it, also in the files and fields of the
+    `config_flags`, is one sentence, which may name the `example` of a config, and exit code 1."""
 
     def parse() -> list[str]:
-        check_config_flags(flags.FLAGS.read_flags_from_files(argv, force_gnu=False), example)
+        line = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+        for flag in config_flags:
+            check_config_flags(line, example, flag)
         try:
             return flags.FLAGS(argv)
         except flags.Error as error:
@@ -149,45 +155,48 @@ def _in_one_sentence(message: str, example: str) -> str:
     return f"{names} must be given, for example {given}; see --help"
 
 
-def check_config_flags(argv: list[str], example: str = EXAMPLE_CONFIG) -> None:
+def check_config_flags(
+    argv: list[str], example: str = EXAMPLE_CONFIG, flag: str = "config"
+) -> None:
     """Look at ``--config FILE`` and ``--config.field=value`` before they are parsed.
 
     Args:
       argv: the command line.
       example: a config of the program, for messages.
+      flag: the name of the flag, where it is not "config".
 
     Raises:
       ConfigError: the file does not exist or has no ``get_config()``, or its config has no such
         field.
     """
     line = "\n".join(argv)
-    named = re.search(r"^--?config[=\n](.+)$", line, re.MULTILINE)
+    named = re.search(rf"^--?{flag}[=\n](.+)$", line, re.MULTILINE)
     if named is None:
-        if re.search(r"^--?config\.", line, re.MULTILINE):
+        if re.search(rf"^--?{flag}\.", line, re.MULTILINE):
             raise ConfigError(
-                f"--config must be given before its fields can be changed, for example "
-                f"--config {example}"
+                f"--{flag} must be given before its fields can be changed, for example "
+                f"--{flag} {example}"
             )
         return
     file, *arguments = named[1].split(":", 1)
     if not Path(file).is_file():
-        raise ConfigError(f"--config={file}: no such file")
+        raise ConfigError(f"--{flag}={file}: no such file")
     get_config = runpy.run_path(file).get("get_config")
     config = get_config(*arguments) if callable(get_config) else None
     if not isinstance(config, ml_collections.ConfigDict):
-        raise ConfigError(f"--config={file}: has no get_config() that returns a ConfigDict")
-    for field in re.findall(r"^--?(?:no)?config\.([\w.]+)", line, re.MULTILINE):
-        _check_field(config, field)
+        raise ConfigError(f"--{flag}={file}: has no get_config() that returns a ConfigDict")
+    for field in re.findall(rf"^--?(?:no)?{flag}\.([\w.]+)", line, re.MULTILINE):
+        _check_field(config, field, flag)
 
 
-def _check_field(config: ml_collections.ConfigDict, field: str) -> None:
-    parent = "config"
+def _check_field(config: ml_collections.ConfigDict, field: str, flag: str) -> None:
+    parent = flag
     for name in field.split("."):
         known = sorted(config) if isinstance(config, ml_collections.ConfigDict) else []
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
             raise ConfigError(
-                f"--config.{field}: {parent} has no field {name!r}"
+                f"--{flag}.{field}: {parent} has no field {name!r}"
                 + (f"; did you mean {', '.join(near)}?" if near else "")
             )
         config, parent = config[name], f"{parent}.{name}"

@@ -215,6 +215,58 @@ def test_a_bundle_trains_resumes_and_exports_where_there_is_jax_alone(
     assert "refine" in printed and f"held_out_nme {header['scores']['held_out_nme']:.4g}" in printed
 
 
+def test_a_python_without_jax_is_named(written: Path, tmp_path: Path) -> None:
+    program = tmp_path / "bare"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    program.chmod(0o755)
+    done = subprocess.run(
+        ["sh", written / "run.sh"],
+        env={"PATH": os.defpath, "PYTHON": program},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith(f"run.sh: {program} is no Python 3.11 or newer with JAX 0.10")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--out", "x"], "--config must be given, for example --config experiments"),
+        (
+            ["--out", "x", "--config", "CONFIG", "--pretrain", "y.py"],
+            "--pretrain=y.py: no such file",
+        ),
+        (
+            ["--out", "x", "--config", "CONFIG", "--pretrain", "CONFIG", "--pretrain.bach=3"],
+            "--pretrain.bach: pretrain has no field 'bach'; did you mean batch?",
+        ),
+        (
+            ["--out", "x", "--config", "CONFIG", "--photos", "/nowhere"],
+            "/nowhere: there is no such folder",
+        ),
+        (
+            ["--out", "x", "--config", "CONFIG", "--photos", "/nowhere", "--light", "/nowhere.npz"],
+            "/nowhere.npz: no such light prior",
+        ),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_sentence(arguments, sentence, tmp_path: Path) -> None:
+    config = str(ROOT / "experiments" / "configs" / "dfc" / "tiny.py")
+    given = [config if word == "CONFIG" else word for word in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.bundle", *given],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(f"bundle: {sentence}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_of_this_machine_is_written_into_a_bundle(written: Path) -> None:
     texts = [written / "bundle.json", written / "run.sh", written / "packages" / "packages.txt"]
     assert not any(str(ROOT) in file.read_text() for file in texts)
