@@ -1,12 +1,16 @@
 """The synthetic pairs: repeatable, within their ranges, and with a flow that is exact."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from paths import ROOT
 from quick import quick_compilation  # noqa: F401
 
 from data_pipelines.faces import synthetic as module
@@ -127,6 +131,42 @@ def test_a_batch_of_any_make_up_holds_the_generator_once(
     alone += [sample_to_template(key, assets, template, SETTINGS) for key in keys[pairs:]]
     expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), batch, expected)
+
+
+SPLIT = """
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from types import SimpleNamespace
+from data_pipelines.faces import synthetic
+from dfc_jax.systems.dfc.pairs import Pair
+from dfc_jax.training import make_mesh, replicated
+
+synthetic.sample_picture = lambda key, *_: jax.random.uniform(key, (8, 8))
+synthetic._pair_of = lambda both, model: Pair(*both, both[0] - both[1], *both)
+synthetic._pair_with = lambda template, one: Pair(one, one, one, one, one)
+mesh = make_mesh()
+split = NamedSharding(mesh, PartitionSpec("data"))
+
+def batch(key, *numbers):
+    keys = (jax.vmap(lambda n: jax.random.fold_in(key, n))(each) for each in numbers)
+    return synthetic.sample_batch(*keys, SimpleNamespace(model=None), None, None)
+
+compiled = jax.jit(batch, in_shardings=(replicated(mesh), split, split), out_shardings=split)
+program = compiled.lower(jax.random.key(0), np.arange(8), np.arange(4)).compile().as_text()
+print(jax.device_count(), [op for op in ("all-gather", "collective-permute") if op in program])
+"""
+
+
+def test_devices_make_the_faces_of_their_own_keys() -> None:
+    """Nothing is exchanged before the pairs and the others are put into one order."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", SPLIT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "4 []", done.stderr
 
 
 @pytest.fixture
