@@ -71,6 +71,17 @@ def compiled_programs() -> Iterator[None]:
         _configure(before)
 
 
+@contextmanager
+def without_kept_programs() -> Iterator[None]:
+    """Inside, every program is compiled: none is read from a cache folder, and none kept there."""
+    before = {FOLDER_SETTING: getattr(jax.config, FOLDER_SETTING)}
+    try:
+        _configure({FOLDER_SETTING: None})
+        yield
+    finally:
+        _configure(before)
+
+
 def forget_latest() -> None:
     """Remove the programs that were kept in the last seconds, before this process is cut off.
 

@@ -23,8 +23,7 @@ from data_pipelines.faces.synthetic import (
     SyntheticAssets,
     SyntheticSettings,
     load_assets,
-    sample_pair,
-    sample_to_template,
+    sample_batch,
 )
 from dfc_jax.errors import ConfigError
 from dfc_jax.morphable.file import load_face_model
@@ -135,12 +134,8 @@ def rendered_examples(
         grey: Any = jnp.where(batch["grey"][0], 1.0, faces.background.grey)
         background = dataclasses.replace(faces.background, grey=grey)
         now = dataclasses.replace(faces, background=background)
-        pairs = jax.vmap(lambda one: sample_pair(one, assets, now))(pair_keys(key, batch["pair"]))
-        if settings.template_targets:
-            keys = pair_keys(key, batch["to_template"])
-            singles = jax.vmap(lambda one: sample_to_template(one, assets, template, now))(keys)
-            pairs = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), pairs, singles)
-        return as_examples(pairs)
+        keys = pair_keys(key, batch["pair"]), pair_keys(key, batch["to_template"])
+        return as_examples(sample_batch(*keys, assets, template, now))
 
     return Partial(examples, assets, template)
 
@@ -153,11 +148,11 @@ def held_out_pairs(
     keys = jax.random.split(jax.random.key(VALIDATION_SEED), count)
 
     @jax.jit
-    @partial(jax.vmap, in_axes=(0, None))
-    def sample(key, assets):
+    def sample(keys, assets):
+        pairs = sample_batch(keys, keys, assets, template, faces)
         return {
-            "synthetic": sample_pair(key, assets, faces),
-            "template": sample_to_template(key, assets, template, faces),
+            "synthetic": jax.tree.map(lambda leaf: leaf[: len(keys)], pairs),
+            "template": jax.tree.map(lambda leaf: leaf[len(keys) :], pairs),
         }
 
     parts = [jax.device_get(sample(keys[i : i + CHUNK], assets)) for i in range(0, count, CHUNK)]

@@ -79,6 +79,12 @@ def noise_pair(key, *rest):
     )
 
 
+def noise_batch(pair_keys, template_keys, *rest):
+    """Stands in for `sample_batch`."""
+    keys = jnp.concatenate([pair_keys, template_keys])
+    return jax.vmap(lambda key: noise_pair(key, *rest))(keys)
+
+
 def scalars(workdir: Path) -> dict[tuple[str, int], float]:
     """What the TensorBoard files of a run hold, in the order of writing."""
     found = {}
@@ -114,6 +120,6 @@ def run(task, workdir, settings, started):
 if __name__ == "__main__":
     original_run, run_module.run = run_module.run, run
     variants.SPECS.update(SPECS)
-    synthetic.sample_pair = synthetic.sample_to_template = noise_pair
+    synthetic.sample_batch = noise_batch
     synthetic.load_assets = template.make_template = lambda *_, **__: None
     runpy.run_module("experiments.pretrain", run_name="__main__")

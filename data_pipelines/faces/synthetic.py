@@ -1,13 +1,14 @@
 """Labelled pairs of rendered faces, made on the device inside the training step.
 
-``sample_pair(key, assets, settings)`` is pure: the same key gives the same pair, alone or under
-``vmap``. Nothing is stored, so no pair is ever seen twice.
+``sample_pair(key, assets, settings)`` is pure: the same key gives the same pair, alone, under
+``vmap`` or in `sample_batch`. Nothing is stored, so no pair is ever seen twice.
 
 A picture is made in four stages, which the benchmark times one by one: `sample_scene` (who, how
 they look, where the camera stands), `rasterize_scene`, `shade_scene` (skin, light, background) and
 `take_photograph` (what hides the face, and what the camera adds)."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import jax
@@ -321,13 +322,18 @@ def sample_pair(key: Array, assets: SyntheticAssets, settings: SyntheticSettings
     """Two different random faces in two poses, with the exact flow from one to the other."""
     # Under one vmap, the program for a face is compiled once and not twice.
     both = jax.vmap(lambda side: sample_picture(side, assets, settings))(jax.random.split(key))
+    return _pair_of(both, assets.model)
+
+
+def _pair_of(both: Picture, model: FaceModel) -> Pair:
+    """The pair of two pictures, leaves (2, ...)."""
     source, target = (jax.tree.map(lambda leaf, n=n: leaf[n], both) for n in (0, 1))
     flow, matchable = ground_truth_flow(
         source.fragments,
         target.fragments,
-        target.scene.vertices_mm[: len(assets.model.mean_mm)],
+        target.scene.vertices_mm[: len(model.mean_mm)],
         target.scene.camera,
-        assets.model.triangles,
+        model.triangles,
     )
     matchable = matchable.astype(jnp.float32)
     return Pair(source.image, target.image, flow, matchable, source.occluded)
@@ -337,7 +343,43 @@ def sample_to_template(
     key: Array, assets: SyntheticAssets, template: Template, settings: SyntheticSettings
 ) -> Pair:
     """A random face with its exact flow to the template."""
-    source = sample_picture(key, assets, settings)
+    return _pair_with(template, sample_picture(key, assets, settings))
+
+
+def _pair_with(template: Template, source: Picture) -> Pair:
     flow, matchable = flow_to_template(source.fragments, template)
     matchable = matchable.astype(jnp.float32)
     return Pair(source.image, template.image, flow, matchable, source.occluded)
+
+
+def sample_batch(
+    pair_keys: Array,
+    template_keys: Array,
+    assets: SyntheticAssets,
+    template: Template,
+    settings: SyntheticSettings,
+) -> Pair:
+    """`sample_pair` of P keys and then `sample_to_template` of T keys, leaves (P + T, ...).
+
+    All faces come from one `sample_picture` under one vmap: a program holds the generator once.
+    """
+    pairs, singles = len(pair_keys), len(template_keys)
+    # In groups of pairs and singles, so that keys split over devices stay where they are.
+    groups = math.gcd(pairs, singles)
+    sides = jax.vmap(jax.random.split)(pair_keys)
+    grouped = [keys.reshape(groups, -1) for keys in (sides, template_keys)]
+    keys = jnp.concatenate(grouped, axis=1).reshape(-1)
+    made = jax.vmap(lambda key: sample_picture(key, assets, settings))(keys)
+    last = 2 * pairs // groups
+
+    def both(leaf: Array) -> Array:
+        rest = leaf.shape[1:]
+        return leaf.reshape(groups, -1, *rest)[:, :last].reshape(pairs, 2, *rest)
+
+    def single(leaf: Array) -> Array:
+        rest = leaf.shape[1:]
+        return leaf.reshape(groups, -1, *rest)[:, last:].reshape(singles, *rest)
+
+    between = jax.vmap(lambda two: _pair_of(two, assets.model))(jax.tree.map(both, made))
+    against = jax.vmap(lambda one: _pair_with(template, one))(jax.tree.map(single, made))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), between, against)

@@ -6,7 +6,8 @@
 process takes to its first face (seconds); with `--batch N` also the network's throughput. It also
 says how accurate the landmarks are, and how many programs are compiled by loading an aligner and
 by calling anything again. `synthetic` is the generator of training pairs, its stages and its
-floor: see `experiments.bench.synthetic`. Close other programs.
+floor: see `experiments.bench.synthetic`. `train` is a step of both trainings and its parts: see
+`experiments.bench.train`. Close other programs.
 
     python -m experiments.bench --suite cpu --gate experiments/bench/baselines/cpu2.json
 
@@ -62,6 +63,7 @@ from experiments.bench.gate import check_comparable, read_baseline, regressions
 from experiments.bench.start import start_figures
 from experiments.bench.stopwatch import Stopwatch
 from experiments.bench.synthetic import PAIRS, Figures, matmul_ms, synthetic_suite
+from experiments.bench.train import NETWORK, train_suite
 
 PHOTO = Path(__file__).parents[2] / "examples" / "astronaut.jpg"
 
@@ -177,17 +179,20 @@ def photo_figures(watch: Stopwatch, solver: Batches) -> Figures:
     }
 
 
-SUITES: dict[str, Callable[[Stopwatch, int | None], Figures]] = {
+SUITES: dict[str, Callable[..., Figures]] = {
     "cpu": cpu_suite,
     "synthetic": synthetic_suite,
+    "train": train_suite,
 }
 
 
-def measure(suite: str, batch: int | None = None, watch: Stopwatch | None = None) -> Figures:
-    """The figures of a suite, and where and how they were measured."""
+def measure(
+    suite: str, batch: int | None = None, watch: Stopwatch | None = None, **options: Any
+) -> Figures:
+    """The figures of a suite, which takes the `options`, and where and how they were measured."""
     watch = watch or Stopwatch()
     before_ms = matmul_ms(watch)
-    figures = SUITES[suite](watch, batch)
+    figures = SUITES[suite](watch, batch, **options)
     return {
         "suite": suite,
         **figures,
@@ -203,10 +208,11 @@ def measure(suite: str, batch: int | None = None, watch: Stopwatch | None = None
 
 def main(_) -> None:
     values = flags.FLAGS
+    options = {"network": values.network} if values.suite == "train" else {}
     try:
         # Before anything is measured, which takes minutes.
         baseline = read_baseline(Path(values.gate)) if values.gate else None
-        figures = measure(values.suite, values.batch)
+        figures = measure(values.suite, values.batch, **options)
         if values.json == "-":
             print(json.dumps(figures, indent=1))
         else:
@@ -219,7 +225,7 @@ def main(_) -> None:
     worse = regressions(baseline, figures)
     if worse:
         print(f"bench: measuring again; {len(worse)} worse than in {values.gate}", file=sys.stderr)
-        worse = regressions(baseline, figures, measure(values.suite, values.batch))
+        worse = regressions(baseline, figures, measure(values.suite, values.batch, **options))
     for sentence in worse:
         print(f"bench: {sentence}", file=sys.stderr)
     sys.exit(1 if worse else 0)
@@ -230,6 +236,10 @@ if __name__ == "__main__":
     flags.DEFINE_string("json", "-", "file for the figures; - prints them")
     flags.DEFINE_string("gate", None, "file of earlier figures; exit with 1 if some are worse now")
     flags.DEFINE_integer(
-        "batch", None, f"crops for the network's throughput; pairs at once ({PAIRS})", lower_bound=1
+        "batch",
+        None,
+        f"crops for the network's throughput; pairs at once ({PAIRS}); examples of a training step",
+        lower_bound=1,
     )
+    flags.DEFINE_string("network", NETWORK, "what the suite train trains")
     app.run(main)

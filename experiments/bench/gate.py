@@ -25,7 +25,7 @@ NME_FACTOR = 1.02
 # Mean distance in the photograph, whose face is about 100 pixels wide.
 PHOTO_PX = 0.1
 # Figures mean the same only where these agree.
-SAME = ("suite", "device", "cores", "batch")
+SAME = ("suite", "device", "cores", "batch", "network", "pretrain_batch", "refine_batch")
 LANDMARKS, NME, COUNTS = "photo_landmarks_px", "rendered_nme_percent", "compiles_"
 # Times of a start are ratios already, to a bare start of JAX.
 RATIOS = ("cold_start_ratio", "cold_start_cached_ratio")

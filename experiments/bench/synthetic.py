@@ -70,17 +70,18 @@ def synthetic_suite(watch: Stopwatch, batch: int | None = None) -> Figures:
     total_ms = watch.median_ms(whole, keys, assets)
     estimate = whole.cost_analysis() or {}
     return {
-        "pairs_per_s": _short(1e3 * batch / total_ms),
+        "pairs_per_s": short(1e3 * batch / total_ms),
         "batch": batch,
         "total_ms": total_ms,
         **stage_figures(watch, jax.random.split(keys[0], 2 * batch), assets, settings),
         **floor_figures(watch, assets, settings, batch, total_ms),
-        "xla_mflop_per_pair": _short(estimate.get("flops", 0.0) / batch / 1e6),
-        "xla_mbyte_per_pair": _short(estimate.get("bytes accessed", 0.0) / batch / 1e6),
+        "xla_mflop_per_pair": short(estimate.get("flops", 0.0) / batch / 1e6),
+        "xla_mbyte_per_pair": short(estimate.get("bytes accessed", 0.0) / batch / 1e6),
     }
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
+    """Four digits of a figure."""
     return float(f"{value:.4g}")
 
 
@@ -143,12 +144,12 @@ def floor_figures(
     bytes_per_ms, operations_per_ms = bandwidth(watch), matmul_rate(watch)
     floor_ms = max(nbytes / bytes_per_ms, operations / operations_per_ms)
     return {
-        "floor_ms": _short(floor_ms),
-        "times_floor": _short(total_ms / floor_ms),
-        "mbyte_per_pair": _short(nbytes / batch / 1e6),
-        "mflop_per_pair": _short(operations / batch / 1e6),
-        "bandwidth_gbyte_per_s": _short(bytes_per_ms / 1e6),
-        "matmul_gflop_per_s": _short(operations_per_ms / 1e6),
+        "floor_ms": short(floor_ms),
+        "times_floor": short(total_ms / floor_ms),
+        "mbyte_per_pair": short(nbytes / batch / 1e6),
+        "mflop_per_pair": short(operations / batch / 1e6),
+        "bandwidth_gbyte_per_s": short(bytes_per_ms / 1e6),
+        "matmul_gflop_per_s": short(operations_per_ms / 1e6),
     }
 
 

@@ -1,7 +1,7 @@
 """Fixtures of the tests of the programs."""
 
 import pytest
-from tiny import SPECS, noise_pair
+from tiny import SPECS, noise_batch, noise_pair
 
 from dfc_jax.systems.dfc import networks
 from dfc_jax.training import run as run_module
@@ -24,7 +24,6 @@ def patched():
         for name, spec in SPECS.items():
             patch.setitem(networks.SPECS, name, spec)
         patch.setattr(run_module, "make_train_step", make_train_step)
-        patch.setattr(pretrain, "sample_pair", noise_pair)
-        for program in (pretrain, finetune):
-            patch.setattr(program, "sample_to_template", noise_pair)
+        patch.setattr(pretrain, "sample_batch", noise_batch)
+        patch.setattr(finetune, "sample_to_template", noise_pair)
         yield patch

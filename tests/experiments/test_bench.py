@@ -11,16 +11,23 @@ import numpy as np
 import pytest
 from faces import FakeSolver, mean_solution
 from paths import ROOT
+from quick import quick_compilation  # noqa: F401
+from tiny import SIZE, noise_pair
 
 from data_pipelines.faces.synthetic import SyntheticSettings
+from data_pipelines.photos.augment import Labelled
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.systems.dfc.networks import LiteSpec, PaperSpec
 from dfc_jax.systems.dfc.template import make_template
+from dfc_jax.training import make_mesh, put_batches
+from experiments import finetune, pretrain
 from experiments.bench import __main__ as bench
 from experiments.bench import accuracy, stopwatch
 from experiments.bench import start as bench_start
 from experiments.bench import synthetic as bench_synthetic
+from experiments.bench import train as bench_train
 from experiments.bench.stopwatch import Stopwatch
+from experiments.configs.dfc import finetune_fast, pretrain_fast
 
 ABOUT = {"suite", "samples", "jax", "device", "cores", "reference_ms", "compiles_again"}
 ALIGNER = {"compiles_load", "photo_landmarks_px", "rendered_nme_percent"}
@@ -117,6 +124,71 @@ def test_synthetic_suite_measures_pairs_stages_and_floor(quick):
     assert all(figures[name] > 0 for name in times | work | {"pairs_per_s"})
     assert figures["pairs_per_s"] == pytest.approx(2000.0 / figures["total_ms"], rel=1e-2)
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+@pytest.mark.slow
+def test_train_suite_measures_both_steps_and_their_parts(quick, patched, monkeypatch):
+    """The tiny networks, on small crops of noise."""
+    shrunk = bench_train.shrunk
+
+    def small(*rest):
+        config = shrunk(*rest)
+        for name in {"synthetic", "augment"} & set(config):
+            config[name].size = SIZE
+        return config
+
+    def crop(key, photo, crop_px, settings):
+        noise = noise_pair(key, settings)
+        return Labelled(noise.source, noise.flow, noise.matchable)
+
+    monkeypatch.setattr(bench_train, "shrunk", small)
+    monkeypatch.setattr(finetune, "augment", crop)
+    figures = bench.measure("train", 4, quick, network="tiny")
+    parts = ("examples", "forward", "gradient", "optimizer")
+    work = ("xla_mflop_per_example", "xla_mbyte_per_example")
+    each = {"batch", "step_ms", "compile_s", "rest_share", *work}
+    each |= {f"{part}_{name}" for part in parts for name in ("ms", "share", *work)}
+    rates = {"pretrain_pairs_per_s": "pretrain", "refine_photos_per_s": "refine"}
+    named = {f"{stage}_{name}" for stage in rates.values() for name in each}
+    assert set(figures) == ABOUT | named | set(rates) | {"network", "devices"}
+    assert all(figures[name] > 0 for name in named if not name.endswith("rest_share"))
+    assert figures["compiles_again"] == 0
+    for rate, stage in rates.items():
+        step_ms = figures[f"{stage}_step_ms"]
+        assert figures[rate] == pytest.approx(4000.0 / step_ms, rel=1e-2)
+        share = {part: figures[f"{stage}_{part}_ms"] / step_ms for part in parts}
+        assert figures[f"{stage}_gradient_share"] == pytest.approx(share["gradient"], rel=1e-2)
+        rest = 1.0 - sum(share.values()) + share["forward"]
+        assert figures[f"{stage}_rest_share"] == pytest.approx(rest, abs=1e-2)
+        mflop = {part: figures[f"{stage}_{part}_{work[0]}"] for part in parts}
+        assert mflop["forward"] < mflop["gradient"] < figures[f"{stage}_{work[0]}"]
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_a_program_that_is_measured_goes_on_training():
+    settings = finetune.settings_of(finetune_fast.get_config()).training
+    variables = {"params": {"w": jnp.full(3, 2.0)}}
+    rest = put_batches([np.zeros(1)], make_mesh()), jax.random.key(0), 1.0
+    step = bench_train.stepping(bench_train._squares, settings, variables, *rest)
+    losses = [float(step.call()["loss"][0]) for _ in range(4)]
+    assert losses[0] == 6.0 and losses[3] < losses[2] < 6.0
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_the_trainings_are_those_of_the_configs_but_for_what_is_asked(backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    config = bench_train.shrunk(pretrain_fast.get_config(), "lite-tied", None)
+    settings = pretrain.settings_of(config)
+    found = (
+        settings.training.batch,
+        settings.template_targets,
+        settings.training.steps_per_call,
+        settings.loss.compute,
+    )
+    assert found == ((8, 2, 1, "float32") if backend == "cpu" else (1024, 256, 10, "bfloat16"))
+    config = bench_train.shrunk(finetune_fast.get_config(), "lite", 512)
+    settings = finetune.settings_of(config)
+    assert (settings.training.batch, settings.synthetic_batch, settings.resident) == (512, 64, True)
 
 
 def test_the_floor_counts_what_is_shared_once_and_the_rest_per_pair():

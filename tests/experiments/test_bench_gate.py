@@ -98,7 +98,8 @@ def test_no_face_and_values_that_are_not_finite_are_regressions():
 def test_figures_of_another_machine_are_not_compared():
     path = Path("base.json")
     gate.check_comparable(path, BASELINE, BASELINE | {"jax": "0.11", "samples": 1})
-    for change in ({"cores": 8}, {"device": "TPU"}, {"suite": "synthetic"}, {"batch": 4}):
+    others = {"network": "lite"}, {"pretrain_batch": 4}, {"refine_batch": 4}
+    for change in ({"cores": 8}, {"device": "TPU"}, {"suite": "synthetic"}, {"batch": 4}, *others):
         (name,) = change
         with pytest.raises(gate.BaselineError, match=f"base.json: was measured with {name}"):
             gate.check_comparable(path, BASELINE, BASELINE | change)

@@ -107,6 +107,25 @@ def test_settings_are_as_before_also_after_an_error(tmp_path: Path, monkeypatch)
         jax.config.update("jax_compilation_cache_dir", outside)
 
 
+def test_programs_can_be_compiled_although_they_are_kept(tmp_path: Path) -> None:
+    kept = {
+        "jax_compilation_cache_dir": str(tmp_path),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in kept}
+    cache._configure(kept)
+    try:
+        with cache.without_kept_programs():
+            jax.jit(lambda x: x + 1.0).lower(1.0).compile()
+        assert not files(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+        jax.jit(lambda x: x + 1.0).lower(1.0).compile()
+        assert len(files(tmp_path)) == 1
+    finally:
+        cache._configure(before)
+
+
 def test_the_folder_is_the_users_and_one_for_each_processor(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DFC_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

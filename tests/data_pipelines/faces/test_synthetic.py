@@ -1,12 +1,16 @@
 """The synthetic pairs: repeatable, within their ranges, and with a flow that is exact."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from paths import ROOT
 from quick import quick_compilation  # noqa: F401
 
 from data_pipelines.faces import synthetic as module
@@ -17,6 +21,7 @@ from data_pipelines.faces.synthetic import (
     SyntheticSettings,
     load_assets,
     rasterize_scene,
+    sample_batch,
     sample_pair,
     sample_params,
     sample_to_template,
@@ -29,7 +34,9 @@ from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import landmarks3d, shape
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.raster import interpolate
+from dfc_jax.raster.flow import fragments_of
 from dfc_jax.systems.dfc.labels import flow_to_template
+from dfc_jax.systems.dfc.pairs import Pair
 from dfc_jax.systems.dfc.template import frontal_params, make_template
 
 pytestmark = pytest.mark.slow
@@ -65,14 +72,101 @@ def test_pairs_have_their_shapes_and_ranges(pairs) -> None:
     assert end.min() >= -0.5 and end.max() <= SIZE - 0.5
 
 
+def assert_same_but_for_rounding(one: Pair, other: Pair) -> None:
+    """Rounding may give a pixel on an edge to the next triangle, but no more than that."""
+    for name in ("matchable", "occluded"):
+        assert np.mean(getattr(one, name) != getattr(other, name)) < 1e-3, name
+    for name in ("source", "target", "flow"):
+        assert np.mean(np.abs(getattr(one, name) - getattr(other, name)) > 1e-2) < 2e-3, name
+
+
 def test_a_key_gives_the_same_pair_alone_and_in_a_batch(pairs, assets) -> None:
     keys, batch = pairs
     alone = jax.jit(lambda key: sample_pair(key, assets, SETTINGS))(keys[4])
-    # Rounding may give a pixel on an edge to the next triangle, but no more than that.
-    np.testing.assert_allclose(np.mean(alone.matchable != batch.matchable[4]), 0.0, atol=1e-3)
-    for one, all_ in ((alone.source, batch.source), (alone.flow, batch.flow)):
-        assert np.mean(np.abs(one - all_[4]) > 1e-2) < 2e-3
+    assert_same_but_for_rounding(alone, jax.tree.map(lambda leaf: leaf[4], batch))
     assert np.abs(np.asarray(batch.source[4] - batch.source[3])).mean() > 0.02
+
+
+def test_a_batch_holds_what_its_keys_give_one_by_one(pairs, assets) -> None:
+    keys, expected = pairs
+    template = make_template(assets.model, SIZE)
+    batch = jax.jit(lambda *keys: sample_batch(*keys, assets, template, SETTINGS))(keys, keys[1:5])
+    assert batch.flow.shape == (10, SIZE, SIZE, 2)
+    assert_same_but_for_rounding(jax.tree.map(lambda leaf: leaf[:6], batch), expected)
+    single = jax.jit(lambda key: sample_to_template(key, assets, template, SETTINGS))
+    for place, key in enumerate(keys[1:5], start=6):
+        assert_same_but_for_rounding(
+            jax.tree.map(lambda leaf, n=place: leaf[n], batch), single(key)
+        )
+
+
+@pytest.fixture
+def drawn_pictures(monkeypatch, assets):
+    """Instead of the generator: the mean face, seen from the front, under noise; and a counter."""
+    model, params = assets.model, frontal_params(assets.model, SIZE)
+    vertices, camera = to_camera(params, model.mean_mm), crop_camera(params, SIZE)
+    scene = Scene(vertices, camera, jnp.zeros((68, 2)), params)
+    seen = fragments_of(vertices, model.triangles, camera, SIZE)
+    calls = []
+
+    def draw(key, assets, settings):
+        calls.append(key)
+        moved = dataclasses.replace(scene, vertices_mm=vertices + jax.random.normal(key, (3,)))
+        image = jax.random.uniform(key, (SIZE, SIZE, 3))
+        return module.Picture(moved, seen, image, image[..., 0])
+
+    monkeypatch.setattr(module, "sample_picture", draw)
+    return calls
+
+
+@pytest.mark.parametrize(("pairs", "singles"), [(6, 4), (3, 0), (0, 2), (1, 3)])
+def test_a_batch_of_any_make_up_holds_the_generator_once(
+    pairs, singles, drawn_pictures, assets
+) -> None:
+    keys = jax.random.split(jax.random.key(7), pairs + singles)
+    template = make_template(assets.model, SIZE)
+    batch = sample_batch(keys[:pairs], keys[pairs:], assets, template, SETTINGS)
+    assert len(drawn_pictures) == 1
+    alone = [sample_pair(key, assets, SETTINGS) for key in keys[:pairs]]
+    alone += [sample_to_template(key, assets, template, SETTINGS) for key in keys[pairs:]]
+    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alone)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), batch, expected)
+
+
+SPLIT = """
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from types import SimpleNamespace
+from data_pipelines.faces import synthetic
+from dfc_jax.systems.dfc.pairs import Pair
+from dfc_jax.training import make_mesh, replicated
+
+synthetic.sample_picture = lambda key, *_: jax.random.uniform(key, (8, 8))
+synthetic._pair_of = lambda both, model: Pair(*both, both[0] - both[1], *both)
+synthetic._pair_with = lambda template, one: Pair(one, one, one, one, one)
+mesh = make_mesh()
+split = NamedSharding(mesh, PartitionSpec("data"))
+
+def batch(key, *numbers):
+    keys = (jax.vmap(lambda n: jax.random.fold_in(key, n))(each) for each in numbers)
+    return synthetic.sample_batch(*keys, SimpleNamespace(model=None), None, None)
+
+compiled = jax.jit(batch, in_shardings=(replicated(mesh), split, split), out_shardings=split)
+program = compiled.lower(jax.random.key(0), np.arange(8), np.arange(4)).compile().as_text()
+print(jax.device_count(), [op for op in ("all-gather", "collective-permute") if op in program])
+"""
+
+
+def test_devices_make_the_faces_of_their_own_keys() -> None:
+    """Nothing is exchanged before the pairs and the others are put into one order."""
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", SPLIT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "4 []", done.stderr
 
 
 @pytest.fixture
