@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ class Bundle:
     def file(self, name: str) -> str | None:
         """The path of one of the `files`, None where the bundle has none."""
         return str(self.folder / self.files[name]) if name in self.files else None
+
+    @property
+    def photos(self) -> list[str]:
+        """What `finetune.train` takes as folders."""
+        return [f"packed={self.folder / 'photos.npz'}"]
 
     @property
     def sources(self) -> dict[str, str | None]:
@@ -85,21 +91,24 @@ def train_bundle(bundle: Bundle, out: Path, minutes: float, started: float) -> N
     if not minutes > 0.0:
         raise ConfigError(f"--minutes is {minutes:g}; it must be above 0")
     end = started + 60.0 * (minutes - min(RESERVED_SHARE * minutes, MOST_RESERVED))
-    init = bundle.file("init")
-    workdirs = []
-    for number, (name, share, config) in enumerate(bundle.stages):
-        workdir = out / "runs" / name
-        workdirs.append(workdir)
-        weights = workdir / "weights.safetensors"
-        is_last = number == len(bundle.stages) - 1
-        if weights.is_file() and not is_last:
-            logging.info("%s is done: %s", name, weights)
-        else:
-            left = (end - time.monotonic()) / 60.0
-            train_stage(bundle, name, within(config, share * left), workdir, init)
-            if not weights.is_file():
-                raise ConfigError(f"{name} was stopped; start again to go on")
-        init = str(weights)
+    init, workdirs = bundle.file("init"), [out / "runs" / name for name, _, _ in bundle.stages]
+    *_, (last, _, last_config) = bundle.stages
+    with ThreadPoolExecutor(1) as background:
+        prepared = None
+        if last == "refine":  # beside a pretraining, which leaves the host idle
+            prepared = background.submit(finetune.prepare, last_config, workdirs[-1], bundle.photos)
+        for (name, share, config), workdir in zip(bundle.stages, workdirs, strict=True):
+            weights = workdir / "weights.safetensors"
+            if weights.is_file() and name != last:
+                logging.info("%s is done: %s", name, weights)
+            else:
+                if prepared is not None and name == last:
+                    prepared.result()
+                left = (end - time.monotonic()) / 60.0
+                train_stage(bundle, name, within(config, share * left), workdir, init)
+                if not weights.is_file():
+                    raise ConfigError(f"{name} was stopped; start again to go on")
+            init = str(weights)
     shutil.copyfile(weights, out / "weights.safetensors")
     table = table_of(workdirs)
     (out / "table.txt").write_text(table)
@@ -120,8 +129,7 @@ def train_stage(
     if name == "pretrain":
         pretrain.train(config, workdir, bundle.sources, init)
     else:
-        photos = [f"packed={bundle.folder / 'photos.npz'}"]
-        finetune.train(config, workdir, photos, bundle.sources, init)
+        finetune.train(config, workdir, bundle.photos, bundle.sources, init)
 
 
 def table_of(workdirs: Sequence[Path]) -> str:

@@ -35,6 +35,7 @@ from data_pipelines.sources.layouts import LAYOUTS
 from dfc_jax.errors import ConfigError
 from dfc_jax.landmarks68 import EYES, INNER, MOUTH
 from dfc_jax.morphable.file import load_face_model
+from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.systems.dfc.networks import NetSpec
 from dfc_jax.systems.dfc.pairs import Examples
@@ -43,6 +44,7 @@ from dfc_jax.systems.dfc.template import Template, make_template, template_landm
 from dfc_jax.training import TrainSettings, TrainState, own_part
 from dfc_jax.training.run import run
 from dfc_jax.training.workdir import open_workdir
+from dfc_jax.types import ByValue
 from experiments import launch
 from experiments.photographs import load_photos, with_turned
 from experiments.settings import check_fields, picked_from, settings_from, train_settings
@@ -249,15 +251,56 @@ def held_out_photos(photos: ShardedPhotos, template: Template) -> list[HeldOut]:
     return [some] if len(photos) else []
 
 
-def parted(
-    photos: ShardedPhotos, settings: FinetuneSettings
-) -> tuple[ShardedPhotos, ShardedPhotos]:
-    """The photographs to train on and those held out, the same for every run with this seed."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Photographs(ByValue):
+    """What a refinement learns from.
+
+    Attributes:
+      training: the photographs to train on, and after them their turned copies.
+      own: how many of them are photographs.
+      held_out: photographs for scores, the same for every run with this seed.
+    """
+
+    training: ShardedPhotos
+    own: int
+    held_out: ShardedPhotos
+
+
+def labelled(
+    settings: FinetuneSettings,
+    workdir: Path,
+    folders: list[str],
+    model: FaceModel,
+    template: Template,
+    layout: str = "ibug",
+    lp: LPModel | None = None,
+) -> Photographs:
+    """The photographs of a refinement, labelled and turned, or as its workdir keeps them."""
+    photos = load_photos(workdir, folders, model, template, layout, lp, settings.turned)
     count = held_out_count(len(photos), settings.held_out)
     order = np.random.default_rng(settings.training.seed).permutation(len(photos))
     training, held_out = photos.select(order[count:]), photos.select(order[:count])
     logging.info("%d photographs to train on, %d held out for scores", len(training), count)
-    return training, held_out
+    turned = with_turned(
+        workdir,
+        training,
+        model,
+        template,
+        copies=settings.turned,
+        seed=settings.training.seed,
+        yaw_deg=settings.turned_deg,
+        pitch_deg=settings.turned_pitch_deg,
+        expression_share=settings.turned_expressions,
+    )
+    return Photographs(turned, len(training), held_out)
+
+
+def prepare(config: ml_collections.ConfigDict, workdir: Path, folders: list[str]) -> None:
+    """Label and turn the photographs of `train`, to be found there when it starts."""
+    settings, model = settings_of(config), load_face_model()
+    workdir.mkdir(parents=True, exist_ok=True)
+    template = make_template(model, settings.augmentation.size)
+    labelled(settings, workdir, folders, model, template)
 
 
 def read_given(basel: str | None, settings: FinetuneSettings) -> LPModel | None:
@@ -298,21 +341,11 @@ def train(
     landmarks = template_landmarks(template)
     gains = settings.feature_gain, settings.eyes_mouth_gain
     importance = feature_importance(landmarks, template.size, *gains)
-    photos = load_photos(workdir, folders, model, template, layout, lp, settings.turned)
-    training, held_out = parted(photos, settings)
-    own = len(training)
-    training = with_turned(
-        workdir,
-        training,
-        model,
-        template,
-        copies=settings.turned,
-        seed=settings.training.seed,
-        yaw_deg=settings.turned_deg,
-        pitch_deg=settings.turned_pitch_deg,
-        expression_share=settings.turned_expressions,
+    photos = labelled(settings, workdir, folders, model, template, layout, lp)
+    training = photos.training
+    weights = draw_weights(
+        training.pose[:, 0], photos.own, settings.yaw_balance, settings.turned_share
     )
-    weights = draw_weights(training.pose[:, 0], own, settings.yaw_balance, settings.turned_share)
     resident = training.as_example(np.arange(len(training))) if settings.resident else None
     size, seed = settings.training.batch, settings.training.seed
     order = size, seed, weights, settings.resident
@@ -322,7 +355,7 @@ def train(
         init=init,
         batches=batches(training, *order),
         examples=photo_examples(settings, template, importance, assets, resident),
-        held_out=held_out_photos(held_out, template),
+        held_out=held_out_photos(photos.held_out, template),
         landmarks=landmarks,
         shown=PANELS,
     )

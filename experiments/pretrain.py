@@ -7,8 +7,8 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def held_out_pairs(
     count: int, assets: SyntheticAssets, template: Template, faces: SyntheticSettings
 ) -> list[HeldOut]:
     """A fixed set that training never sees: `count` faces each against another one ("synthetic"),
-    and as many against the template ("template")."""
+    and as many against the template ("template"). They are made when they are first asked for."""
     keys = jax.random.split(jax.random.key(VALIDATION_SEED), count)
 
     @jax.jit
@@ -155,15 +155,18 @@ def held_out_pairs(
             "template": jax.tree.map(lambda leaf: leaf[len(keys) :], pairs),
         }
 
-    parts = [jax.device_get(sample(keys[i : i + CHUNK], assets)) for i in range(0, count, CHUNK)]
+    @cache
+    def parts() -> list[dict[str, Pair]]:
+        logging.info("compiling the renderer and making %d held-out pairs", count)
+        return [jax.device_get(sample(keys[i : i + CHUNK], assets)) for i in range(0, count, CHUNK)]
+
+    def of_kind(kind: str) -> Iterator[Pair]:
+        return (part[kind] for part in parts())
+
     return [
-        HeldOut(kind, partial(_of_kind, parts, kind), Partial(as_examples))
+        HeldOut(kind, partial(of_kind, kind), Partial(as_examples))
         for kind in ("synthetic", "template")
     ]
-
-
-def _of_kind(parts: Sequence[dict[str, Pair]], kind: str) -> Iterator[Pair]:
-    return (part[kind] for part in parts)
 
 
 def train(
@@ -180,8 +183,6 @@ def train(
     opened = open_workdir(workdir, config.to_dict(), metadata)
     assets = load_assets(model, **sources or {})
     template, count = make_template(model, settings.faces.size), settings.validation_pairs
-    if count:
-        logging.info("compiling the renderer and making %d held-out pairs", count)
     task = make_task(
         settings.spec,
         settings.loss,

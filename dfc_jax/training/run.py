@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 
@@ -69,6 +70,8 @@ def run(
     rate = rate_by_clock(settings, end)
 
     def evaluate(state: TrainState) -> dict[str, float]:
+        if evaluated is not None:
+            evaluated.result()
         variables = own_copy(averaged(state))
         scores.update(task.evaluate(variables) if task.evaluate else {})
         if task.draw and not settings.plain and jax.process_index() == 0:
@@ -79,8 +82,13 @@ def run(
         _store(workdir, settings, scored=task.evaluate is not None) as checkpoints,
         writer_of(workdir) as writer,
         stop_on_signal() as stop,
+        ThreadPoolExecutor(1) as background,
     ):
         state = _resumed(state, checkpoints)
+        evaluated = None
+        if task.evaluate and int(state.step) < settings.steps:
+            # What is held out is made, and the scores' programs compile, while the step's does.
+            evaluated = background.submit(task.evaluate, own_copy(averaged(state)))
         if jax.process_index() == 0:
             write_config(workdir)
         _say_what_compiles(int(state.step), settings)
