@@ -65,7 +65,7 @@ cd "$(dirname "$0")"
 export PYTHONPATH="$PWD/source:$PWD/packages${{PYTHONPATH:+:$PYTHONPATH}}"
 export JAX_COMPILATION_CACHE_DIR="${{JAX_COMPILATION_CACHE_DIR:-$PWD/compiled}}"
 PYTHON="${{PYTHON:-python3}}"
-if ! "$PYTHON" -P -c 'import jax; exit(jax.__version_info__ < (0, 10))' 2>/dev/null; then
+if ! "$PYTHON" -P -c 'import jax; assert jax.__version_info__ >= (0, 10)' 2>/dev/null; then
     echo "run.sh: $PYTHON is no Python 3.11 or newer with JAX 0.10 or newer; name another one," \
         "as in PYTHON=/path/to/python3 sh run.sh" >&2
     exit 1
