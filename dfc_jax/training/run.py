@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
+import jax.numpy as jnp
 
 from dfc_jax.errors import ConfigError
 from dfc_jax.training.loop import train_loop
@@ -87,8 +88,10 @@ def run(
         state = _resumed(state, checkpoints)
         evaluated = None
         if task.evaluate and int(state.step) < settings.steps:
-            # What is held out is made, and the scores' programs compile, while the step's does.
-            evaluated = background.submit(task.evaluate, own_copy(averaged(state)))
+            # What is held out is made, and the scores' programs compile, while the step's does. A
+            # copy, since the first step gives the state's memory away.
+            variables = jax.tree.map(jnp.copy, own_copy(averaged(state)))
+            evaluated = background.submit(task.evaluate, variables)
         if jax.process_index() == 0:
             write_config(workdir)
         _say_what_compiles(int(state.step), settings)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -146,6 +147,25 @@ def test_a_run_saves_by_the_clock(tmp_path: Path) -> None:
     run(TASK, opened(tmp_path), plain)
     kept = [int(file.stem) for file in sorted((tmp_path / "checkpoints").iterdir())]
     assert kept == list(range(52, 61))
+
+
+def test_scores_compile_beside_the_steps(tmp_path: Path) -> None:
+    """On variables that stay, though the steps give the memory of theirs away."""
+    later, seen = threading.Event(), []
+
+    def counted(step: int):
+        for number, batch in enumerate(batches(step), start=step):
+            if number == 5:
+                later.set()
+            yield batch
+
+    def slow(variables) -> dict[str, float]:
+        assert later.wait(60.0), "the steps waited for the first scores"
+        seen.append(float(variables["seen"]["pictures"]))
+        return evaluate(variables)
+
+    run(dataclasses.replace(TASK, batches=counted, evaluate=slow), opened(tmp_path), SETTINGS)
+    assert seen[0] == 0.0 and len(seen) == 4
 
 
 def test_a_summary_tells_what_a_start_did(whole, tmp_path: Path) -> None:
