@@ -7,7 +7,7 @@ Hardware: one accelerator with 80 GB or more; several work as they are. On less 
 config.batch and config.learning_rate and double config.steps.
     By XLA's count (`experiments.bench --suite train`, float32, batch 8, two CPU cores) a pair takes
     11.6 GFLOP and moves 540 MB: rendering 0.2 GFLOP and 107 MB; the network 3.8 forward, 11.4 and
-    350 MB with its gradient; the optimizer 72 MB, which larger batches share. In a refinement, whose
+    350 MB with its gradient; the optimizer 72 MB, which larger batches share. In refinement, whose
     target is one picture, a photograph takes 10.5 GFLOP. 89 % of its step, and 83 % of a pair's,
     are the network's. So 5,000 pairs a second need 58 TFLOP/s.
 Expect: not known in full, no accelerator has run it; 4 million pairs, ten times the paper's. In a
