@@ -17,7 +17,8 @@ MULTIPLE = 16
 # Pictures transformed at once.
 _CHUNK = 128
 
-_LUMINANCE = np.array(
+# ITU-T T.81, tables K.1 and K.2; rows are vertical frequencies.
+LUMINANCE = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
         [12, 12, 14, 19, 26, 58, 60, 55],
@@ -29,10 +30,10 @@ _LUMINANCE = np.array(
         [72, 92, 95, 98, 112, 100, 103, 99],
     ]
 )
-_CHROMINANCE = np.full((8, 8), 99)
-_CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
-# RGB to luminance and the two chrominances, all around 0.
-_TO_YCC = np.array(
+CHROMINANCE = np.full((8, 8), 99)
+CHROMINANCE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
+# Full-range YCbCr of JFIF, without the offset of 1/2 of the last two.
+TO_YCC = np.array(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
 )
 _GREY = np.array([128.0, 0.0, 0.0], np.float32)
@@ -54,7 +55,7 @@ def _step(table: np.ndarray) -> np.ndarray:
     return np.maximum((table * (200 - 2 * QUALITY) + 50) // 100, 1).astype(np.float32)
 
 
-_STEPS = tuple(_step(table) for table in (_LUMINANCE, _CHROMINANCE, _CHROMINANCE))
+_STEPS = tuple(_step(table) for table in (LUMINANCE, CHROMINANCE, CHROMINANCE))
 
 
 def pack(pictures: np.ndarray) -> dict[str, np.ndarray]:
@@ -102,7 +103,7 @@ def unpack(coded: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 def _encode(pictures: np.ndarray) -> list[np.ndarray]:
     """The quantised blocks (N, rows, columns, 8, 8) int8 of luminance and chrominances."""
-    channels = np.moveaxis(pictures @ _TO_YCC.T - _GREY, -1, 0)
+    channels = np.moveaxis(pictures @ TO_YCC.T - _GREY, -1, 0)
     quantised = []
     for number, (channel, step) in enumerate(zip(channels, _STEPS, strict=True)):
         n, h, w = channel.shape
@@ -123,7 +124,7 @@ def _decode(quantised: list[np.ndarray]) -> np.ndarray:
         blocks = _COSINES.T @ (levels * step) @ _COSINES
         channel = blocks.swapaxes(2, 3).reshape(n, rows * 8, columns * 8)
         channels.append(_doubled(channel) if number else channel)
-    colours = (np.stack(channels, axis=-1) + _GREY) @ np.linalg.inv(_TO_YCC).T
+    colours = (np.stack(channels, axis=-1) + _GREY) @ np.linalg.inv(TO_YCC).T
     return np.clip(np.rint(colours), 0, 255).astype(np.uint8)
 
 

@@ -15,33 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data_pipelines.pictures import CHROMINANCE, LUMINANCE, TO_YCC
 from dfc_jax.types import Array
 
 _BLOCK = 8
 # Farthest that a copy moves in `motion_blur`.
 _REACH = 8
-# ITU-T T.81, tables K.1 and K.2; rows are vertical frequencies.
-_LUMA_TABLE = np.array(
-    [
-        [16, 11, 10, 16, 24, 40, 51, 61],
-        [12, 12, 14, 19, 26, 58, 60, 55],
-        [14, 13, 16, 24, 40, 57, 69, 56],
-        [14, 17, 22, 29, 51, 87, 80, 62],
-        [18, 22, 37, 56, 68, 109, 103, 77],
-        [24, 35, 55, 64, 81, 104, 113, 92],
-        [49, 64, 78, 87, 103, 121, 120, 101],
-        [72, 92, 95, 98, 112, 100, 103, 99],
-    ]
-)
-_CHROMA_TABLE = np.full((8, 8), 99)
-_CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 # The level that is coded as 0.
 _GREY = 128.0 / 255.0
-# Full-range YCbCr of JFIF, without the offset of 1/2 of the last two.
-_TO_YCC = np.array(
-    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32
-)
-_TO_RGB = np.linalg.inv(_TO_YCC).astype(np.float32)
+_TO_RGB = np.linalg.inv(TO_YCC).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +177,7 @@ def colors(key: Array, rows: Array, settings: DegradationSettings) -> Array:
     draw = jnp.clip(jax.random.normal(key, (8,)), -2.5, 2.5)
     gain = jnp.exp(settings.exposure * draw[0] + settings.cast * draw[1:4])
     rows = jnp.clip(rows * gain[:, None], 0.0, 1.0) ** jnp.exp(settings.gamma * draw[4])
-    luma = _mix(_TO_YCC[:1], rows)
+    luma = _mix(TO_YCC[:1], rows)
     is_grey = jax.scipy.stats.norm.cdf(draw[5]) < settings.grey
     saturation = jnp.where(is_grey, 0.0, jnp.exp(settings.saturation * draw[6]))
     mean = jnp.mean(luma)
@@ -224,10 +206,10 @@ def jpeg(rows: Array, quality: Array) -> Array:
     below a quality of 90. An infinite quality changes nothing.
     """
     cosine = _block_cosines()
-    coefficients = _each_block(cosine, _mix(_TO_YCC, rows - _GREY))
+    coefficients = _each_block(cosine, _mix(TO_YCC, rows - _GREY))
     scale = jnp.where(quality < 50.0, 50.0 / quality, jnp.maximum(2.0 - quality / 50.0, 0.0))
     frequency = np.maximum(*np.mgrid[:_BLOCK, :_BLOCK])
-    table = np.stack([_LUMA_TABLE, _CHROMA_TABLE, _CHROMA_TABLE], axis=1)
+    table = np.stack([LUMINANCE, CHROMINANCE, CHROMINANCE], axis=1)
     step = jnp.clip(jnp.floor(scale * table + 0.5), 1.0, 255.0) / 255.0
     dropped = (frequency >= _BLOCK // 2)[:, None] & np.array([False, True, True])[:, None]
     kept = jnp.where(dropped & (quality < 90.0), 0.0, step)
