@@ -47,7 +47,7 @@ def _cosines() -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-_COSINES = _cosines()
+COSINES = _cosines()
 
 
 def _step(table: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ def _encode(pictures: np.ndarray) -> list[np.ndarray]:
             channel = channel.reshape(n, h // 2, 2, w // 2, 2).mean(axis=(2, 4))
             h, w = h // 2, w // 2
         blocks = channel.reshape(n, h // 8, 8, w // 8, 8).swapaxes(2, 3)
-        levels = np.rint(_COSINES @ blocks @ _COSINES.T / step)
+        levels = np.rint(COSINES @ blocks @ COSINES.T / step)
         quantised.append(np.clip(levels, -127, 127).astype(np.int8))
     return quantised
 
@@ -121,7 +121,7 @@ def _decode(quantised: list[np.ndarray]) -> np.ndarray:
     channels = []
     for number, (levels, step) in enumerate(zip(quantised, _STEPS, strict=True)):
         n, rows, columns = levels.shape[:3]
-        blocks = _COSINES.T @ (levels * step) @ _COSINES
+        blocks = COSINES.T @ (levels * step) @ COSINES
         channel = blocks.swapaxes(2, 3).reshape(n, rows * 8, columns * 8)
         channels.append(_doubled(channel) if number else channel)
     colours = (np.stack(channels, axis=-1) + _GREY) @ np.linalg.inv(TO_YCC).T

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data_pipelines.pictures import CHROMINANCE, LUMINANCE, TO_YCC
+from data_pipelines.pictures import CHROMINANCE, COSINES, LUMINANCE, TO_YCC
 from dfc_jax.types import Array
 
 _BLOCK = 8
@@ -191,22 +191,13 @@ def _mix(matrix: np.ndarray, rows: Array) -> Array:
     return jnp.stack(mixed, axis=1)
 
 
-def _block_cosines() -> np.ndarray:
-    """(8, 8) orthonormal cosine transform."""
-    k, x = np.mgrid[:_BLOCK, :_BLOCK]
-    cosine = np.cos((2 * x + 1) * k * math.pi / (2 * _BLOCK)) * math.sqrt(2.0 / _BLOCK)
-    cosine[0] = math.sqrt(1.0 / _BLOCK)
-    return cosine.astype(np.float32)
-
-
 def jpeg(rows: Array, quality: Array) -> Array:
     """What is left of (s, 3, s), s a multiple of 8, after JPEG at a quality as in libjpeg.
 
     Instead of halving the chroma's resolution, the upper half of its frequencies is dropped,
     below a quality of 90. An infinite quality changes nothing.
     """
-    cosine = _block_cosines()
-    coefficients = _each_block(cosine, _mix(TO_YCC, rows - _GREY))
+    coefficients = _each_block(COSINES, _mix(TO_YCC, rows - _GREY))
     scale = jnp.where(quality < 50.0, 50.0 / quality, jnp.maximum(2.0 - quality / 50.0, 0.0))
     frequency = np.maximum(*np.mgrid[:_BLOCK, :_BLOCK])
     table = np.stack([LUMINANCE, CHROMINANCE, CHROMINANCE], axis=1)
@@ -215,7 +206,7 @@ def jpeg(rows: Array, quality: Array) -> Array:
     kept = jnp.where(dropped & (quality < 90.0), 0.0, step)
     blocks = coefficients.reshape(-1, _BLOCK, 3, rows.shape[2] // _BLOCK, _BLOCK)
     whole = jnp.round(blocks / step[:, :, None]) * kept[:, :, None]
-    decoded = _GREY + _mix(_TO_RGB, _each_block(cosine.T, whole.reshape(rows.shape)))
+    decoded = _GREY + _mix(_TO_RGB, _each_block(COSINES.T, whole.reshape(rows.shape)))
     return jnp.where(jnp.isinf(quality), rows, decoded)
 
 
