@@ -95,8 +95,10 @@ def train_bundle(bundle: Bundle, out: Path, minutes: float, started: float) -> N
     *_, (last, _, last_config) = bundle.stages
     with ThreadPoolExecutor(1) as background:
         prepared = None
-        if last == "refine":  # beside a pretraining, which leaves the host idle
-            prepared = background.submit(finetune.prepare, last_config, workdirs[-1], bundle.photos)
+        if len(workdirs) > 1 and not (workdirs[0] / "weights.safetensors").is_file():
+            # Beside the pretraining, which leaves the host idle.
+            arguments = last_config, workdirs[-1], bundle.photos, bundle.sources
+            prepared = background.submit(finetune.prepare, *arguments)
         for (name, share, config), workdir in zip(bundle.stages, workdirs, strict=True):
             weights = workdir / "weights.safetensors"
             if weights.is_file() and name != last:

@@ -37,12 +37,12 @@ from dfc_jax.landmarks68 import EYES, INNER, MOUTH
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
-from dfc_jax.systems.dfc.networks import NetSpec
+from dfc_jax.systems.dfc.networks import NetSpec, Variables
 from dfc_jax.systems.dfc.pairs import Examples
 from dfc_jax.systems.dfc.task import HeldOut, LossSettings, find_spec, make_task, start_from
 from dfc_jax.systems.dfc.template import Template, make_template, template_landmarks
-from dfc_jax.training import TrainSettings, TrainState, own_part
-from dfc_jax.training.run import run
+from dfc_jax.training import Task, TrainSettings, TrainState, own_part
+from dfc_jax.training.run import compile_ahead, run
 from dfc_jax.training.workdir import open_workdir
 from dfc_jax.types import ByValue
 from experiments import launch
@@ -295,14 +295,6 @@ def labelled(
     return Photographs(turned, len(training), held_out)
 
 
-def prepare(config: ml_collections.ConfigDict, workdir: Path, folders: list[str]) -> None:
-    """Label and turn the photographs of `train`, to be found there when it starts."""
-    settings, model = settings_of(config), load_face_model()
-    workdir.mkdir(parents=True, exist_ok=True)
-    template = make_template(model, settings.augmentation.size)
-    labelled(settings, workdir, folders, model, template)
-
-
 def read_given(basel: str | None, settings: FinetuneSettings) -> LPModel | None:
     """The model of the parameters that come with 300W-LP, None without a folder of it.
 
@@ -316,6 +308,53 @@ def read_given(basel: str | None, settings: FinetuneSettings) -> LPModel | None:
             "config.synthetic_batch and config.turned to 0"
         )
     return read_lp_model(basel) if basel else None
+
+
+def refinement(
+    settings: FinetuneSettings,
+    model: FaceModel,
+    template: Template,
+    photos: Photographs,
+    sources: dict[str, str | None] | None = None,
+    init: Callable[[jax.Array], Variables] | None = None,
+) -> Task:
+    """The task of this stage; it starts from fresh variables if `init` is None."""
+    assets = load_assets(model, **sources or {}) if settings.synthetic_batch else None
+    landmarks = template_landmarks(template)
+    gains = settings.feature_gain, settings.eyes_mouth_gain
+    importance = feature_importance(landmarks, template.size, *gains)
+    training = photos.training
+    weights = draw_weights(
+        training.pose[:, 0], photos.own, settings.yaw_balance, settings.turned_share
+    )
+    resident = training.as_example(np.arange(len(training))) if settings.resident else None
+    size, seed = settings.training.batch, settings.training.seed
+    return make_task(
+        settings.spec,
+        settings.loss,
+        init=init or start_from(None, settings.spec, settings.network),
+        batches=batches(training, size, seed, weights, settings.resident),
+        examples=photo_examples(settings, template, importance, assets, resident),
+        held_out=held_out_photos(photos.held_out, template),
+        landmarks=landmarks,
+        shown=PANELS,
+    )
+
+
+def prepare(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    folders: list[str],
+    sources: dict[str, str | None] | None = None,
+) -> None:
+    """What takes `train` long before its first step: label and turn the photographs, which it
+    finds in its workdir, and compile the step for JAX's cache of compiled programs."""
+    settings, model = settings_of(config), load_face_model()
+    workdir.mkdir(parents=True, exist_ok=True)
+    template = make_template(model, settings.augmentation.size)
+    photos = labelled(settings, workdir, folders, model, template)
+    compile_ahead(refinement(settings, model, template, photos, sources), settings.training)
+    logging.info("prepared %s", workdir)
 
 
 def train(
@@ -336,29 +375,9 @@ def train(
     init = start_from(init_from, settings.spec, settings.network)
     metadata = {"stage": "refine", "network": settings.network, "face_model": model.version}
     opened = open_workdir(workdir, config.to_dict(), metadata)
-    assets = load_assets(model, **sources or {}) if settings.synthetic_batch else None
     template = make_template(model, settings.augmentation.size)
-    landmarks = template_landmarks(template)
-    gains = settings.feature_gain, settings.eyes_mouth_gain
-    importance = feature_importance(landmarks, template.size, *gains)
     photos = labelled(settings, workdir, folders, model, template, layout, lp)
-    training = photos.training
-    weights = draw_weights(
-        training.pose[:, 0], photos.own, settings.yaw_balance, settings.turned_share
-    )
-    resident = training.as_example(np.arange(len(training))) if settings.resident else None
-    size, seed = settings.training.batch, settings.training.seed
-    order = size, seed, weights, settings.resident
-    task = make_task(
-        settings.spec,
-        settings.loss,
-        init=init,
-        batches=batches(training, *order),
-        examples=photo_examples(settings, template, importance, assets, resident),
-        held_out=held_out_photos(photos.held_out, template),
-        landmarks=landmarks,
-        shown=PANELS,
-    )
+    task = refinement(settings, model, template, photos, sources, init)
     return run(task, opened, settings.training, started)
 
 

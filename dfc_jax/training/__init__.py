@@ -21,7 +21,7 @@ from dfc_jax.training.sharding import (
     split_batches,
 )
 from dfc_jax.training.state import TrainState, Variables, averaged, create_state
-from dfc_jax.training.step import Batch, LossFn, StepFn, make_train_step
+from dfc_jax.training.step import Batch, LossFn, StepFn, compiled_step, make_train_step
 from dfc_jax.training.store import CheckpointError, DamagedCheckpointError, Store
 from dfc_jax.training.task import Task
 
@@ -41,6 +41,7 @@ __all__ = [
     "Variables",
     "averaged",
     "check_split",
+    "compiled_step",
     "create_state",
     "learning_rate",
     "make_mesh",

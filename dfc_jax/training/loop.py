@@ -4,7 +4,6 @@ or its gradient diverges."""
 import math
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from dfc_jax.training.sharding import put_batches, replicated
+from dfc_jax.training.sharding import everywhere, put_batches
 from dfc_jax.training.state import TrainState
 from dfc_jax.training.step import Batch, Metrics, StepFn
 from dfc_jax.training.store import Store
@@ -85,7 +84,7 @@ def train_loop(
     for name, number in (("steps", steps), ("log_every", log_every), ("save_every", save_every)):
         if number % steps_per_call:
             raise ValueError(f"{name} is {number}, not a multiple of {steps_per_call} in a call")
-    key = _everywhere(key, mesh)
+    key = everywhere(key, mesh)
     recent = _Recent(int(state.step), checkpoints)
     calls = _calls(batches, int(state.step), steps, steps_per_call, mesh)
     call, factor = next(calls, None), _firsts(rate)
@@ -118,12 +117,6 @@ def train_loop(
     if checkpoints is not None:
         checkpoints.wait()
     return state
-
-
-def _everywhere(key: Array, mesh: Mesh) -> Array:
-    """A key on all devices; `device_put` does not take keys to those of other processes."""
-    wrap = partial(jax.random.wrap_key_data, impl=jax.random.key_impl(key))
-    return jax.jit(wrap, out_shardings=replicated(mesh))(jax.device_get(jax.random.key_data(key)))
 
 
 def _calls(

@@ -1,5 +1,6 @@
 """A whole training run, of any task."""
 
+import itertools
 import logging
 import math
 import time
@@ -8,16 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from dfc_jax.errors import ConfigError
 from dfc_jax.training.loop import train_loop
 from dfc_jax.training.optim import make_optimizer
 from dfc_jax.training.plain import PlainCheckpoints
 from dfc_jax.training.settings import TrainSettings
-from dfc_jax.training.sharding import make_mesh, own_copy
+from dfc_jax.training.sharding import everywhere, make_mesh, own_copy, put_batches
 from dfc_jax.training.signals import stop_on_signal
 from dfc_jax.training.state import TrainState, averaged, create_state
-from dfc_jax.training.step import make_train_step
+from dfc_jax.training.step import StepFn, compiled_step, make_train_step
 from dfc_jax.training.store import Store
 from dfc_jax.training.task import Task
 from dfc_jax.training.workdir import (
@@ -60,11 +62,8 @@ def run(
       BatchError: a part of a batch does not split over the devices.
       ConfigError: `settings.minutes` were over before the first step.
     """
-    mesh, optimizer = make_mesh(), make_optimizer(settings.optimizer)
-    # Another key than that of the steps.
-    variables = task.init(jax.random.key(settings.seed + 1))
-    state = create_state(variables, optimizer, mesh, ema=settings.ema_decay > 0)
-    step_fn = make_train_step(task.loss, optimizer, mesh, ema_decay=settings.ema_decay)
+    mesh = make_mesh()
+    state, step_fn = _begin(task, settings, mesh)
     scores: dict[str, float] = {}
     started = time.monotonic() if started is None else started
     end = started + 60.0 * settings.minutes if settings.minutes else math.inf
@@ -133,6 +132,24 @@ def run(
             settings.steps,
         )
     return state
+
+
+def compile_ahead(task: Task, settings: TrainSettings) -> None:
+    """Compile the step of a `run` that comes later, for JAX's cache of compiled programs."""
+    mesh = make_mesh()
+    state, step_fn = _begin(task, settings, mesh)
+    batches = list(itertools.islice(task.batches(0), settings.steps_per_call))
+    key = everywhere(jax.random.key(settings.seed), mesh)
+    compiled_step(step_fn, state, put_batches(batches, mesh), key, 1.0)
+
+
+def _begin(task: Task, settings: TrainSettings, mesh: Mesh) -> tuple[TrainState, StepFn]:
+    """The first state of a run, and its step."""
+    optimizer = make_optimizer(settings.optimizer)
+    # Another key than that of the steps.
+    variables = task.init(jax.random.key(settings.seed + 1))
+    state = create_state(variables, optimizer, mesh, ema=settings.ema_decay > 0)
+    return state, make_train_step(task.loss, optimizer, mesh, ema_decay=settings.ema_decay)
 
 
 def rate_by_clock(settings: TrainSettings, end: float) -> Callable[[], float]:

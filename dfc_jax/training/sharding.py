@@ -5,6 +5,7 @@ devices (`put_batches`); programs compiled over the mesh see the whole.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeVar
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from dfc_jax.errors import ConfigError, UserError
+from dfc_jax.types import Array
 
 Tree = TypeVar("Tree")
 
@@ -83,3 +85,9 @@ def put_batches(batches: Sequence[Tree], mesh: Mesh) -> Tree:
 def own_copy(tree: Tree) -> Tree:
     """Replicated arrays as arrays of this process's first device, for work that it does alone."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def everywhere(key: Array, mesh: Mesh) -> Array:
+    """A key on all devices; `device_put` does not take keys to those of other processes."""
+    wrap = partial(jax.random.wrap_key_data, impl=jax.random.key_impl(key))
+    return jax.jit(wrap, out_shardings=replicated(mesh))(jax.device_get(jax.random.key_data(key)))

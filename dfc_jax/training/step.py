@@ -88,3 +88,12 @@ def make_train_step(
         donate_argnums=1,
     )
     return functools.partial(compiled, loss_fn)
+
+
+def compiled_step(step_fn: StepFn, *args: Any) -> jax.stages.Compiled:
+    """The program of a call of a `make_train_step`, which is not made; it takes ``step_fn.args``,
+    which is the loss, and then `args`."""
+    # The jitted function, with the loss on the devices as its first argument.
+    step: Any = step_fn
+    compiled: jax.stages.Compiled = step.func.lower(*step.args, *args).compile()
+    return compiled
