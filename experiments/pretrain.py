@@ -31,7 +31,7 @@ from dfc_jax.systems.dfc.networks import NetSpec
 from dfc_jax.systems.dfc.pairs import Examples, Pair
 from dfc_jax.systems.dfc.task import HeldOut, LossSettings, find_spec, make_task, start_from
 from dfc_jax.systems.dfc.template import Template, make_template
-from dfc_jax.training import TrainSettings, TrainState, check_split, own_part
+from dfc_jax.training import COMPILER_OPTIONS, TrainSettings, TrainState, check_split, own_part
 from dfc_jax.training.run import run
 from dfc_jax.training.workdir import open_workdir
 from experiments import launch
@@ -147,7 +147,7 @@ def held_out_pairs(
     and as many against the template ("template"). They are made when they are first asked for."""
     keys = jax.random.split(jax.random.key(VALIDATION_SEED), count)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=COMPILER_OPTIONS)
     def sample(keys, assets):
         pairs = sample_batch(keys, keys, assets, template, faces)
         return {

@@ -21,11 +21,19 @@ from dfc_jax.training.sharding import (
     split_batches,
 )
 from dfc_jax.training.state import TrainState, Variables, averaged, create_state
-from dfc_jax.training.step import Batch, LossFn, StepFn, compiled_step, make_train_step
+from dfc_jax.training.step import (
+    COMPILER_OPTIONS,
+    Batch,
+    LossFn,
+    StepFn,
+    compiled_step,
+    make_train_step,
+)
 from dfc_jax.training.store import CheckpointError, DamagedCheckpointError, Store
 from dfc_jax.training.task import Task
 
 __all__ = [
+    "COMPILER_OPTIONS",
     "Batch",
     "BatchError",
     "CheckpointError",

@@ -18,6 +18,10 @@ Metrics = dict[str, Array]
 # (variables, batch, key) to (loss, (every collection but "params" after the step, metrics)).
 LossFn = Callable[[Variables, Batch, Array], tuple[Array, tuple[Variables, Metrics]]]
 StepFn = Callable[[TrainState, Batch, Array, float], tuple[TrainState, Metrics]]
+# For `jax.jit` of programs that render faces. On NVIDIA's devices XLA makes whatever is divided by
+# its own sum or norm a kernel of Triton, and then weighs how to tile all that could be joined with
+# it: two thirds of the time that such a program takes to compile, for a handful of small arrays.
+COMPILER_OPTIONS = {"xla_disable_hlo_passes": "triton-softmax-rewriter"}
 
 
 def make_train_step(
@@ -86,6 +90,7 @@ def make_train_step(
         in_shardings=(everywhere, everywhere, split_batches(mesh), everywhere, everywhere),
         out_shardings=everywhere,
         donate_argnums=1,
+        compiler_options=COMPILER_OPTIONS,
     )
     return functools.partial(compiled, loss_fn)
 
