@@ -165,7 +165,7 @@ def check_start(found: NetSpec, spec: NetSpec, source: str, network: str) -> Non
     if found != spec and found not in spec.extends():
         raise WeightsError(
             f"{source}: holds another network than --config asks for ({network}); "
-            "train that one first, or leave --init out"
+            "train that one first, or leave it out"
         )
 
 
