@@ -188,7 +188,11 @@ def test_the_trainings_are_those_of_the_configs_but_for_what_is_asked(backend, m
     assert found == ((8, 4, 1, "float32") if backend == "cpu" else (512, 256, 10, "bfloat16"))
     config = bench_train.shrunk(finetune_fast.get_config(), "lite", 512)
     settings = finetune.settings_of(config)
-    assert (settings.training.batch, settings.synthetic_batch, settings.resident) == (512, 128, True)
+    assert (settings.training.batch, settings.synthetic_batch, settings.resident) == (
+        512,
+        128,
+        True,
+    )
 
 
 def test_the_floor_counts_what_is_shared_once_and_the_rest_per_pair():

@@ -18,11 +18,12 @@ import pytest
 from runs import assert_continues, assert_cut_off_run_continues, opened
 from tiny import scalars
 
+from dfc_jax import cache
 from dfc_jax.errors import ConfigError
 from dfc_jax.files import write_npz
 from dfc_jax.training import OptimConfig, Task, TrainSettings, own_part
 from dfc_jax.training import run as run_module
-from dfc_jax.training.run import run
+from dfc_jax.training.run import compile_ahead, run
 
 SIZE, BATCH, STEPS = 16, 8, 60
 SETTINGS = TrainSettings(
@@ -166,6 +167,23 @@ def test_scores_compile_beside_the_steps(tmp_path: Path) -> None:
 
     run(dataclasses.replace(TASK, batches=counted, evaluate=slow), opened(tmp_path), SETTINGS)
     assert seen[0] == 0.0 and len(seen) == 4
+
+
+def test_a_step_that_was_compiled_ahead_is_not_compiled_again(tmp_path: Path) -> None:
+    kept = {
+        cache.FOLDER_SETTING: str(tmp_path / "programs"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in kept}
+    cache._configure(kept)
+    try:
+        compile_ahead(TASK, SETTINGS)
+        (ahead,) = (tmp_path / "programs").glob("jit_call-*-cache")
+        run(TASK, opened(tmp_path / "run"), SETTINGS)
+        assert [ahead] == list((tmp_path / "programs").glob("jit_call-*-cache"))
+    finally:
+        cache._configure(before)
 
 
 def test_a_summary_tells_what_a_start_did(whole, tmp_path: Path) -> None:

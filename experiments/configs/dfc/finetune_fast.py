@@ -8,9 +8,9 @@ Hardware: as `pretrain_fast`. Measured on one H200 with jax 0.11.2, of `paper`: 
 photographs and 2,100 rendered faces a second; before them 42 s for the labels of 2,607 photographs
 and 60 s for six turned copies, beside a pretraining that compiled.
 Expect: not known in full. With `--config.network=paper`, 135 seconds (4,480 steps, the rate falling
-linearly in the last 60 %) after 23 of `pretrain_fast` took the flow's error in the loss from 15.1 px
-to 3.1, and made the weights `paper`: 2.11 % on the HELEN test set. For the first 300,000 photographs
-the error hardly fell, from 12 to 10 px; more pretraining should save them.
+linearly in the last 60 %) after 23 of `pretrain_fast` took the flow's error in the loss from 15.1
+px to 3.1, and made the weights `paper`: 2.11 % on the HELEN test set. For the first 300,000
+photographs the error hardly fell, from 12 to 10 px; more pretraining should save them.
 """
 
 import ml_collections
