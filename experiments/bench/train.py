@@ -49,6 +49,7 @@ from dfc_jax.training import (
     Batch,
     LossFn,
     TrainSettings,
+    compiled_step,
     create_state,
     make_mesh,
     make_optimizer,
@@ -133,12 +134,17 @@ class Program:
     compile_s: float
 
 
-def program(function: Any, *args: Any) -> Program:
-    """That of a jitted function, compiled even where a cache has it."""
+def compiled_anew(build: Callable[[], Any]) -> tuple[Any, float]:
+    """What `build` compiles, even where a cache has it, and the seconds that took."""
     with without_kept_programs():
         start = time.perf_counter()
-        compiled = function.lower(*args).compile()
-        seconds = time.perf_counter() - start
+        compiled = build()
+        return compiled, time.perf_counter() - start
+
+
+def program(function: Any, *args: Any) -> Program:
+    """That of a jitted function."""
+    compiled, seconds = compiled_anew(lambda: function.lower(*args).compile())
     return Program(compiled, lambda: compiled(*args), seconds)
 
 
@@ -146,17 +152,16 @@ def stepping(loss: LossFn, training: TrainSettings, variables: Variables, *rest:
     """That of `make_train_step`; each call goes on from the state of the one before. `rest` are the
     arguments after the state."""
     optimizer, mesh = make_optimizer(training.optimizer), make_mesh()
-    # It is the jitted function with the loss, on the devices, as its first argument.
     step: Any = make_train_step(loss, optimizer, mesh, ema_decay=training.ema_decay)
     state = create_state(variables, optimizer, mesh, ema=training.ema_decay > 0)
-    made = program(step.func, *step.args, state, *rest)
+    compiled, seconds = compiled_anew(lambda: compiled_step(step, state, *rest))
 
     def call() -> Any:
         nonlocal state
-        state, metrics = made.compiled(*step.args, state, *rest)
+        state, metrics = compiled(*step.args, state, *rest)
         return metrics
 
-    return dataclasses.replace(made, call=call)
+    return Program(compiled, call, seconds)
 
 
 def stage_figures(
