@@ -341,6 +341,22 @@ def refinement(
     )
 
 
+def task_of(
+    settings: FinetuneSettings,
+    workdir: Path,
+    folders: list[str],
+    model: FaceModel,
+    sources: dict[str, str | None] | None,
+    init: Callable[[jax.Array], Variables] | None = None,
+    **given: Any,
+) -> Task:
+    """The task of this stage and all that it learns from; see `labelled`, which takes what is
+    `given`, and `refinement`. The template is as large as the crops."""
+    template = make_template(model, settings.augmentation.size)
+    photos = labelled(settings, workdir, folders, model, template, **given)
+    return refinement(settings, model, template, photos, sources, init)
+
+
 def prepare(
     config: ml_collections.ConfigDict,
     workdir: Path,
@@ -349,11 +365,10 @@ def prepare(
 ) -> None:
     """What takes `train` long before its first step: label and turn the photographs, which it
     finds in its workdir, and compile the step for JAX's cache of compiled programs."""
-    settings, model = settings_of(config), load_face_model()
+    settings = settings_of(config)
     workdir.mkdir(parents=True, exist_ok=True)
-    template = make_template(model, settings.augmentation.size)
-    photos = labelled(settings, workdir, folders, model, template)
-    compile_ahead(refinement(settings, model, template, photos, sources), settings.training)
+    task = task_of(settings, workdir, folders, load_face_model(), sources)
+    compile_ahead(task, settings.training)
     logging.info("prepared %s", workdir)
 
 
@@ -366,8 +381,7 @@ def train(
     layout: str = "ibug",
     basel: str | None = None,
 ) -> TrainState:
-    """The whole stage; see the flags. The template is as large as the crops; `sources` are the
-    files that `load_assets` takes."""
+    """The whole stage; see the flags. `sources` are the files that `load_assets` takes."""
     started = time.monotonic()
     settings = settings_of(config)
     lp = read_given(basel, settings)
@@ -375,9 +389,7 @@ def train(
     init = start_from(init_from, settings.spec, settings.network)
     metadata = {"stage": "refine", "network": settings.network, "face_model": model.version}
     opened = open_workdir(workdir, config.to_dict(), metadata)
-    template = make_template(model, settings.augmentation.size)
-    photos = labelled(settings, workdir, folders, model, template, layout, lp)
-    task = refinement(settings, model, template, photos, sources, init)
+    task = task_of(settings, workdir, folders, model, sources, init, layout=layout, lp=lp)
     return run(task, opened, settings.training, started)
 
 
