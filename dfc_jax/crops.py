@@ -81,6 +81,12 @@ def crop_of_box(box: np.ndarray, size: int = 128) -> Crop:
     return Crop(centre=centre, side_px=CROP_SCALE * edge, size=size)
 
 
+def tilt_deg(rotation: np.ndarray) -> np.ndarray:
+    """How far heads (..., 3, 3), from the model to a camera with the photograph's axes, are tilted
+    in it, clockwise: where their tops point to."""
+    return np.rad2deg(np.arctan2(rotation[..., 0, 1], -rotation[..., 1, 1]))
+
+
 def box_of_points(points: np.ndarray) -> np.ndarray:
     """Tight box (x, y, width, height) of the finite ones of points (N, 2); NaN where none is."""
     points = points[np.isfinite(points).all(axis=-1)]

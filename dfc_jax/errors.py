@@ -28,3 +28,7 @@ class DatasetError(UserError):
 class ConfigError(UserError):
     """Settings ask for something that does not exist or does not fit together; the message names
     the field as ``config.<name>``."""
+
+
+class OptionError(UserError):
+    """An option has no such value; the message is one sentence with those it has."""

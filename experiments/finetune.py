@@ -44,26 +44,29 @@ from dfc_jax.systems.dfc.template import Template, make_template, template_landm
 from dfc_jax.training import Task, TrainSettings, TrainState, own_part
 from dfc_jax.training.run import compile_ahead, run
 from dfc_jax.training.workdir import open_workdir
-from dfc_jax.types import ByValue
 from experiments import launch
-from experiments.photographs import load_photos, with_turned
-from experiments.settings import check_fields, picked_from, settings_from, train_settings
+from experiments.photographs import Photographs, PhotographSettings, labelled
+from experiments.settings import (
+    check_fields,
+    check_ranges,
+    picked_from,
+    settings_from,
+    train_settings,
+)
 
-# Held-out photographs that are shown, those scored at once, and the most that a share holds out.
-PANELS, CHUNK, MOST_HELD_OUT = 8, 20, 40
+# Held-out photographs that are shown, and those scored at once.
+PANELS, CHUNK = 8, 20
 # Numbers of a config that are at least 0, and their highest values.
 HIGHEST = {
-    **dict.fromkeys(("yaw_balance", "turned_share", "turned_expressions"), 1.0),
-    "turned_deg": 120.0,
-    "turned_pitch_deg": 90.0,
-    **dict.fromkeys(("turned", "synthetic_batch", "feature_gain", "eyes_mouth_gain"), math.inf),
+    **dict.fromkeys(("yaw_balance", "turned_share"), 1.0),
+    **dict.fromkeys(("synthetic_batch", "feature_gain", "eyes_mouth_gain"), math.inf),
 }
 # Standard deviation of the surroundings of a landmark that count more, in parts of the crop.
 FEATURE_WIDTH = 0.04
 
 
 @dataclasses.dataclass(frozen=True)
-class FinetuneSettings:
+class FinetuneSettings(PhotographSettings):
     """Everything that a config says about this stage.
 
     Attributes:
@@ -72,13 +75,9 @@ class FinetuneSettings:
       augmentation: of the photographs.
       faces: the rendered faces.
       synthetic_batch: rendered faces beside the photographs of each batch.
-      turned: copies of each photograph that are turned to a random yaw and pitch.
-      turned_deg, turned_pitch_deg, turned_expressions: how far, and the share of them that have
-        another expression; see `drawn_changes`.
       turned_share: share of them among the photographs that are drawn.
       yaw_balance: among the photographs, and among the copies: 0 to draw every square once an
         epoch, 1 for as many from each bin of |yaw|, or between them; see `yaw_weights`.
-      held_out: photographs for scores: below 1 a share of them, from 1 on their number.
       feature_gain: what the flow's error counts on the inner landmarks; 1 for the same everywhere.
       eyes_mouth_gain: the same on those of eyes and mouth, if it is more.
       resident: keep all photographs in the device's memory (0.3 MB each) instead of reading each
@@ -92,13 +91,8 @@ class FinetuneSettings:
     augmentation: AugmentSettings
     faces: SyntheticSettings
     synthetic_batch: int
-    turned: int
-    turned_deg: float
-    turned_pitch_deg: float
-    turned_expressions: float
     turned_share: float
     yaw_balance: float
-    held_out: float
     feature_gain: float
     eyes_mouth_gain: float
     resident: bool
@@ -106,10 +100,8 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         """Raises ConfigError: photographs and rendered faces of one batch have two sizes, or a
         number is out of range."""
-        for name, most in HIGHEST.items():
-            if not 0.0 <= (value := getattr(self, name)) <= most:
-                limit = "at least 0" if math.isinf(most) else f"between 0 and {most:g}"
-                raise ConfigError(f"config.{name} is {value:g}; it must be {limit}")
+        super().__post_init__()
+        check_ranges(self, HIGHEST)
         if self.synthetic_batch and self.faces.size != self.augmentation.size:
             raise ConfigError(
                 f"config.augment.size is {self.augmentation.size} and config.synthetic.size "
@@ -134,26 +126,6 @@ def settings_of(config: ml_collections.ConfigDict) -> FinetuneSettings:
         augmentation=settings_from(AugmentSettings, config.augment),
         faces=settings_from(SyntheticSettings, config.synthetic),
     )
-
-
-def held_out_count(count: int, held_out: float) -> int:
-    """How many of `count` photographs are held out: below 1, `held_out` is a share (rounded up, at
-    most `MOST_HELD_OUT` photographs), from 1 on a number of photographs.
-
-    Raises:
-      ConfigError: none would be left to train on.
-    """
-    if held_out < 0 or (held_out > 1 and held_out != int(held_out)):
-        raise ConfigError(
-            f"config.held_out is {held_out:g}; it must be a share below 1 or a whole number"
-        )
-    number = int(held_out) if held_out >= 1 else min(MOST_HELD_OUT, math.ceil(held_out * count))
-    if number >= count:
-        raise ConfigError(
-            f"there are {count} usable photographs and {number} are held out, which leaves none to "
-            "train on; add --photos or lower config.held_out"
-        )
-    return number
 
 
 def feature_importance(
@@ -251,50 +223,6 @@ def held_out_photos(photos: ShardedPhotos, template: Template) -> list[HeldOut]:
     return [some] if len(photos) else []
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Photographs(ByValue):
-    """What a refinement learns from.
-
-    Attributes:
-      training: the photographs to train on, and after them their turned copies.
-      own: how many of them are photographs.
-      held_out: photographs for scores, the same for every run with this seed.
-    """
-
-    training: ShardedPhotos
-    own: int
-    held_out: ShardedPhotos
-
-
-def labelled(
-    settings: FinetuneSettings,
-    workdir: Path,
-    folders: list[str],
-    model: FaceModel,
-    template: Template,
-    layout: str = "ibug",
-    lp: LPModel | None = None,
-) -> Photographs:
-    """The photographs of a refinement, labelled and turned, or as its workdir keeps them."""
-    photos = load_photos(workdir, folders, model, template, layout, lp, settings.turned)
-    count = held_out_count(len(photos), settings.held_out)
-    order = np.random.default_rng(settings.training.seed).permutation(len(photos))
-    training, held_out = photos.select(order[count:]), photos.select(order[:count])
-    logging.info("%d photographs to train on, %d held out for scores", len(training), count)
-    turned = with_turned(
-        workdir,
-        training,
-        model,
-        template,
-        copies=settings.turned,
-        seed=settings.training.seed,
-        yaw_deg=settings.turned_deg,
-        pitch_deg=settings.turned_pitch_deg,
-        expression_share=settings.turned_expressions,
-    )
-    return Photographs(turned, len(training), held_out)
-
-
 def read_given(basel: str | None, settings: FinetuneSettings) -> LPModel | None:
     """The model of the parameters that come with 300W-LP, None without a folder of it.
 
@@ -353,7 +281,7 @@ def task_of(
     """The task of this stage and all that it learns from; see `labelled`, which takes what is
     `given`, and `refinement`. The template is as large as the crops."""
     template = make_template(model, settings.augmentation.size)
-    photos = labelled(settings, workdir, folders, model, template, **given)
+    photos = labelled(settings, settings.training.seed, workdir, folders, model, template, **given)
     return refinement(settings, model, template, photos, sources, init)
 
 

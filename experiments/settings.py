@@ -1,7 +1,8 @@
 """Configs become typed settings here, once; nothing below the programs sees a ConfigDict."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import ml_collections
@@ -25,6 +26,14 @@ def check_fields(config: ml_collections.ConfigDict, needs: Sequence[str]) -> Non
     for name in needs:
         if name not in config:
             raise ConfigError(f"--config has no {name}; it is a config of another program")
+
+
+def check_ranges(settings: Any, highest: Mapping[str, float]) -> None:
+    """Raises ConfigError unless these numbers of settings are at least 0 and at most so much."""
+    for name, most in highest.items():
+        if not 0.0 <= (value := getattr(settings, name)) <= most:
+            limit = "at least 0" if math.isinf(most) else f"between 0 and {most:g}"
+            raise ConfigError(f"config.{name} is {value:g}; it must be {limit}")
 
 
 def training_config(

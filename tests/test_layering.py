@@ -37,6 +37,7 @@ PIPELINES = (
     ("pictures",),
     ("sources", "faces"),
     ("photos",),
+    ("scenes",),
     ("synth",),
 )
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}

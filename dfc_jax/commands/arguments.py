@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import dfc_jax
 from dfc_jax.errors import UserError
 from dfc_jax.files import escaped, require_weights
-from dfc_jax.inference import MAX_RECROPS
+from dfc_jax.inference import DEFAULT_DETECTOR, DETECTORS, MAX_RECROPS
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
@@ -45,6 +45,17 @@ def finite(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
     return value
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = finite(text)
+        if not low <= value <= high:
+            limits = f"from {low:g} on" if math.isinf(high) else f"from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {limits}")
+        return value
+
+    return parse
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -115,12 +126,33 @@ def plural(count: int, noun: str) -> str:
 def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector",
-        choices=["haar", "yunet", "none"],
-        default="haar",
-        help="what finds the faces (haar, which misses those under 40 of 640 pixels, tight crops "
-        "and tilted faces in groups); none takes the whole picture for a face",
+        choices=DETECTORS,
+        default=DEFAULT_DETECTOR,
+        help="what finds the faces (dfc: those of 16 px and more, however they are turned; yunet "
+        "needs its file; haar knows upright faces); none takes the whole picture for a face",
     )
-    parser.add_argument("--detector-model", type=Path, metavar="FILE", help="ONNX file of YuNet")
+    parser.add_argument(
+        "--detector-model", type=Path, metavar="FILE", help="ONNX file of YuNet, or weights of dfc"
+    )
+    parser.add_argument(
+        "--min-face",
+        type=between(1.0, math.inf),
+        metavar="PX",
+        help="the smallest faces to look for, by the longer edge of the box of their landmarks "
+        "(16 in pictures of up to 800 pixels, 44 in those of 6000); needs dfc",
+    )
+    parser.add_argument(
+        "--max-faces",
+        type=whole(1, 1_000_000),
+        metavar="N",
+        help="the most faces of a picture, the surest ones; needs dfc",
+    )
+    parser.add_argument(
+        "--min-score",
+        type=between(0.0, 1.0),
+        metavar="P",
+        help="probability below which a face is none; needs dfc or yunet",
+    )
     parser.add_argument(
         "--weights", metavar="NAME|FILE", help="the network's weights, by name or file (lite)"
     )
@@ -153,10 +185,14 @@ def check_network(arguments: argparse.Namespace) -> None:
     name, model = arguments.detector, arguments.detector_model
     if name == "yunet" and model is None:
         raise UsageError("the detector yunet needs a model file; give --detector-model")
-    if name != "yunet" and model is not None:
-        raise UsageError(f"the detector {name} takes no model file; use yunet with it")
+    if name not in ("dfc", "yunet") and model is not None:
+        raise UsageError(f"the detector {name} takes no model file; use yunet or dfc with it")
     if model is not None and not os.path.isfile(model):
         raise UsageError(f"{model}: there is no such detector model; check the path")
+    for option, takers in {"min_face": "dfc", "max_faces": "dfc", "min_score": "dfc yunet"}.items():
+        if getattr(arguments, option) is not None and name not in takers.split():
+            flag, others = option.replace("_", "-"), takers.replace(" ", " or ")
+            raise UsageError(f"the detector {name} has no --{flag}; use {others} with it")
     check_face_model(arguments.face_model)
     if arguments.weights is not None:
         require_weights(arguments.weights)
@@ -231,6 +267,9 @@ def load_aligner(arguments: argparse.Namespace, background: bool = False) -> "Al
         weights=arguments.weights,
         detector=arguments.detector,
         detector_model=arguments.detector_model,
+        min_face_px=arguments.min_face,
+        max_faces=arguments.max_faces,
+        min_score=arguments.min_score,
         face_model=arguments.face_model,
         recrop=arguments.recrop,
         flip_test=arguments.flip_test,

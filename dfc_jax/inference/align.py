@@ -22,11 +22,13 @@ from numpy.typing import ArrayLike
 import dfc_jax
 from dfc_jax.cache import compiled_programs
 from dfc_jax.crops import apply_affine
-from dfc_jax.errors import UserError
-from dfc_jax.inference import MAX_RECROPS
+from dfc_jax.errors import OptionError
+from dfc_jax.inference import DEFAULT_DETECTOR, MAX_RECROPS
 from dfc_jax.inference.boxes import checked_boxes
-from dfc_jax.inference.detect import Detection, Detector, make_detector
+from dfc_jax.inference.detect import Detection, Detector
+from dfc_jax.inference.detectors import make_detector
 from dfc_jax.inference.face import Face, angles_of
+from dfc_jax.inference.find import FaceDetector
 from dfc_jax.inference.forked import check_not_forked
 from dfc_jax.inference.schedule import Batches, Deferred, Job, Work, run, run_many
 from dfc_jax.inference.search import Search
@@ -52,10 +54,6 @@ MIN_SUPPORT, MESH_SUPPORT = 1.0, 40.0
 
 T = TypeVar("T")
 U = TypeVar("U")
-
-
-class OptionError(UserError):
-    """An option of `load` has no such value; the message is one sentence with those it has."""
 
 
 Boxes = Sequence[Sequence[float] | np.ndarray] | np.ndarray
@@ -253,8 +251,11 @@ def _flow_landmarks(flow: Array, mask: Array, template_xy: Array) -> tuple[Array
 
 def load(
     weights: str | os.PathLike[str] | None = None,
-    detector: str | Detector = "haar",
+    detector: str | Detector = DEFAULT_DETECTOR,
     detector_model: str | Path | None = None,
+    min_face_px: float | None = None,
+    max_faces: int | None = None,
+    min_score: float | None = None,
     face_model: str | Path | None = None,
     recrop: int = 1,
     flip_test: bool = False,
@@ -265,9 +266,10 @@ def load(
     Args:
       weights: name of weights that come with the package, or a file; the default is
         `DEFAULT_WEIGHTS`.
-      detector: "haar", "yunet" (with `detector_model`), "none" for pictures that are a face,
-        or any `Detector`.
-      detector_model: the ONNX file of YuNet.
+      detector: "dfc", "haar", "yunet" (with `detector_model`), "none" for pictures that are a
+        face, or any `Detector`.
+      detector_model: the ONNX file of YuNet, or other weights of "dfc".
+      min_face_px, max_faces, min_score: see `make_detector`, which makes a detector of a name.
       face_model: a face model file instead of the embedded one.
       recrop: how often, at most (0 to `MAX_RECROPS`), the crop is made anew, upright around the
         face found in the last one, when the face does not stand there in place, size and tilt as
@@ -288,7 +290,8 @@ def load(
     whole = isinstance(recrop, Integral) and not isinstance(recrop, bool)
     if not whole or not 0 <= recrop <= MAX_RECROPS:
         raise OptionError(f"recrop needs a whole number from 0 to {MAX_RECROPS}; got {recrop!r}")
-    found = make_detector(detector, detector_model) if isinstance(detector, str) else detector
+    if isinstance(detector, str):
+        detector = make_detector(detector, detector_model, min_face_px, max_faces, min_score)
     path = resolve(DEFAULT_WEIGHTS if weights is None else weights)
     with compiled_programs():
         model = load_face_model(face_model)
@@ -299,8 +302,12 @@ def load(
                 f"{path}: these weights belong to the face model {trained_for}, not to "
                 f"{model.version}; give the matching --face-model"
             )
+        if isinstance(detector, FaceDetector):
+            detector.start()
         make = partial(Solver, variables, spec, model, flip_test)
         solver: Batches = Deferred(make) if background else make()
+        if isinstance(detector, FaceDetector) and not background:
+            detector.wait()
         angles_of(np.eye(3, dtype=np.float32))
     versions = {
         "dfc_jax": dfc_jax.__version__,
@@ -312,7 +319,7 @@ def load(
         face_model=None if face_model is None else Path(face_model).absolute(),
         flip_test=flip_test,
     )
-    return Aligner(solver, model, found, versions, recrop, source)
+    return Aligner(solver, model, detector, versions, recrop, source)
 
 
 def _paired(photos: Iterable[T], boxes: Iterable[U]) -> Iterator[tuple[T, U]]:

@@ -1,4 +1,4 @@
-"""Finding faces: OpenCV's Haar cascades, YuNet, or the whole picture.
+"""What detectors have in common, and those of others: OpenCV's Haar cascades and YuNet.
 
 Every detector draws its boxes differently; the aligner wants the tight box of the 68 landmarks.
 `landmark_box` is the bridge, with constants measured per detector.
@@ -35,7 +35,7 @@ class Detection(ByValue):
     Attributes:
       box: (4,) float64.
       score: the detector's own confidence; comparable within one kind only.
-      kind: which detector drew the box, a key of `CALIBRATIONS`, or "given" or "whole".
+      kind: which detector drew the box, a key of `CALIBRATIONS`, or "dfc", "given" or "whole".
       roll_deg: how far the box, and the face in it, is turned about the box's middle, clockwise.
     """
 
@@ -90,7 +90,7 @@ CALIBRATIONS: dict[str, Calibration] = {
     "yunet": Calibration(0.909, 0.0, 0.119),
 }
 # Boxes that are landmark boxes already.
-_EXACT_KINDS = ("given", "whole")
+_EXACT_KINDS = ("given", "whole", "dfc")
 
 
 def landmark_box(kind: str, box: np.ndarray) -> np.ndarray:
@@ -297,25 +297,6 @@ class YuNetDetector:
         found = [Detection(r[:4].astype(np.float64), float(r[14]), "yunet") for r in rows]
         found = [d for d in found if min(d.box[2:]) > 0]
         return [_unshrink(d, scale) for d in merge_overlaps(found)]
-
-
-def make_detector(name: str, model_path: str | Path | None = None) -> Detector:
-    """The detector of a name: ``haar``, ``yunet`` (needs `model_path`) or ``none``.
-
-    Raises:
-      DetectorError: unknown name, or the model file is missing, broken or not wanted.
-    """
-    if name == "yunet":
-        if model_path is None:
-            raise DetectorError("the detector yunet needs a model file; give --detector-model")
-        return YuNetDetector(model_path)
-    if model_path is not None:
-        raise DetectorError(f"the detector {name} takes no model file; use yunet with it")
-    if name == "haar":
-        return HaarDetector()
-    if name == "none":
-        return WholeImage()
-    raise DetectorError(f"unknown detector {name!r}; choose haar, yunet or none")
 
 
 def detect_turned(detector: Detector, image: np.ndarray, turn_deg: float) -> list[Detection]:

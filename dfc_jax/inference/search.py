@@ -7,10 +7,18 @@ from functools import partial
 
 import numpy as np
 
-from dfc_jax.crops import Crop, apply_affine, box_of_points, crop_of_box, crop_photo
+from dfc_jax.crops import (
+    Crop,
+    apply_affine,
+    box_of_points,
+    crop_of_box,
+    crop_photo,
+    tilt_deg,
+)
 from dfc_jax.inference.boxes import has_possible_size
 from dfc_jax.inference.detect import Detection, Detector, WholeImage, detect_turned
 from dfc_jax.inference.face import Face, face_of
+from dfc_jax.inference.find import FaceDetector
 from dfc_jax.inference.judge import (
     confidence,
     distinct,
@@ -80,7 +88,8 @@ class Search(ByValue):
         if found is None:
             (found,) = yield [Work(partial(detector, self.image))]
         faces = distinct((yield from self.in_boxes(found)), [])
-        if not self.recrop or isinstance(detector, WholeImage):
+        if not self.recrop or isinstance(detector, WholeImage | FaceDetector):
+            # Nothing would be found in the turned picture that is not found in this one.
             return faces
         if not any(is_clear(face.evidence) for face in faces):
             faces = yield from self._turned(detector, faces, QUARTERS_DEG)
@@ -157,8 +166,7 @@ def upright_crop(landmarks: np.ndarray, rotation: np.ndarray) -> Crop:
       landmarks: (68, 2) photo pixels.
       rotation: (3, 3) from the model to a camera with the photograph's axes.
     """
-    x, y = rotation[:2, 1]  # where the head's top points to in the photograph
-    roll = float(np.rad2deg(np.arctan2(x, -y)))
+    roll = float(tilt_deg(rotation))
     back = Crop(np.zeros(2), 1.0, roll).rotation
     crop = crop_of_box(box_of_points(landmarks @ back))
     return dataclasses.replace(crop, centre=back @ crop.centre, roll_deg=roll)

@@ -25,11 +25,13 @@ ZEROS = nn.initializers.zeros
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def space_to_depth(x: Array) -> Array:
-    """(B, 2H, 2W, C) to (B, H, W, 4C): each 2x2 block's pixels, row by row, become channels."""
+def space_to_depth(x: Array, block: int = 2) -> Array:
+    """(B, nH, nW, C) to (B, H, W, n²C): the pixels of each n x n block, row by row, become
+    channels; n = `block`."""
     b, h, w, c = x.shape
-    x = x.reshape(b, h // 2, 2, w // 2, 2, c)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // 2, w // 2, 4 * c)
+    # Pixels of a row lie beside each other as they are, so only rows change places.
+    x = x.reshape(b, h // block, block, w // block, block * c)
+    return x.transpose(0, 1, 3, 2, 4).reshape(b, h // block, w // block, block * block * c)
 
 
 def depth_to_space(x: Array) -> Array:

@@ -35,7 +35,7 @@ from dfc_jax.errors import UserError
 from dfc_jax.files import write_json
 from dfc_jax.fitting import fit
 from dfc_jax.inference.align import DEFAULT_WEIGHTS, load
-from dfc_jax.inference.detect import make_detector
+from dfc_jax.inference.detectors import make_detector
 from dfc_jax.inference.schedule import Batches
 from dfc_jax.inference.solve import Solver
 from dfc_jax.morphable.file import load_face_model

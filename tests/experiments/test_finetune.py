@@ -15,7 +15,7 @@ from data_pipelines.photos.balance import yaw_weights
 from dfc_jax.errors import ConfigError
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.systems.dfc.template import make_template
-from experiments import finetune
+from experiments import finetune, photographs
 from experiments.configs.dfc import finetune_lite
 
 SHARES = "yaw_balance", "turned_share", "turned_expressions"
@@ -146,16 +146,16 @@ def test_few_photographs_fill_a_batch_by_repeating() -> None:
     [(2, 0.1, 1), (6, 0.1, 1), (40, 0.1, 4), (1207, 0.1, 40), (6, 0.0, 0), (6, 5, 5), (40, 1, 1)],
 )
 def test_held_out_is_a_share_or_a_number(count, held_out, expected) -> None:
-    assert finetune.held_out_count(count, held_out) == expected
+    assert photographs.held_out_count(count, held_out) == expected
 
 
 @pytest.mark.parametrize(("count", "held_out"), [(0, 0.0), (0, 0.1), (1, 0.1), (40, 40), (6, 0.99)])
 def test_too_few_photographs_are_one_sentence(count, held_out) -> None:
     with pytest.raises(ConfigError, match=f"there are {count} usable .* none to train on"):
-        finetune.held_out_count(count, held_out)
+        photographs.held_out_count(count, held_out)
 
 
 @pytest.mark.parametrize("held_out", [-1, -0.1, 2.5])
 def test_held_out_that_is_neither_share_nor_number_is_refused(held_out) -> None:
     with pytest.raises(ConfigError, match="config.held_out is .* whole number"):
-        finetune.held_out_count(40, held_out)
+        photographs.held_out_count(40, held_out)

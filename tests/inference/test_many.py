@@ -16,9 +16,8 @@ from paths import ASTRONAUT, ROOT
 
 import dfc_jax
 from dfc_jax.crops import crop_photo
-from dfc_jax.errors import PhotoError
+from dfc_jax.errors import OptionError, PhotoError
 from dfc_jax.inference import schedule, solve
-from dfc_jax.inference.align import OptionError
 from dfc_jax.inference.schedule import Finish, Locate, Work, ahead, run, run_many, together
 from dfc_jax.ops.sampling import pixel_grid
 from dfc_jax.photo import read_photo

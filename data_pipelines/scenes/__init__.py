@@ -1,0 +1,1 @@
+"""Pictures with many faces, for the training of a detector."""
