@@ -20,13 +20,14 @@ from jax.tree_util import Partial
 
 from data_pipelines.faces.synthetic import SyntheticAssets, SyntheticSettings, load_assets
 from data_pipelines.photos.shards import ShardedPhotos
-from data_pipelines.scenes.compose import SceneSettings, sample_scene
+from data_pipelines.scenes.compose import SceneSettings, sample_scene, turned_too
 from data_pipelines.scenes.patches import Bank, bank_of, of_photographs, of_rendered, of_things
 from data_pipelines.sources.layouts import LAYOUTS
 from dfc_jax.errors import ConfigError
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.systems.detector.networks import DetectorSpec
-from dfc_jax.systems.detector.task import Scenes, find_spec, make_task
+from dfc_jax.systems.detector.scenes import Scenes
+from dfc_jax.systems.detector.task import find_spec, make_task
 from dfc_jax.systems.dfc.template import make_template
 from dfc_jax.training import TrainSettings, TrainState, own_part
 from dfc_jax.training.run import run
@@ -73,6 +74,8 @@ class DetectorSettings(PhotographSettings):
         """Raises ConfigError: a number is out of range."""
         super().__post_init__()
         check_ranges(self, {"rendered": 1e6})
+        if self.training.batch % 2:
+            raise ConfigError(f"config.batch is {self.training.batch}; it must be even")
         if len(self.shares) != 6 or min(self.shares) < 0.0 or not sum(self.shares) > 0.0:
             raise ConfigError("config.shares needs six numbers that are at least 0, and one above")
 
@@ -96,21 +99,24 @@ def settings_of(config: ml_collections.ConfigDict) -> DetectorSettings:
 
 
 def batches(batch: int) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
-    """Numbers of this process's scenes; everything else happens on the device."""
+    """Numbers of this process's scenes, of which each is learnt twice; everything else happens on
+    the device."""
 
     def iterate(step: int) -> Iterator[dict[str, np.ndarray]]:
         for _ in itertools.count(step):
-            yield {"scene": own_part(np.arange(batch, dtype=np.uint32))}
+            yield {"scene": own_part(np.arange(batch // 2, dtype=np.uint32))}
 
     return iterate
 
 
 def sampled_scenes(bank: Bank, backgrounds: jax.Array, settings: SceneSettings) -> Partial:
-    """``scenes(batch, key)`` for `make_task`."""
+    """``scenes(batch, key)`` for `make_task`: twice as many as the batch has numbers, see
+    `turned_too`."""
 
     def scenes(bank: Bank, backgrounds: jax.Array, batch, key) -> Scenes:
         keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(batch["scene"])
-        return jax.vmap(lambda key: sample_scene(key, bank, backgrounds, settings))(keys)
+        made = jax.vmap(lambda key: sample_scene(key, bank, backgrounds, settings))(keys)
+        return turned_too(key, made)
 
     return Partial(scenes, bank, backgrounds)
 
@@ -149,7 +155,7 @@ def held_out_scenes(
         few = min(settings.rendered, SCENES)
         bank = make_bank(settings, photos, len(photos), assets, few, VALIDATION_SEED)
         sampled = sampled_scenes(bank, assets.backgrounds, settings.scenes)
-        batch = {"scene": np.arange(SCENES, dtype=np.uint32)}
+        batch = {"scene": np.arange(SCENES // 2, dtype=np.uint32)}
         return jax.device_get(jax.jit(sampled)(batch, jax.random.key(VALIDATION_SEED)))
 
     return scenes

@@ -13,9 +13,9 @@ from data_pipelines.faces.occluders import OccluderSettings, occlude
 from data_pipelines.faces.synthetic import SyntheticAssets, SyntheticSettings, sample_picture
 from data_pipelines.photos.shards import ShardedPhotos
 from dfc_jax.crops import tilt_deg
-from dfc_jax.ops.rotations import angles_to_matrix, rotvec_to_matrix
+from dfc_jax.ops.rotations import angles_to_matrix, head_rotation
 from dfc_jax.ops.sampling import warp_affine
-from dfc_jax.systems.detector.cells import Boxes, boxes_of_points
+from dfc_jax.systems.detector.scenes import Boxes, boxes_of_points
 from dfc_jax.types import AnyArray, Array, ByValue
 
 # Pixels along an edge, and along the box of a thing that is no face.
@@ -128,7 +128,7 @@ def of_rendered(
     @jax.jit
     def render(keys: Array, assets: SyntheticAssets) -> tuple[Array, Array, Array]:
         made = jax.vmap(lambda one: sample_picture(one, assets, settings))(keys)
-        rotations = jax.vmap(rotvec_to_matrix)(made.scene.params.rotation)
+        rotations = jax.vmap(head_rotation)(made.scene.params.rotation)
         return made.image, made.scene.landmarks_px, rotations
 
     keys = jax.random.split(key, count)

@@ -3,4 +3,4 @@
 MAX_RECROPS = 3
 # The detectors by name, and the one that is taken if nobody says otherwise.
 DETECTORS = ("dfc", "haar", "yunet", "none")
-DEFAULT_DETECTOR = "dfc"
+DEFAULT_DETECTOR = "haar"

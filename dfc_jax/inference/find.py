@@ -22,8 +22,9 @@ from dfc_jax.inference.pyramid import (
     within,
 )
 from dfc_jax.nets import weights
-from dfc_jax.systems.detector.cells import Boxes, decode
-from dfc_jax.systems.detector.networks import PAD, DetectorSpec, Outputs, apply
+from dfc_jax.systems.detector.cells import decode
+from dfc_jax.systems.detector.networks import DetectorSpec, Outputs, apply
+from dfc_jax.systems.detector.scenes import PAD, Boxes
 
 # Beside the weights that are chosen by name, since the aligner could use none of these.
 WEIGHTS = WEIGHTS_DIR.parent / "detector.safetensors"

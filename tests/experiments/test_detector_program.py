@@ -40,7 +40,7 @@ def patched():
 def small_config(**changes):
     config = get_config().unlock()
     config.network = "tiny"
-    config.steps, config.batch, config.warmup_steps = 6, 2, 1
+    config.steps, config.batch, config.warmup_steps = 6, 4, 1
     config.log_every, config.save_every, config.keep_last = 1, 2, 1
     config.held_out, config.rendered = 2, 0
     config.scenes.patches, config.scenes.size = 2, 64
@@ -83,7 +83,7 @@ def test_scenes_differ_and_repeat_themselves_by_their_step(trained) -> None:
     batch = next(task.batches(0))
     first, again, later = (scenes(batch, jax.random.key(n)).image for n in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
-    assert (first != later).any() and (first[0] != first[1]).any()
+    assert len(first) == 4 and (first != later).any() and (first[0] != first[1]).any()
     assert all(
         np.array_equal(a["scene"], batch["scene"]) for a in itertools.islice(task.batches(7), 2)
     )
@@ -130,6 +130,7 @@ def test_the_groups_are_those_of_the_shares(patched) -> None:
         ({"shares": (1.0,)}, "config.shares needs six numbers"),
         ({"shares": (0.0,) * 6}, "config.shares needs six numbers"),
         ({"rendered": -1}, "config.rendered is -1; it must be"),
+        ({"batch": 3}, "config.batch is 3; it must be even"),
         ({"turned": -1}, "config.turned is -1; it must be at least 0"),
         ({"scenes": {"patches": 0}}, "config.scenes.patches is 0"),
         ({"scenes": {"size": 100}}, "config.scenes.size is 100"),

@@ -9,7 +9,7 @@ from dfc_jax.crops import Crop, apply_affine
 from dfc_jax.evaluation.protocols import intersection_over_union
 from dfc_jax.inference.find import FACE_PX, WHOLE_EDGE, FaceDetector, merge
 from dfc_jax.photo import read_photo
-from dfc_jax.systems.detector.cells import Boxes
+from dfc_jax.systems.detector.scenes import Boxes
 
 # Brows to chin, cheek to cheek, read off the picture; the head's roll as the aligner finds it.
 BOX = np.array([180.0, 82.0, 84.0, 86.0])

@@ -1,8 +1,4 @@
-"""Faces as what the network says of its cells: targets to train on, and the way back.
-
-A face is where the aligner wants its crop: the middle and the longer edge of the tight box of the
-68 landmarks along the axes of the face, and the roll of these axes.
-"""
+"""Faces as what the network says of its cells: targets to train on, and the way back."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +6,8 @@ import numpy as np
 from flax import struct
 
 from dfc_jax.systems.detector.networks import LARGEST, SMALLEST, STRIDE, Outputs
-from dfc_jax.types import AnyArray, Array, ByValue
+from dfc_jax.systems.detector.scenes import Boxes
+from dfc_jax.types import Array, ByValue
 
 # Cells in the middle of a face learn to find it, out to this part of its edge and at least to this
 # distance in pixels, within which there is one for every face; out to `_NEAR` of its edge, no cell
@@ -20,21 +17,6 @@ _MIDDLE, _MIDDLE_PX, _NEAR = 0.3, STRIDE / np.sqrt(2.0), 0.6
 _TOO_SMALL, _TOO_LARGE = 10.0, 60.0
 # Units of places and sizes.
 _PLACE_PX, _EDGE_PX = 16.0, 24.0
-
-
-@struct.dataclass(eq=False)
-class Boxes(ByValue):
-    """K upright boxes of faces (..., K).
-
-    Attributes:
-      middle: (..., K, 2) px.
-      edge: (..., K) px, the longer one.
-      roll_deg: (..., K) how far the face is tilted, clockwise.
-    """
-
-    middle: AnyArray
-    edge: AnyArray
-    roll_deg: AnyArray
 
 
 @struct.dataclass(eq=False)
@@ -52,17 +34,6 @@ class Targets(ByValue):
     known: Array
     edge: Array
     values: Array
-
-
-def boxes_of_points(points: np.ndarray, roll_deg: np.ndarray) -> Boxes:
-    """Boxes (N,) of landmarks (N, 68, 2) in pixels of faces with these rolls (N,)."""
-    roll = np.deg2rad(roll_deg)
-    cosine, sine = np.cos(roll), np.sin(roll)
-    turn = np.moveaxis(np.array([[cosine, -sine], [sine, cosine]]), -1, 0)
-    upright = points @ turn
-    low, high = upright.min(axis=1), upright.max(axis=1)
-    middle = np.einsum("nij,nj->ni", turn, (low + high) / 2.0)
-    return Boxes(middle, (high - low).max(axis=1), np.asarray(roll_deg))
 
 
 def targets(boxes: Boxes, present: Array, height: int, width: int) -> Targets:
@@ -102,7 +73,7 @@ def loss(outputs: Outputs, wanted: Targets) -> dict[str, Array]:
     entropy = jax.nn.softplus(outputs.logit) - wanted.face * outputs.logit
     error = outputs.values - wanted.values
     away = jnp.sqrt(jnp.sum(error[..., :2] ** 2, axis=-1) + 1e-6)
-    turned = jnp.sqrt(jnp.sum(error[..., 3:] ** 2, axis=-1) + 1e-6)
+    turned = jnp.sum(error[..., 3:] ** 2, axis=-1)
     parts = {
         "score": jnp.where(wanted.known, entropy, 0.0).sum() / count,
         "place": over_faces(away * _PLACE_PX / jnp.where(wanted.face, wanted.edge, 1.0)),

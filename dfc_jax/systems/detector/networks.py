@@ -11,6 +11,7 @@ single channels and are sums of shifted copies, and 1x1 kernels mix the channels
 
 import dataclasses
 import functools
+import itertools
 import operator
 from typing import ClassVar, cast
 
@@ -21,18 +22,15 @@ from flax import struct
 
 from dfc_jax.nets.blocks import HE, space_to_depth
 from dfc_jax.nets.registry import Spec, Variables, register, whole
+from dfc_jax.systems.detector.scenes import MULTIPLE, PAD
 from dfc_jax.types import Array, ByValue
 
 # Pixels along an edge of a cell.
 STRIDE = 8
 # Longer edges of the landmark boxes, in pixels, that the network is trained to find.
 SMALLEST, LARGEST = 14.0, 44.0
-# Pictures have edges of multiples of this.
-MULTIPLE = 16
 # One in a hundred cells lies in the middle of a face: the first logit.
 START = -4.6
-# What is outside of pictures: the grey that the network sees as zero.
-PAD = 128
 
 
 @struct.dataclass(eq=False)
@@ -124,22 +122,47 @@ class MixNorm(nn.Module):
         return nn.relu(x) if self.relu else x
 
 
+@jax.custom_vjp
 def depthwise(x: Array, kernel: Array) -> Array:
     """Each channel of (B, H, W, C) with its own kernel of (K, K, C), K odd; zeros outside."""
-    size, radius = len(kernel), len(kernel) // 2
-    height, width = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (radius, radius), (radius, radius), (0, 0)))
-    shifted = (
-        padded[:, i : i + height, j : j + width] * kernel[i, j]
-        for i in range(size)
-        for j in range(size)
+    shifted = itertools.chain.from_iterable(_shifted(x, len(kernel)))
+    return functools.reduce(
+        operator.add, map(operator.mul, shifted, kernel.reshape(-1, kernel.shape[-1]))
     )
-    return functools.reduce(operator.add, shifted)
+
+
+def _shifted(x: Array, size: int) -> list[list[Array]]:
+    """x as each tap of a kernel of this size sees it."""
+    radius, (height, width) = size // 2, x.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (radius, radius), (radius, radius), (0, 0)))
+    return [[padded[:, i : i + height, j : j + width] for j in range(size)] for i in range(size)]
+
+
+def _depthwise_kept(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return depthwise(x, kernel), (x, kernel)
+
+
+def _depthwise_gradient(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    # Kept apart from what made them: XLA would work that out again for each tap.
+    x, gradient = jax.lax.optimization_barrier((x, gradient))
+    # Sums over all pixels as matrix products, which a CPU adds up several times faster.
+    ones = jnp.ones((1, gradient[..., 0].size), gradient.dtype)
+    taps = [
+        [(ones @ (tap * gradient).reshape(ones.size, -1))[0] for tap in row]
+        for row in _shifted(x, len(kernel))
+    ]
+    return depthwise(gradient, kernel[::-1, ::-1]), jnp.array(taps)
+
+
+depthwise.defvjp(_depthwise_kept, _depthwise_gradient)
 
 
 def repeated(x: Array) -> Array:
     """(B, H, W, C) to (B, 2H, 2W, C), each pixel four times."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    b, h, w, c = x.shape
+    # Broadcast: the gradient of `jnp.repeat` is a scatter.
+    return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
 
 
 SPECS: dict[str, DetectorSpec] = {"small": DetectorSpec()}

@@ -7,13 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.tree_util import Partial
 
 from dfc_jax.errors import ConfigError, WeightsError
 from dfc_jax.nets import weights
 from dfc_jax.nets.registry import Variables
-from dfc_jax.systems.detector.cells import Boxes, loss, targets
+from dfc_jax.systems.detector.cells import loss, targets
 from dfc_jax.systems.detector.networks import (
     SPECS,
     STRIDE,
@@ -22,24 +21,10 @@ from dfc_jax.systems.detector.networks import (
     apply_train,
     init,
 )
+from dfc_jax.systems.detector.scenes import Scenes
 from dfc_jax.training.step import Batch, LossFn
 from dfc_jax.training.task import Task
-from dfc_jax.types import Array, ByValue
-
-
-@struct.dataclass(eq=False)
-class Scenes(ByValue):
-    """Pictures with faces, to learn from.
-
-    Attributes:
-      image: (B, S, S, 3) uint8 RGB.
-      boxes: (B, K) of the faces.
-      present: (B, K) bool; where not, there may be a face or not, and nothing is learnt there.
-    """
-
-    image: Array
-    boxes: Boxes
-    present: Array
+from dfc_jax.types import Array
 
 
 def find_spec(network: str) -> DetectorSpec:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from dfc_jax.crops import Crop
-from dfc_jax.systems.detector.cells import Boxes, Targets, boxes_of_points, decode, loss, targets
+from dfc_jax.systems.detector.cells import Targets, decode, loss, targets
 from dfc_jax.systems.detector.networks import LARGEST, SMALLEST, STRIDE, Outputs
+from dfc_jax.systems.detector.scenes import Boxes, boxes_of_points
 
 
 def boxes(*faces: tuple[float, float, float, float]) -> Boxes:

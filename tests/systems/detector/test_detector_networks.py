@@ -8,8 +8,6 @@ from jax import lax
 
 from dfc_jax.nets import weights
 from dfc_jax.systems.detector.networks import (
-    MULTIPLE,
-    PAD,
     SPECS,
     START,
     STRIDE,
@@ -19,6 +17,7 @@ from dfc_jax.systems.detector.networks import (
     depthwise,
     init,
 )
+from dfc_jax.systems.detector.scenes import MULTIPLE, PAD
 
 TINY = DetectorSpec(stem=4, width=6, deep=8, blocks=1)
 
@@ -56,6 +55,25 @@ def test_shifted_copies_are_a_grouped_convolution() -> None:
             feature_group_count=5,
         )
         np.testing.assert_allclose(depthwise(x, kernel), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_its_gradient_is_that_of_a_grouped_convolution(size) -> None:
+    keys = jax.random.split(jax.random.key(size), 3)
+    x, weight = (jax.random.normal(key, (2, 7, 9, 4)) for key in keys[:2])
+    kernel = jax.random.normal(keys[2], (size, size, 4))
+
+    def grouped(x, kernel):
+        dims = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, kernel[:, :, None], (1, 1), "SAME", dimension_numbers=dims, feature_group_count=4
+        )
+
+    ours, theirs = (
+        jax.grad(lambda *given, f=f: (weight * f(*given)).sum(), (0, 1))(x, kernel)
+        for f in (depthwise, grouped)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), ours, theirs)
 
 
 def test_cells_are_of_the_stride_and_start_without_faces() -> None:
