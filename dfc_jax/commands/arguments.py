@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import dfc_jax
 from dfc_jax.errors import UserError
 from dfc_jax.files import escaped, require_weights
-from dfc_jax.inference import DEFAULT_DETECTOR, DETECTORS, MAX_RECROPS
+from dfc_jax.inference import DEFAULT_DETECTOR, DETECTORS, MAX_RECROPS, MODELS
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
@@ -128,11 +128,12 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         "--detector",
         choices=DETECTORS,
         default=DEFAULT_DETECTOR,
-        help="what finds the faces (dfc: those of 16 px and more, however they are turned; yunet "
-        "needs its file; haar knows upright faces); none takes the whole picture for a face",
+        help="what finds the faces (haar, which misses those under 40 of 640 pixels, tight crops "
+        "and tilted faces in groups); dfc and yunet need a file; none takes the whole picture for "
+        "a face",
     )
     parser.add_argument(
-        "--detector-model", type=Path, metavar="FILE", help="ONNX file of YuNet, or weights of dfc"
+        "--detector-model", type=Path, metavar="FILE", help="ONNX file of YuNet, or weights for dfc"
     )
     parser.add_argument(
         "--min-face",
@@ -149,7 +150,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-score",
-        type=between(0.0, 1.0),
+        type=between(0.01, 0.99),
         metavar="P",
         help="probability below which a face is none; needs dfc or yunet",
     )
@@ -183,10 +184,10 @@ def check_network(arguments: argparse.Namespace) -> None:
       UsageError, WeightsError: what `load_aligner` needs is missing.
     """
     name, model = arguments.detector, arguments.detector_model
-    if name == "yunet" and model is None:
-        raise UsageError("the detector yunet needs a model file; give --detector-model")
-    if name not in ("dfc", "yunet") and model is not None:
-        raise UsageError(f"the detector {name} takes no model file; use yunet or dfc with it")
+    if name in MODELS and model is None:
+        raise UsageError(f"the detector {name} needs {MODELS[name]}; give --detector-model")
+    if name not in MODELS and model is not None:
+        raise UsageError(f"the detector {name} takes no model file; use dfc or yunet with it")
     if model is not None and not os.path.isfile(model):
         raise UsageError(f"{model}: there is no such detector model; check the path")
     for option, takers in {"min_face": "dfc", "max_faces": "dfc", "min_score": "dfc yunet"}.items():

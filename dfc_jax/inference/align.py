@@ -266,9 +266,9 @@ def load(
     Args:
       weights: name of weights that come with the package, or a file; the default is
         `DEFAULT_WEIGHTS`.
-      detector: "dfc", "haar", "yunet" (with `detector_model`), "none" for pictures that are a
+      detector: "haar", "dfc" and "yunet" (with `detector_model`), "none" for pictures that are a
         face, or any `Detector`.
-      detector_model: the ONNX file of YuNet, or other weights of "dfc".
+      detector_model: weights for "dfc", the ONNX file of YuNet.
       min_face_px, max_faces, min_score: see `make_detector`, which makes a detector of a name.
       face_model: a face model file instead of the embedded one.
       recrop: how often, at most (0 to `MAX_RECROPS`), the crop is made anew, upright around the

@@ -1,4 +1,4 @@
-"""The package's own face detector: its network over a pyramid of the picture."""
+"""Our own face detector: its network over a pyramid of the picture."""
 
 import math
 import os
@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from dfc_jax.errors import OptionError
-from dfc_jax.files import WEIGHTS_DIR
 from dfc_jax.inference.detect import Detection
 from dfc_jax.inference.pyramid import (
     GAP_PX,
@@ -26,8 +25,6 @@ from dfc_jax.systems.detector.cells import decode
 from dfc_jax.systems.detector.networks import DetectorSpec, Outputs, apply
 from dfc_jax.systems.detector.scenes import PAD, Boxes
 
-# Beside the weights that are chosen by name, since the aligner could use none of these.
-WEIGHTS = WEIGHTS_DIR.parent / "detector.safetensors"
 # Pixels of a face, on a level of the pyramid, that the network finds reliably.
 FACE_PX = 16.0
 # Pictures up to this edge are searched as they are; of larger ones, whose smallest faces are seldom
@@ -48,7 +45,7 @@ class FaceDetector:
     """Finds faces from 16 px on, of every yaw and roll.
 
     Args:
-      file: weights of a `DetectorSpec`; None for those of the package.
+      file: weights of a `DetectorSpec`, such as `experiments.detector` makes.
       min_face_px: longer edge of the smallest landmark box to look for; None for 16 px in pictures
         up to `WHOLE_EDGE` and the more the larger a picture is (44 px for 6000 x 4000). Less than
         16 is not found.
@@ -62,7 +59,7 @@ class FaceDetector:
 
     def __init__(
         self,
-        file: str | os.PathLike[str] | None = None,
+        file: str | os.PathLike[str],
         min_face_px: float | None = None,
         max_faces: int | None = None,
         min_score: float | None = None,
@@ -74,7 +71,7 @@ class FaceDetector:
             raise OptionError(f"max_faces needs a whole number from 1 on; got {max_faces!r}")
         if not 0.0 < min_score < 1.0:
             raise OptionError(f"min_score needs a number between 0 and 1; got {min_score!r}")
-        self._variables, self._spec, _ = weights.load(file or WEIGHTS, DetectorSpec)
+        self._variables, self._spec, _ = weights.load(file, DetectorSpec)
         self._min_face_px, self._max_faces, self._min_score = min_face_px, max_faces, min_score
         self._ready: Future[list[Detection]] | None = None
 

@@ -14,6 +14,8 @@ from paths import ROOT
 import dfc_jax
 from dfc_jax import cli
 
+ALIGN = ["align", "a.png", "--out", "o"]
+
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
@@ -23,6 +25,18 @@ from dfc_jax import cli
         (["align", "a.png", "--out", "o", "--detector", "hog"], "invalid choice: 'hog'"),
         (["align", "a.png", "--out", "o", "--detector", "yunet"], "needs a model file"),
         (["align", "a.png", "--out", "o", "--detector-model", "x"], "takes no model file"),
+        (
+            [*ALIGN, "--detector", "haar", "--min-face", "20"],
+            "haar has no --min-face; use dfc with",
+        ),
+        ([*ALIGN, "--detector", "none", "--max-faces", "2"], "none has no --max-faces; use dfc"),
+        ([*ALIGN, "--detector", "haar", "--min-score", "0.5"], "use dfc or yunet with it"),
+        ([*ALIGN, "--detector", "dfc", "--min-face", "0"], "'0' is not a number from 1 on"),
+        ([*ALIGN, "--detector", "dfc", "--max-faces", "0"], "whole number from 1"),
+        (
+            [*ALIGN, "--detector", "dfc", "--min-score", "1"],
+            "'1' is not a number from 0.01 to 0.99",
+        ),
         (["align", "a.png", "--out", "o", "--box", "1,2,3"], "x,y,width,height"),
         (["align", "a.png", "--out", "o", "--box", "1,2,0,4"], "x,y,width,height"),
         (["align", "a.png", "b.png", "--out", "o", "--box", "1,2,3,4"], "one photograph"),

@@ -108,7 +108,7 @@ def said(found: list[Detection]) -> list[tuple]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["dfc", "haar", "yunet"])
+@pytest.mark.parametrize("kind", ["haar", "yunet"])
 def test_eight_threads_find_what_one_finds(kind, portrait):
     detector = made(kind)
     sizes = [(320, 320), (240, 320), (300, 200), (150, 150)]
@@ -120,7 +120,7 @@ def test_eight_threads_find_what_one_finds(kind, portrait):
     assert found == wanted * 8
 
 
-@pytest.mark.parametrize("kind", ["dfc", "haar", "none", "yunet"])
+@pytest.mark.parametrize("kind", ["haar", "none", "yunet"])
 def test_a_pickled_detector_finds_what_the_original_finds(kind, portrait):
     detector = made(kind)
     assert said(pickle.loads(pickle.dumps(detector))(portrait)) == said(detector(portrait))

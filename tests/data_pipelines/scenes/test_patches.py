@@ -91,6 +91,7 @@ def test_rendered_faces_lie_in_their_boxes(model) -> None:
     assert np.abs(patches.boxes.middle - PATCH_PX / 2).max() < 0.15 * PATCH_PX
     np.testing.assert_allclose(patches.boxes.edge, PATCH_PX / 1.5, rtol=0.12)
     assert np.ptp(patches.boxes.roll_deg) > 5.0
+    assert np.abs(patches.boxes.roll_deg).max() < 90.0, "upright is 0"
 
 
 @pytest.mark.parametrize("backgrounds", [0, 3])

@@ -1,0 +1,115 @@
+"""What is done to the pictures of a check keeps their boxes on the faces, and is counted."""
+
+import json
+import types
+
+import cv2
+import numpy as np
+import pytest
+from photographs import points_in_box
+
+from dfc_jax.inference.detect import Detection
+from experiments.tools import check_detector as check
+
+BOX = np.array([60.0, 40.0, 40.0, 40.0])
+
+
+def portrait(value: int = 255) -> np.ndarray:
+    """A red square on grey where `BOX` is."""
+    image = np.full((160, 200, 3), 90, np.uint8)
+    image[40:81, 60:101] = [value, 0, 0]
+    return image
+
+
+def red_squares(image: np.ndarray) -> list[Detection]:
+    """A detector of red squares of 8 pixels and more."""
+    red = ((image[..., 0] > 180) & (image[..., 1] < 80)).astype(np.uint8)
+    _, _, found, middles = cv2.connectedComponentsWithStats(red)
+    return [
+        Detection(np.append(middle - np.sqrt(row[4]) / 2, [np.sqrt(row[4])] * 2), 1.0, "given")
+        for row, middle in zip(found[1:], middles[1:], strict=True)
+        if row[4] >= 64
+    ]
+
+
+def nothing(image: np.ndarray) -> list[Detection]:
+    return []
+
+
+@pytest.mark.parametrize("deg", [0, 45, 60, 90, 180, 270])
+def test_a_turned_picture_holds_all_of_the_picture_and_its_box(deg) -> None:
+    image, box = check.turned(portrait(), BOX, deg)
+    assert check.is_found(red_squares(image), box)
+    assert (image[..., 0] > 180).sum() == pytest.approx(41 * 41, rel=0.05)
+    # Clockwise: what was above the middle of the picture is to its right after a quarter.
+    if deg == 90:
+        assert box[0] + box[2] / 2 > image.shape[1] / 2
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.1, 0.25])
+def test_a_cut_out_picture_ends_so_far_from_the_box(margin) -> None:
+    image, box = check.cut_out(portrait(), BOX, margin)
+    assert image.shape[:2] == (41 + round(80 * margin), 41 + round(80 * margin))
+    np.testing.assert_allclose(box[:2] + box[2:] / 2, (np.array(image.shape[1::-1]) - 1) / 2)
+
+
+def test_a_crowd_and_a_large_picture_hold_faces_where_their_boxes_say() -> None:
+    picture, boxes = check.crowd([(portrait(), BOX)] * 7)
+    assert picture.shape == (2000, 2000, 3) and len(boxes) == 7
+    assert len(red_squares(picture)) == 7
+    assert all(check.is_found(red_squares(picture), box) for box in boxes)
+    large, box = check.in_large(portrait(), BOX, 20.0, np.random.default_rng(0))
+    assert large.shape == (4000, 6000, 3) and max(box[2:]) == 20.0
+    assert check.is_found(red_squares(large), box)
+
+
+def test_a_box_has_to_have_about_the_place_and_size_of_the_face() -> None:
+    def found(dx, scale):
+        box = np.array([60.0 + dx, 40.0, 40.0, 40.0])
+        box[:2] -= 20.0 * (scale - 1.0)
+        box[2:] *= scale
+        return check.is_found([Detection(box, 1.0, "given")], BOX)
+
+    assert found(0, 1.0) and found(12, 1.0) and found(0, 1.9) and found(0, 0.55)
+    assert not found(20, 1.0) and not found(0, 2.2) and not found(0, 0.45)
+    assert not check.is_found([], BOX)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of two photographs in iBUG's layout, one without its square, and backgrounds."""
+    folder, backgrounds = tmp_path / "set", tmp_path / "backgrounds"
+    folder.mkdir()
+    backgrounds.mkdir()
+    points = BOX[:2] + points_in_box(*BOX[2:]) + 1.0
+    for name, value in (("one", 255), ("two", 90)):
+        cv2.imwrite(str(folder / f"{name}.png"), portrait(value)[..., ::-1])
+        lines = "\n".join(f"{x} {y}" for x, y in points)
+        (folder / f"{name}.pts").write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n")
+        cv2.imwrite(str(backgrounds / f"{name}.png"), portrait(value)[..., ::-1])
+    return folder, backgrounds
+
+
+def test_the_report_counts_what_is_found(photos, monkeypatch) -> None:
+    monkeypatch.setattr(check, "SIZES_PX", (20,))
+    folder, backgrounds = photos
+    report = check.check(red_squares, [str(folder)], backgrounds)
+    assert report["faces_ibug_set"] == 2 and report["found_ibug_set"] == 1
+    assert report["turned_90"] == report["tilted_45"] == report["crowd"] == "1 of 2"
+    assert report["in_6000_of_20_px"] == report["margin_0"] == "1 of 2"
+    assert report["backgrounds"] == 2 and report["false_alarms"] == 1
+    assert report["ms_640"] > 0
+    none = check.check(nothing, [str(folder)], None)
+    assert none["found_ibug_set"] == 0 and none["turned_90"] == "0 of 2"
+    assert "false_alarms" not in none
+
+
+def test_the_command_writes_its_report(photos, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(check, "SIZES_PX", ())
+    monkeypatch.setattr(check, "make_detector", lambda *_, **__: red_squares)
+    folder, _ = photos
+    told = {"detector": "dfc", "detector_model": None, "min_score": None, "backgrounds": None}
+    told |= {"photos": [str(folder)], "json": str(tmp_path / "report.json")}
+    values = types.SimpleNamespace(**told)
+    check.check_as_told(values)
+    assert json.loads((tmp_path / "report.json").read_text())["found_ibug_set"] == 1
