@@ -3,7 +3,12 @@
 Command: python -m experiments.detector --config experiments/configs/detector/small.py \
     --workdir runs/detector --photos 300w/helen/trainset --photos 300w/afw \
     --photos cfp=cfp/train --backgrounds FOLDER
-Hardware: two CPU cores.
+Hardware: two CPU cores; 0.37 s a step, 170 scenes a second, after two minutes for patches.
+Expect: after 5,088 steps (with `--config.schedule=constant`, the rate falling to zero over the last
+half) a held-out loss of 1.96, and of 110 test photographs of HELEN all found, of 200 profiles of
+CFP 193, of 182 heads of FASSEG 180; but a face in 317 of 598 pictures without one (64 with
+`--min-score 0.9`, and then 109, 186 and 177 found), and rolls of turned faces are 45 degrees off.
+It was still falling: the weights that the package needs take several times as long.
 """
 
 import dataclasses
@@ -17,9 +22,9 @@ from experiments.settings import training_config
 
 def get_config() -> ml_collections.ConfigDict:
     config = training_config(
-        learning_rate=2e-3,
+        learning_rate=1e-2,
         steps=40000,
-        batch=32,
+        batch=64,
         warmup_steps=200,
         weight_decay=1e-4,
         clip_norm=10.0,
