@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner, load
+    from dfc_jax.inference.detectors import make_detector
     from dfc_jax.inference.face import Face
     from dfc_jax.photo import read_photo
 
 __version__ = "0.1.0"
-__all__ = ["Aligner", "Face", "__version__", "load", "read_photo"]
+__all__ = ["Aligner", "Face", "__version__", "load", "make_detector", "read_photo"]
 
 _HOMES = {
     "Aligner": "dfc_jax.inference.align",
     "Face": "dfc_jax.inference.face",
     "load": "dfc_jax.inference.align",
+    "make_detector": "dfc_jax.inference.detectors",
     "read_photo": "dfc_jax.photo",
 }
 

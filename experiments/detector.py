@@ -22,7 +22,6 @@ from data_pipelines.faces.synthetic import SyntheticAssets, SyntheticSettings, l
 from data_pipelines.photos.shards import ShardedPhotos
 from data_pipelines.scenes.compose import SceneSettings, sample_scene, turned_too
 from data_pipelines.scenes.patches import Bank, bank_of, of_photographs, of_rendered, of_things
-from data_pipelines.sources.layouts import LAYOUTS
 from dfc_jax.errors import ConfigError
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.systems.detector.networks import DetectorSpec
@@ -188,7 +187,7 @@ def train(
         settings.spec,
         batches=batches(settings.training.batch),
         scenes=sampled_scenes(bank, learnt.backgrounds, settings.scenes),
-        held_out=held_out_scenes(settings, photos.held_out, unseen),
+        held_out=held_out_scenes(settings, photos.held_out, unseen) if photos.held_out else None,
         init_from=init_from,
     )
     return run(task, opened, settings.training, started)
@@ -198,11 +197,8 @@ def define_flags() -> None:
     """Those of this program."""
     launch.define_flags()
     launch.define_source_flags()
+    launch.define_photograph_flags()
     flags.DEFINE_string("init", None, "weight file to start from")
-    flags.DEFINE_multi_string(
-        "photos", None, "folder of annotated photographs, or LAYOUT=FOLDER", required=True
-    )
-    flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how folders without LAYOUT= are laid out")
 
 
 def train_as_told(values: flags.FlagValues) -> TrainState:

@@ -31,7 +31,6 @@ from data_pipelines.photos.balance import draw_weights, drawn
 from data_pipelines.photos.parameters import LPModel, read_lp_model
 from data_pipelines.photos.shards import ShardedPhotos
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
-from data_pipelines.sources.layouts import LAYOUTS
 from dfc_jax.errors import ConfigError
 from dfc_jax.landmarks68 import EYES, INNER, MOUTH
 from dfc_jax.morphable.file import load_face_model
@@ -325,11 +324,8 @@ def define_flags() -> None:
     """Those of this program."""
     launch.define_flags()
     launch.define_source_flags()
+    launch.define_photograph_flags()
     flags.DEFINE_string("init", None, "weight file to start from")
-    flags.DEFINE_multi_string(
-        "photos", None, "folder of annotated photographs, or LAYOUT=FOLDER", required=True
-    )
-    flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how folders without LAYOUT= are laid out")
     flags.DEFINE_string("basel", None, "folder of the Basel model: use 300W-LP's parameters")
 
 

@@ -18,6 +18,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags as config_files
 
+from data_pipelines.sources.layouts import LAYOUTS
 from dfc_jax.errors import ConfigError, UserError
 from dfc_jax.files import escaped
 from dfc_jax.training import TrainingDiverged
@@ -58,6 +59,14 @@ def define_source_flags() -> None:
     flags.DEFINE_string(
         "light", None, "prior of lights for rendered faces, made by build_texture_bank"
     )
+
+
+def define_photograph_flags() -> None:
+    """The flags of programs that learn from annotated photographs."""
+    flags.DEFINE_multi_string(
+        "photos", None, "folder of annotated photographs, or LAYOUT=FOLDER", required=True
+    )
+    flags.DEFINE_enum("layout", "ibug", LAYOUTS, "how folders without LAYOUT= are laid out")
 
 
 def sources(values: flags.FlagValues) -> dict[str, str | None]:

@@ -264,13 +264,16 @@ def made_folder(folder: Path) -> Iterator[None]:
 
 
 def load_aligner(arguments: argparse.Namespace, background: bool = False) -> "Aligner":
+    detector = dfc_jax.make_detector(
+        arguments.detector,
+        arguments.detector_model,
+        arguments.min_face,
+        arguments.max_faces,
+        arguments.min_score,
+    )
     return dfc_jax.load(
         weights=arguments.weights,
-        detector=arguments.detector,
-        detector_model=arguments.detector_model,
-        min_face_px=arguments.min_face,
-        max_faces=arguments.max_faces,
-        min_score=arguments.min_score,
+        detector=detector,
         face_model=arguments.face_model,
         recrop=arguments.recrop,
         flip_test=arguments.flip_test,

@@ -253,9 +253,6 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     detector: str | Detector = DEFAULT_DETECTOR,
     detector_model: str | Path | None = None,
-    min_face_px: float | None = None,
-    max_faces: int | None = None,
-    min_score: float | None = None,
     face_model: str | Path | None = None,
     recrop: int = 1,
     flip_test: bool = False,
@@ -267,9 +264,8 @@ def load(
       weights: name of weights that come with the package, or a file; the default is
         `DEFAULT_WEIGHTS`.
       detector: "haar", "dfc" and "yunet" (with `detector_model`), "none" for pictures that are a
-        face, or any `Detector`.
+        face, or any `Detector`; `dfc_jax.make_detector` makes one with other options.
       detector_model: weights for "dfc", the ONNX file of YuNet.
-      min_face_px, max_faces, min_score: see `make_detector`, which makes a detector of a name.
       face_model: a face model file instead of the embedded one.
       recrop: how often, at most (0 to `MAX_RECROPS`), the crop is made anew, upright around the
         face found in the last one, when the face does not stand there in place, size and tilt as
@@ -291,7 +287,7 @@ def load(
     if not whole or not 0 <= recrop <= MAX_RECROPS:
         raise OptionError(f"recrop needs a whole number from 0 to {MAX_RECROPS}; got {recrop!r}")
     if isinstance(detector, str):
-        detector = make_detector(detector, detector_model, min_face_px, max_faces, min_score)
+        detector = make_detector(detector, detector_model)
     path = resolve(DEFAULT_WEIGHTS if weights is None else weights)
     with compiled_programs():
         model = load_face_model(face_model)

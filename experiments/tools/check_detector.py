@@ -8,10 +8,10 @@ in a crowd, in a large picture, and where there are none.
 What the report holds, by name: ``found_<set>`` of ``faces_<set>`` in each set of photographs, with
 ``found_<set>_yaw_<yaw>`` where yaws are known; for the first set, turned by a quarter or more
 (``turned_90``), tilted (``tilted_45``), cut out with a margin in parts of the box (``margin_0``,
-``margin_-0.10``), as a crowd of 10 x 10 tiles of 200 px (``crowd``), and, one at a time, in
-a picture of 6000 x 4000 pixels, the smallest edge in pixels from which on all are found
-(``smallest_in_6000``); ``false_alarms`` of so many ``backgrounds``; ``ms_640`` a picture of
-640 x 480. A face is found where a box has about its middle and size.
+``margin_-0.1``), as a crowd of 10 x 10 tiles of 200 px (``crowd``, and all that was found there,
+``crowd_boxes``), and one at a time, of so many pixels, in a picture of 6000 x 4000
+(``in_6000_of_43_px``); ``false_alarms``, of so many ``backgrounds``; ``ms_640``, the time for a
+picture of 640 x 480. A face is found where a box has about its middle and size.
 """
 
 import json

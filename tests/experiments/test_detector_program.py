@@ -154,3 +154,10 @@ def test_weights_of_another_network_are_refused(trained, tmp_path) -> None:
     weights.save(file, networks.init(jax.random.key(0), other), other, {})
     with pytest.raises(WeightsError, match="holds another network"):
         detector.train(small_config(), tmp_path / "run", ["somewhere"], init_from=str(file))
+
+
+def test_without_held_out_photographs_there_are_no_scores(patched, tmp_path) -> None:
+    config = small_config(held_out=0, steps=2, best_metric="")
+    detector.train(config, tmp_path / "run", ["somewhere"])
+    _, _, metadata = weights.load(tmp_path / "run" / "weights.safetensors", DetectorSpec)
+    assert metadata["scores"] == {}

@@ -63,7 +63,8 @@ def loss(outputs: Outputs, wanted: Targets) -> dict[str, Array]:
 
     "score": the cross-entropy of all cells that matter, which makes the score a probability.
     "place": distance from the true middle, in parts of the edge. "size": of the logarithm of the
-    edge. "roll": distance of the direction from the true one. "loss": their sum.
+    edge. "roll": squared distance of the direction, a unit vector, from the true one; with the
+    distance itself the network kept to upright, where most faces are. "loss": their sum.
     """
     count = jnp.maximum(wanted.face.sum(), 1)
 
