@@ -21,8 +21,17 @@ from jax.tree_util import Partial
 from data_pipelines.faces.synthetic import SyntheticAssets, SyntheticSettings, load_assets
 from data_pipelines.photos.shards import ShardedPhotos
 from data_pipelines.scenes.compose import SceneSettings, sample_scene, turned_too
-from data_pipelines.scenes.patches import Bank, bank_of, of_photographs, of_rendered, of_things
+from data_pipelines.scenes.patches import (
+    Bank,
+    bank_of,
+    joined,
+    of_alarms,
+    of_photographs,
+    of_rendered,
+    of_things,
+)
 from dfc_jax.errors import ConfigError
+from dfc_jax.inference.find import FaceDetector
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.systems.detector.networks import DetectorSpec
 from dfc_jax.systems.detector.scenes import Scenes
@@ -45,6 +54,8 @@ from experiments.settings import (
 VALIDATION_SEED = 1_000_003
 # Scenes for scores; of the backgrounds, every so many is kept for them.
 SCENES, EVERY = 256, 12
+# From this score on, a detector's false alarm is worth learning.
+ALARM = 0.1
 # The labels of photographs are those of the refinement of `dfc`.
 TEMPLATE_PX = 128
 
@@ -127,9 +138,11 @@ def make_bank(
     assets: SyntheticAssets,
     count: int,
     seed: int,
+    alarms_of: str | None = None,
 ) -> Bank:
     """All that is pasted, in the groups of `DetectorSettings.shares`: the first `own` photographs
-    are no copies, and `count` faces are rendered."""
+    are no copies, `count` faces are rendered, and among what is none are the false alarms that the
+    weights `alarms_of` give on the backgrounds."""
     rendering, covering = jax.random.split(jax.random.key(seed))
     photographs, copies = photos.select(np.arange(own)), photos.select(np.arange(own, len(photos)))
     groups = [
@@ -140,6 +153,16 @@ def make_bank(
         of_rendered(rendering, count, assets, settings.faces),
         of_things(seed, photographs, assets.backgrounds, max(count, own)),
     ]
+    if alarms_of is not None:
+        detector = FaceDetector(alarms_of, min_score=ALARM)
+        groups[-1] = joined(
+            [
+                groups[-1],
+                of_alarms(
+                    lambda picture: [one.box for one in detector(picture)], assets.backgrounds
+                ),
+            ]
+        )
     logging.info("patches of each group: %s", [len(group.face) for group in groups])
     return bank_of(groups, settings.shares)
 
@@ -167,6 +190,7 @@ def train(
     sources: dict[str, str | None] | None = None,
     init_from: str | None = None,
     layout: str = "ibug",
+    alarms_of: str | None = None,
 ) -> TrainState:
     """The whole training; see the flags. `sources` are the files that `load_assets` takes."""
     started = time.monotonic()
@@ -182,7 +206,8 @@ def train(
         dataclasses.replace(assets, backgrounds=assets.backgrounds[np.flatnonzero(part)])
         for part in (~kept, kept)
     )
-    bank = make_bank(settings, photos.training, photos.own, learnt, settings.rendered, seed)
+    rendered = settings.rendered
+    bank = make_bank(settings, photos.training, photos.own, learnt, rendered, seed, alarms_of)
     task = make_task(
         settings.spec,
         batches=batches(settings.training.batch),
@@ -199,6 +224,9 @@ def define_flags() -> None:
     launch.define_source_flags()
     launch.define_photograph_flags()
     flags.DEFINE_string("init", None, "weight file to start from")
+    flags.DEFINE_string(
+        "alarms_of", None, "weights of a detector, whose false alarms on the backgrounds are learnt"
+    )
 
 
 def train_as_told(values: flags.FlagValues) -> TrainState:
@@ -210,6 +238,7 @@ def train_as_told(values: flags.FlagValues) -> TrainState:
         launch.sources(values),
         values.init,
         values.layout,
+        values.alarms_of,
     )
 
 

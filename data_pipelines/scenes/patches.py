@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,13 +71,17 @@ class Bank(ByValue):
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], self.patches)
 
 
+def joined(groups: Sequence[Patches]) -> Patches:
+    """All patches of some groups."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *groups)
+
+
 def bank_of(groups: Sequence[Patches], shares: Sequence[float]) -> Bank:
     """Groups that are drawn in these proportions; those without patches never."""
     counts = np.array([len(group.face) for group in groups], np.int32)
     weights = np.where(counts > 0, shares, 0.0)
     starts = (np.cumsum(counts) - counts).astype(np.int32)
-    patches = jax.tree.map(lambda *leaves: np.concatenate(leaves), *groups)
-    return Bank(patches, starts, counts, (weights / weights.sum()).astype(np.float32))
+    return Bank(joined(groups), starts, counts, (weights / weights.sum()).astype(np.float32))
 
 
 def of_photographs(photos: ShardedPhotos, key: Array | None = None) -> Patches:
@@ -162,9 +167,32 @@ def of_things(seed: int, photos: ShardedPhotos, backgrounds: AnyArray, count: in
         images.append(_levels(pieces(found.astype(np.float32) / 255.0, matrices)))
     if not images:
         return _none()
-    middle = np.full((count, 2), (PATCH_PX - 1) / 2.0)
-    boxes = Boxes(middle, np.full(count, THING_PX), np.zeros(count))
-    return _patches(np.concatenate(images), boxes, False)
+    return _things(np.concatenate(images))
+
+
+def of_alarms(find: Callable[[np.ndarray], Sequence[np.ndarray]], pictures: AnyArray) -> Patches:
+    """Things that are no faces but look like one: what a detector finds in pictures (M, S, S, 3)
+    uint8 without faces; ``find(picture)`` gives the boxes (x, y, width, height) of one."""
+    cut = jax.jit(lambda image, matrix: warp_affine(image, matrix, PATCH_PX, fill=0.0))
+    images = []
+    for picture in np.asarray(pictures):
+        shown = np.full((*picture.shape[:2], 1), 255, np.uint8)
+        levels = np.concatenate([picture, shown], axis=-1).astype(np.float32)
+        for box in find(picture):
+            step = max(box[2:]) / THING_PX
+            # Blurred where it is made smaller.
+            smooth = cv2.GaussianBlur(levels, (0, 0), 0.4 * step) if step > 1.0 else levels
+            offset = box[:2] + box[2:] / 2.0 - step * (PATCH_PX - 1) / 2.0
+            matrix = np.concatenate([step * np.eye(2), offset[:, None]], axis=1)
+            images.append(np.asarray(cut(smooth, matrix.astype(np.float32))))
+    return _things(np.round(images).astype(np.uint8)) if images else _none()
+
+
+def _things(images: np.ndarray) -> Patches:
+    middle = np.full((len(images), 2), (PATCH_PX - 1) / 2.0)
+    return _patches(
+        images, Boxes(middle, np.full(len(images), THING_PX), np.zeros(len(images))), False
+    )
 
 
 def _chunks(count: int) -> Iterator[np.ndarray]:

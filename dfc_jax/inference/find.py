@@ -27,9 +27,9 @@ from dfc_jax.systems.detector.scenes import PAD, Boxes
 
 # Pixels of a face, on a level of the pyramid, that the network finds reliably.
 FACE_PX = 16.0
-# Pictures up to this edge are searched as they are; of larger ones, whose smallest faces are seldom
-# wanted, the first level's edge is the geometric mean of both.
-WHOLE_EDGE = 800
+# Pictures up to this edge are searched as they are. Of larger ones the smallest faces are seldom
+# wanted: where a picture is 8 times as large, those that are looked for are twice as large.
+WHOLE_EDGE = 328
 # The most canvases that one picture may take.
 MOST_CANVASES = 24
 # A picture is made so much smaller if it then needs a single canvas.
@@ -103,7 +103,7 @@ class FaceDetector:
 
     def _plan(self, width: int, height: int) -> list[Tile]:
         edge = max(width, height)
-        usual = min(1.0, math.sqrt(WHOLE_EDGE / edge))
+        usual = min(1.0, (WHOLE_EDGE / edge) ** (1.0 / 3.0))
         scale = min(1.0, FACE_PX / self._min_face_px) if self._min_face_px else usual
         tiles = plan(width, height, scale)
         if self._min_face_px is None and canvases(tiles) > 1:

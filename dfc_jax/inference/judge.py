@@ -55,6 +55,11 @@ MIN_CERTAINTY = 0.897
 MIN_AGREEMENT = 0.826
 MAX_RESIDUAL_CROP_PX = 1.18
 
+# Less confidence shows that what a detector found is no face: of 697 right fits to training
+# photographs, profiles, turned, dark, blurred and half covered faces among them, the least has
+# 0.805; of 186 false alarms, 83 % have less than this bound.
+NO_FACE_CONFIDENCE = 0.78
+
 # Fits as certain as this are clearly right: upside down, faces of 40 training photographs reach
 # 0.942, and nine of ten upright ones more than this.
 CLEAR_CERTAINTY = 0.945
@@ -123,6 +128,11 @@ def doubts(evidence: Evidence) -> tuple[str, ...]:
 def is_clear(evidence: Evidence) -> bool:
     """Whether a fit is so good that no other needs to be tried."""
     return not doubts(evidence) and evidence.certainty >= CLEAR_CERTAINTY
+
+
+def may_be_a_face(evidence: Evidence) -> bool:
+    """Whether a fit may show a face where a detector found one."""
+    return evidence.confidence >= NO_FACE_CONFIDENCE
 
 
 def is_sure_though_turned(evidence: Evidence) -> bool:

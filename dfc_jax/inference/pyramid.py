@@ -11,8 +11,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-# Pixels along an edge of a canvas: a picture of 640 x 480 and its smaller levels just fit.
-CANVAS_PX = 736
+# Pixels along an edge of a canvas: a picture of 512 x 384 and its smaller levels just fit.
+CANVAS_PX = 592
 # Pixels between pictures on a canvas, and those that tiles of one level share.
 GAP_PX, OVERLAP_PX = 16, 64
 # Places on a canvas are multiples of this many pixels.

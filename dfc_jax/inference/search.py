@@ -24,6 +24,7 @@ from dfc_jax.inference.judge import (
     distinct,
     is_clear,
     is_sure_though_turned,
+    may_be_a_face,
     surest,
     weigh,
 )
@@ -81,16 +82,23 @@ class Search(ByValue):
     def with_detector(
         self, detector: Detector, found: Sequence[Detection] | None = None
     ) -> Job[list[Face]]:
-        """The faces that a detector finds, also in the turned photograph if need be.
+        """The faces that a detector finds, also in the turned photograph if need be; what it takes
+        for a face and is none is left out.
 
         `found` is what it finds in the photograph as it is, if that is known already.
         """
         if found is None:
             (found,) = yield [Work(partial(detector, self.image))]
         faces = distinct((yield from self.in_boxes(found)), [])
-        if not self.recrop or isinstance(detector, WholeImage | FaceDetector):
-            # Nothing would be found in the turned picture that is not found in this one.
+        if isinstance(detector, WholeImage):
             return faces
+        # Our own detector would find nothing in the turned picture that it does not find in this.
+        if self.recrop and not isinstance(detector, FaceDetector):
+            faces = yield from self._or_turned(detector, faces)
+        return [face for face in faces if may_be_a_face(face.evidence)]
+
+    def _or_turned(self, detector: Detector, faces: list[Face]) -> Job[list[Face]]:
+        """The faces, or those that the turned photograph shows better."""
         if not any(is_clear(face.evidence) for face in faces):
             faces = yield from self._turned(detector, faces, QUARTERS_DEG)
         if all(face.reasons for face in faces):

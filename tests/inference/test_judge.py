@@ -11,7 +11,7 @@ from dfc_jax.crops import Crop, crop_photo
 from dfc_jax.export.records import face_record
 from dfc_jax.inference import judge
 from dfc_jax.inference.align import Aligner
-from dfc_jax.inference.detect import WholeImage
+from dfc_jax.inference.detect import Detection, WholeImage
 from dfc_jax.photo import read_photo
 
 GOOD = judge.Evidence(matchable_share=0.4, certainty=0.96, agreement=0.95, residual_crop_px=0.5)
@@ -119,6 +119,22 @@ def test_boxes_without_a_face_are_uncertain_and_say_why(aligner):
         assert face_record(face)["reasons"] == list(face.reasons)
 
 
+@pytest.mark.slow
+def test_what_a_detector_takes_for_a_face_and_is_none_is_left_out(trained):
+    portrait = read_photo(ASTRONAUT)
+    boxes = [np.array([180.0, 82.0, 84.0, 86.0])]
+    boxes += [np.array([x, y, 80.0, 80.0]) for x in (20, 330, 420) for y in (20, 150, 300, 400)]
+    given = trained(portrait, boxes=boxes)
+    detections = [Detection(box, 1.0, "dfc") for box in boxes]
+    aligner = Aligner(trained.solver, trained.model, lambda _: detections, trained.versions, 0)
+    found = aligner(portrait)
+    assert len(given) == len(boxes) and not all(judge.may_be_a_face(f.evidence) for f in given)
+    assert all(judge.may_be_a_face(face.evidence) for face in found)
+    (right,) = (face for face in found if face.status == "ok")
+    np.testing.assert_array_equal(right.box, boxes[0])
+
+
+@pytest.mark.slow
 def test_a_face_is_ok_also_where_the_photograph_is_cut_to_it(aligner):
     portrait = read_photo(ASTRONAUT)
     box = np.array([180, 82, 84, 86])

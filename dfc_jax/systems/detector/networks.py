@@ -56,14 +56,16 @@ class DetectorSpec(Spec):
       width: channels at 1/8 size.
       deep: channels at 1/16 size.
       blocks: there.
+      last: blocks at 1/8 size that see both.
     """
 
     kind: ClassVar[str] = "detector/separable"
 
-    stem: int = whole(16, 1, 1024)
-    width: int = whole(48, 1, 1024)
+    stem: int = whole(24, 1, 1024)
+    width: int = whole(64, 1, 1024)
     deep: int = whole(128, 1, 1024)
-    blocks: int = whole(4, 1, 16)
+    blocks: int = whole(3, 1, 16)
+    last: int = whole(2, 1, 16)
 
     def module(self) -> "DetectorNetwork":
         """The network."""
@@ -90,7 +92,9 @@ class DetectorNetwork(nn.Module):
         for _ in range(spec.blocks):
             x = Separable(5)(x, train)
         x = MixNorm(spec.width, relu=False)(x, train)
-        x = Separable(3)(nn.relu(fine + repeated(x)), train)
+        x = nn.relu(fine + repeated(x))
+        for _ in range(spec.last):
+            x = Separable(3)(x, train)
         x = nn.Dense(6, kernel_init=nn.initializers.zeros)(x)
         return Outputs(x[..., 0] + START, x[..., 1:])
 
