@@ -12,6 +12,10 @@ What the report holds, by name: ``found_<set>`` of ``faces_<set>`` in each set o
 ``crowd_boxes``), and one at a time, of so many pixels, in a picture of 6000 x 4000
 (``in_6000_of_43_px``); ``false_alarms``, of so many ``backgrounds``; ``ms_640``, the time for a
 picture of 640 x 480. A face is found where a box has about its middle and size.
+
+With ``--align`` the aligner goes on from there: ``aligned_<set>``, ``aligned_turned_90``,
+``aligned_tilted_45`` count pictures whose face is ``right`` (inner NME at most 8 %), and those with
+a face that is ``wrong_and_ok``; ``aligned_backgrounds`` those with ``a_face`` and with ``an_ok``.
 """
 
 import json
@@ -25,15 +29,18 @@ import cv2
 import numpy as np
 from absl import app, flags, logging
 
-from data_pipelines.sources.layouts import with_layout
+import dfc_jax
+from data_pipelines.sources.layouts import open_faces, with_layout
 from dfc_jax.crops import Crop, apply_affine
 from dfc_jax.data.faces import AnnotatedFace
-from dfc_jax.data.layouts import open_faces
+from dfc_jax.evaluation.protocols import FAILURE_PERCENT
 from dfc_jax.files import write_json
+from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.detect import Detection, Detector
 from dfc_jax.inference.detectors import make_detector
 from dfc_jax.photo import read_photo
 from experiments import launch
+from experiments.robustness import View, errors, view_of
 
 # A box is that of a face if their middles lie within this part of the face's edge, and their edges
 # differ by less than this factor.
@@ -59,14 +66,20 @@ def is_found(detections: Sequence[Detection], box: np.ndarray) -> bool:
     return False
 
 
-def turned(image: np.ndarray, box: np.ndarray, deg: float) -> tuple[np.ndarray, np.ndarray]:
-    """The picture turned clockwise about its middle, grown to hold its corners, and the box."""
+def turned(image: np.ndarray, deg: float) -> tuple[np.ndarray, np.ndarray]:
+    """The picture turned clockwise about its middle, grown to hold its corners, and the map (2, 3)
+    of its points."""
     height, width = image.shape[:2]
     turn = Crop(np.zeros(2), 1.0, deg).rotation
     size = np.ceil(np.abs(turn) @ [width, height] - 1e-6)
     offset = (size - 1.0) / 2.0 - turn @ ((np.array([width, height]) - 1.0) / 2.0)
     matrix = np.concatenate([turn, offset[:, None]], axis=1)
-    flat = cv2.warpAffine(image, matrix, (int(size[0]), int(size[1])))
+    return cv2.warpAffine(image, matrix, (int(size[0]), int(size[1]))), matrix
+
+
+def turned_box(image: np.ndarray, box: np.ndarray, deg: float) -> tuple[np.ndarray, np.ndarray]:
+    """`turned`, and the box (4,) about the turned middle."""
+    flat, matrix = turned(image, deg)
     middle = apply_affine(matrix, box[:2] + box[2:] / 2.0)
     return flat, np.concatenate([middle - box[2:] / 2.0, box[2:]])
 
@@ -130,9 +143,9 @@ def check_changed(
 
     report: dict[str, Any] = {}
     for deg in TURNS:
-        report[f"turned_{deg}"] = count(partial(turned, deg=deg), TURNED)
+        report[f"turned_{deg}"] = count(partial(turned_box, deg=deg), TURNED)
     for deg in TILTS:
-        report[f"tilted_{deg}"] = count(partial(turned, deg=deg), TILTED)
+        report[f"tilted_{deg}"] = count(partial(turned_box, deg=deg), TILTED)
     for margin in MARGINS:
         report[f"margin_{margin:g}"] = count(partial(cut_out, margin=margin), CUT_OUT)
     picture, boxes = crowd(faces)
@@ -147,11 +160,57 @@ def check_changed(
     return report
 
 
+def picture_files(folder: Path) -> list[Path]:
+    """The .jpg and .png pictures of a folder."""
+    return [file for file in sorted(folder.iterdir()) if file.suffix.lower() in (".jpg", ".png")]
+
+
 def false_alarms(detector: Detector, folder: Path) -> dict[str, int]:
     """In how many pictures of a folder without faces one is found."""
-    files = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in (".jpg", ".png")]
+    files = picture_files(folder)
     alarms = sum(bool(detector(read_photo(file))) for file in files)
     return {"backgrounds": len(files), "false_alarms": alarms}
+
+
+def check_aligned(aligner: Aligner, views: Sequence[View]) -> dict[str, int]:
+    """How many pictures of one face give it rightly, and how many a wrong one that is "ok"."""
+    right = wrong = 0
+    for view in views:
+        faces = aligner(view.image)
+        hits = errors([view] * len(faces), faces) <= FAILURE_PERCENT
+        right += bool(hits.any())
+        wrong += any(face.status == "ok" and not hit for face, hit in zip(faces, hits, strict=True))
+    return {"right": right, "wrong_and_ok": wrong, "of": len(views)}
+
+
+def check_all_aligned(
+    aligner: Aligner, sets: dict[str, Sequence[AnnotatedFace]], backgrounds: Path | None
+) -> dict[str, Any]:
+    """What the aligner makes of the sets, of the first one's turned photographs, and of pictures
+    without a face."""
+
+    def views(faces: Sequence[AnnotatedFace], deg: float) -> list[View]:
+        found = []
+        for face in faces:
+            image, matrix = turned(face.image(), deg) if deg else (face.image(), np.eye(2, 3))
+            found.append(view_of(image, apply_affine(matrix, face.points)))
+        return found
+
+    report: dict[str, Any] = {}
+    for name, faces in sets.items():
+        report[f"aligned_{name}"] = check_aligned(aligner, views(faces, 0.0))
+    first = next(iter(sets.values()))
+    for kind, turns, most in (("turned", TURNS, TURNED), ("tilted", TILTS, TILTED)):
+        for deg in turns:
+            report[f"aligned_{kind}_{deg}"] = check_aligned(aligner, views(first[:most], deg))
+    if backgrounds is not None:
+        found = [aligner(file) for file in picture_files(backgrounds)]
+        report["aligned_backgrounds"] = {
+            "a_face": sum(map(bool, found)),
+            "an_ok": sum(any(face.status == "ok" for face in faces) for faces in found),
+            "of": len(found),
+        }
+    return report
 
 
 def milliseconds(detector: Detector, image: np.ndarray) -> float:
@@ -165,17 +224,25 @@ def milliseconds(detector: Detector, image: np.ndarray) -> float:
     return round(1e3 * float(np.median(times)), 2)
 
 
-def check(detector: Detector, folders: Sequence[str], backgrounds: Path | None) -> dict[str, Any]:
-    """The whole report; see the module."""
-    report: dict[str, Any] = {}
-    for number, given in enumerate(folders):
+def open_all(folders: Sequence[str]) -> dict[str, Sequence[AnnotatedFace]]:
+    """The sets of photographs by names for the report."""
+    sets: dict[str, Sequence[AnnotatedFace]] = {}
+    for given in folders:
         layout, folder = with_layout(given, "ibug")
-        faces = list(open_faces(layout, folder))
-        report |= check_set(detector, faces, f"{layout}_{Path(folder).name}")
-        if number == 0:
-            shown = [(face.image(), face.landmark_box) for face in faces]
-            report["ms_640"] = milliseconds(detector, shown[0][0])
-            report |= check_changed(detector, shown)
+        sets[f"{layout}_{Path(folder).name}"] = list(open_faces(layout, folder))
+    return sets
+
+
+def check(
+    detector: Detector, sets: dict[str, Sequence[AnnotatedFace]], backgrounds: Path | None
+) -> dict[str, Any]:
+    """The report on a detector; see the module."""
+    report: dict[str, Any] = {}
+    for name, faces in sets.items():
+        report |= check_set(detector, faces, name)
+    shown = [(face.image(), face.landmark_box) for face in next(iter(sets.values()))]
+    report["ms_640"] = milliseconds(detector, shown[0][0])
+    report |= check_changed(detector, shown)
     return report | (false_alarms(detector, backgrounds) if backgrounds else {})
 
 
@@ -187,6 +254,7 @@ def define_flags() -> None:
     flags.DEFINE_enum("detector", "dfc", ["dfc", "haar", "yunet"], "what is checked")
     flags.DEFINE_string("detector_model", None, "its file, instead of the package's")
     flags.DEFINE_float("min_score", None, "probability below which a face is none")
+    flags.DEFINE_bool("align", False, "count also what the aligner makes of what is found")
     flags.DEFINE_string("json", "-", "file for the report, - for the standard output")
 
 
@@ -194,7 +262,10 @@ def check_as_told(values: flags.FlagValues) -> None:
     """`check` with what the command line says."""
     detector = make_detector(values.detector, values.detector_model, min_score=values.min_score)
     backgrounds = None if values.backgrounds is None else Path(values.backgrounds)
-    report = check(detector, values.photos, backgrounds)
+    sets = open_all(values.photos)
+    report = check(detector, sets, backgrounds)
+    if values.align:
+        report |= check_all_aligned(dfc_jax.load(detector=detector), sets, backgrounds)
     if values.json == "-":
         print(json.dumps(report, indent=2))
     else:

@@ -1,14 +1,19 @@
 """What is done to the pictures of a check keeps their boxes on the faces, and is counted."""
 
+import dataclasses
 import json
 import types
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from photographs import points_in_box
 
+from dfc_jax.crops import apply_affine
 from dfc_jax.inference.detect import Detection
+from dfc_jax.photo import read_photo
+from experiments.robustness import view_of
 from experiments.tools import check_detector as check
 
 BOX = np.array([60.0, 40.0, 40.0, 40.0])
@@ -38,7 +43,7 @@ def nothing(image: np.ndarray) -> list[Detection]:
 
 @pytest.mark.parametrize("deg", [0, 45, 60, 90, 180, 270])
 def test_a_turned_picture_holds_all_of_the_picture_and_its_box(deg) -> None:
-    image, box = check.turned(portrait(), BOX, deg)
+    image, box = check.turned_box(portrait(), BOX, deg)
     assert check.is_found(red_squares(image), box)
     assert (image[..., 0] > 180).sum() == pytest.approx(41 * 41, rel=0.05)
     # Clockwise: what was above the middle of the picture is to its right after a quarter.
@@ -93,15 +98,53 @@ def photos(tmp_path):
 def test_the_report_counts_what_is_found(photos, monkeypatch) -> None:
     monkeypatch.setattr(check, "SIZES_PX", (20,))
     folder, backgrounds = photos
-    report = check.check(red_squares, [str(folder)], backgrounds)
+    report = check.check(red_squares, check.open_all([str(folder)]), backgrounds)
     assert report["faces_ibug_set"] == 2 and report["found_ibug_set"] == 1
     assert report["turned_90"] == report["tilted_45"] == report["crowd"] == "1 of 2"
     assert report["in_6000_of_20_px"] == report["margin_0"] == "1 of 2"
     assert report["backgrounds"] == 2 and report["false_alarms"] == 1
     assert report["ms_640"] > 0
-    none = check.check(nothing, [str(folder)], None)
+    none = check.check(nothing, check.open_all([str(folder)]), None)
     assert none["found_ibug_set"] == 0 and none["turned_90"] == "0 of 2"
     assert "false_alarms" not in none
+
+
+@dataclasses.dataclass
+class Found:
+    landmarks: np.ndarray
+    status: str
+
+
+def test_right_faces_and_wrong_ones_that_are_ok_are_counted(photos) -> None:
+    """An aligner that lays the points into a red square, and their mirror image beside them."""
+    folder, backgrounds = photos
+
+    def align(image) -> list[Found]:
+        image = read_photo(image) if isinstance(image, Path) else image
+        boxes = [one.box + [0.5, 0.5, -1.0, -1.0] for one in red_squares(image)]
+        # Upright only.
+        boxes = [box for box in boxes if image.shape[0] <= image.shape[1]]
+        right = [Found(box[:2] + points_in_box(*box[2:]), "ok") for box in boxes]
+        beside = [Found(one.landmarks + 30.0, "ok") for one in right]
+        return [*right, *beside, *(Found(one.landmarks, "uncertain") for one in beside)]
+
+    sets = check.open_all([str(folder)])
+    report = check.check_all_aligned(align, sets, backgrounds)
+    assert report["aligned_ibug_set"] == {"right": 1, "wrong_and_ok": 1, "of": 2}
+    assert report["aligned_turned_90"] == {"right": 0, "wrong_and_ok": 0, "of": 2}
+    assert report["aligned_turned_180"] == {"right": 0, "wrong_and_ok": 1, "of": 2}
+    assert report["aligned_tilted_45"]["of"] == 2
+    assert report["aligned_backgrounds"] == {"a_face": 1, "an_ok": 1, "of": 2}
+
+
+def test_points_turn_with_their_picture(photos) -> None:
+    (face, _) = check.open_all([str(photos[0])])["ibug_set"]
+    for deg in (45, 90, 180, 270):
+        image, matrix = check.turned(face.image(), deg)
+        view = view_of(image, apply_affine(matrix, face.points))
+        _, box = check.turned_box(face.image(), face.landmark_box, deg)
+        middle = view.box[:2] + view.box[2:] / 2
+        np.testing.assert_allclose(box[:2] + box[2:] / 2, middle, atol=6.0)
 
 
 def test_the_command_writes_its_report(photos, tmp_path, monkeypatch) -> None:
@@ -109,6 +152,7 @@ def test_the_command_writes_its_report(photos, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(check, "make_detector", lambda *_, **__: red_squares)
     folder, _ = photos
     told = {"detector": "dfc", "detector_model": None, "min_score": None, "backgrounds": None}
+    told["align"] = False
     told |= {"photos": [str(folder)], "json": str(tmp_path / "report.json")}
     values = types.SimpleNamespace(**told)
     check.check_as_told(values)
