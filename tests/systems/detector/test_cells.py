@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dfc_jax.crops import Crop
-from dfc_jax.systems.detector.cells import Targets, decode, loss, targets
+from dfc_jax.systems.detector.cells import EXACT, Targets, decode, loss, targets
 from dfc_jax.systems.detector.networks import LARGEST, SMALLEST, STRIDE, Outputs
 from dfc_jax.systems.detector.scenes import Boxes, boxes_of_points
 
@@ -89,9 +89,8 @@ def test_the_loss_is_least_where_the_targets_are_said() -> None:
     right = jax.tree.map(lambda leaf: leaf[None], said(wanted((60.0, 64.0, 24.0, 20.0))))
     parts = loss(right, cells)
     assert parts["place"] < 0.01 and parts["size"] < 1e-5 and parts["roll"] < 0.01
-    np.testing.assert_allclose(
-        parts["loss"], sum(parts[name] for name in ("score", "place", "size", "roll")), rtol=1e-5
-    )
+    weighed = parts["score"] + EXACT * (parts["place"] + parts["size"]) + parts["roll"]
+    np.testing.assert_allclose(parts["loss"], weighed, rtol=1e-5)
     changes = {"place": (0, 0.3), "size": (2, 0.2), "roll": (4, 0.5)}
     for name, (index, step) in changes.items():
         values = right.values.copy()

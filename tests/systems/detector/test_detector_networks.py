@@ -33,13 +33,13 @@ def variables():
 
 def test_the_network_has_as_many_parameters_as_its_table_says() -> None:
     fresh = init(jax.random.key(0), SPECS["small"])
-    stem, width, deep, blocks = 16, 48, 128, 4
+    stem, width, deep, blocks, last = 24, 64, 128, 3, 2
     mixed = [(48, stem), (4 * stem, width), (4 * width, deep), (deep, width)]
     kernels = sum(a * b + 2 * b for a, b in mixed)
-    fine = 2 * (9 * width + width * width + 2 * width)
+    fine = (1 + last) * (9 * width + width * width + 2 * width)
     coarse = blocks * (25 * deep + deep * deep + 2 * deep)
     count = sum(leaf.size for leaf in jax.tree.leaves(fresh["params"]))
-    assert count == kernels + fine + coarse + 6 * width + 6 == 120_358
+    assert count == kernels + fine + coarse + 6 * width + 6 == 123_126
 
 
 def test_shifted_copies_are_a_grouped_convolution() -> None:
