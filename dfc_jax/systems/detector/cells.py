@@ -15,8 +15,8 @@ from dfc_jax.types import Array, ByValue
 _MIDDLE, _MIDDLE_PX, _NEAR = 0.3, STRIDE / np.sqrt(2.0), 0.6
 # Nor do the cells of faces that are a little too small or too large.
 _TOO_SMALL, _TOO_LARGE = 10.0, 60.0
-# How much the place and the size of a face count in the loss: with 4 instead of 1 both were 7 % more
-# exact after as many steps, and scores and rolls as good.
+# How much the place and the size of a face count in the loss: with 4 instead of 1 both were 7 %
+# more exact after as many steps, and scores and rolls as good.
 EXACT = 4.0
 # Units of places and sizes.
 _PLACE_PX, _EDGE_PX = 16.0, 24.0
