@@ -7,9 +7,10 @@
 Every photograph is pasted once, with a random size, place and tilt, into pictures of 640 x 480 that
 are made of the backgrounds; only whole ones that cover no other. Writes `detectors.json`: for each
 detector the curve (``recall``, ``precision`` and the ``score`` from which they hold), its
-``average_precision``, and ``calibration``, how many of the boxes with about a score show a face,
-beside the mean of these scores; `detectors.png`, the curves; and `scenes.png`, some of the pictures
-with the faces in them (green) and what `dfc` finds with a probability of a half (red).
+``average_precision``, mean and standard deviation of the logarithm of its edges over the true ones
+(``edge_mean``, ``edge_sd``), and ``calibration``, how many of the boxes with about a score show a
+face, beside the mean of these scores; `detectors.png`, the curves; and `scenes.png`, some of the
+pictures with the faces in them (green) and what `dfc` finds with a probability of a half (red).
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,20 @@ class Picture(NamedTuple):
 
     image: np.ndarray
     boxes: np.ndarray
+
+
+class Found(NamedTuple):
+    """The boxes that a detector finds.
+
+    Attributes:
+      score: (N,) of each.
+      right: (N,) bool, the first one to find a face.
+      log_ratio: (N,) logarithm of its edge over the face's; NaN where not `right`.
+    """
+
+    score: np.ndarray
+    right: np.ndarray
+    log_ratio: np.ndarray
 
 
 def pictures(
@@ -130,19 +145,19 @@ def paste(
     image[:] = np.round(image + alpha * (pasted.astype(np.float64) - image)).astype(np.uint8)
 
 
-def judged(detector: Detector, shown: Sequence[Picture]) -> tuple[np.ndarray, np.ndarray]:
-    """The scores (N,) of all boxes of a detector, the surest first, and whether each is the first
-    to find a face (N,)."""
-    rows: list[tuple[float, bool]] = []
+def found_in(detector: Detector, shown: Sequence[Picture]) -> Found:
+    """All that a detector finds in pictures, the surest first."""
+    rows: list[tuple[float, bool, float]] = []
     for picture in tqdm(shown, disable=None):
         left = list(picture.boxes)
         for detection in sorted(detector(picture.image), key=lambda one: -one.score):
             hits = [i for i, box in enumerate(left) if is_found([detection], box)]
-            if hits:
-                left.pop(hits[0])
-            rows.append((detection.score, bool(hits)))
+            edge = left.pop(hits[0])[2] if hits else np.nan
+            ratio = np.log(max(detection.landmark_box[2:]) / edge)
+            rows.append((detection.score, bool(hits), ratio))
     rows.sort(key=lambda row: -row[0])
-    return np.array([row[0] for row in rows]), np.array([row[1] for row in rows], bool)
+    score, right, ratio = np.array(rows, float).reshape(-1, 3).T
+    return Found(score, right.astype(bool), ratio)
 
 
 def curve(scores: np.ndarray, right: np.ndarray, faces: int) -> dict[str, Any]:
@@ -212,10 +227,16 @@ def compare(detectors: dict[str, Detector], shown: Sequence[Picture]) -> dict[st
     faces = sum(len(picture.boxes) for picture in shown)
     report: dict[str, Any] = {"pictures": len(shown), "faces": faces, "detectors": {}}
     for name, detector in detectors.items():
-        scores, right = judged(detector, shown)
-        report["detectors"][name] = curve(scores, right, faces)
+        found = found_in(detector, shown)
+        ratio = found.log_ratio[found.right]
+        report["detectors"][name] = {
+            **curve(found.score, found.right, faces),
+            # How much too large the boxes are, and how much that varies: of logarithms.
+            "edge_mean": round(float(ratio.mean()), 3) if len(ratio) else None,
+            "edge_sd": round(float(ratio.std()), 3) if len(ratio) else None,
+        }
         if name == "dfc":
-            report["detectors"][name]["calibration"] = calibration(scores, right)
+            report["detectors"][name]["calibration"] = calibration(found.score, found.right)
     return report
 
 

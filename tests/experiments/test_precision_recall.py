@@ -66,7 +66,9 @@ def test_every_face_is_pasted_once_where_its_box_says(backgrounds) -> None:
 
 def test_a_face_counts_once_and_the_surest_boxes_come_first(backgrounds) -> None:
     shown = list(tool.pictures([Drawn()] * 10, backgrounds, np.random.default_rng(0)))
-    scores, right = tool.judged(wrong_too, shown)
+    scores, right, ratio = tool.found_in(wrong_too, shown)
+    np.testing.assert_allclose(ratio[right], 0.0, atol=0.1)
+    assert np.isnan(ratio[~right]).all()
     assert scores.tolist() == sorted(scores, reverse=True)
     assert right[scores == 0.9].all() and (scores == 0.9).sum() == 10
     assert not right[scores != 0.9].any()

@@ -12,12 +12,14 @@ single channels and are sums of shifted copies, and 1x1 kernels mix the channels
 import dataclasses
 import functools
 import itertools
+import math
 import operator
 from typing import ClassVar, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from dfc_jax.nets.blocks import HE, space_to_depth
@@ -167,6 +169,19 @@ def repeated(x: Array) -> Array:
     b, h, w, c = x.shape
     # Broadcast: the gradient of `jnp.repeat` is a scatter.
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def calibrated(variables: Variables, gain: float, shift: float, growth: float) -> Variables:
+    """Variables with which each logit is ``gain * logit + shift``, and edges are `growth` times as
+    long."""
+    # In the last layer: column 0 is the logit less `START`, 3 the logarithm of the edge.
+    last = variables["params"]["Dense_0"]
+    kernel, bias = (np.array(last[name], np.float32) for name in ("kernel", "bias"))
+    kernel[:, 0] *= gain
+    bias[0] = gain * (bias[0] + START) + shift - START
+    bias[3] += math.log(growth)
+    params = {**variables["params"], "Dense_0": {"kernel": kernel, "bias": bias}}
+    return {**variables, "params": params}
 
 
 SPECS: dict[str, DetectorSpec] = {"small": DetectorSpec()}

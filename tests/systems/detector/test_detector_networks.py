@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from dfc_jax.nets import weights
+from dfc_jax.systems.detector.cells import decode
 from dfc_jax.systems.detector.networks import (
     SPECS,
     START,
@@ -14,6 +15,7 @@ from dfc_jax.systems.detector.networks import (
     DetectorSpec,
     apply,
     apply_train,
+    calibrated,
     depthwise,
     init,
 )
@@ -112,3 +114,15 @@ def test_weights_come_back_from_their_file(variables, tmp_path) -> None:
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), read, variables
     )
+
+
+def test_calibrated_weights_say_what_they_shall(variables) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (1, 32, 48, 3), np.uint8)
+    before = apply(variables, picture, TINY)
+    after = apply(calibrated(variables, 0.7, -1.5, 0.9), picture, TINY)
+    np.testing.assert_allclose(after.logit, 0.7 * before.logit - 1.5, rtol=1e-4, atol=1e-4)
+    edge, before_edge = (
+        decode(jax.tree.map(lambda leaf: leaf[0], said), 1e-9)[0].edge for said in (after, before)
+    )
+    np.testing.assert_allclose(edge, 0.9 * before_edge, rtol=1e-4)
+    np.testing.assert_array_equal(after.values[..., [0, 1, 3, 4]], before.values[..., [0, 1, 3, 4]])
