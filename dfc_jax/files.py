@@ -44,7 +44,9 @@ def load_arrays(
         return {name: file[name] for name in held}
 
 
-WEIGHTS_DIR = Path(__file__).parent / "assets" / "weights"
+ASSETS_DIR = Path(__file__).parent / "assets"
+WEIGHTS_DIR = ASSETS_DIR / "weights"
+DETECTOR_FILE = ASSETS_DIR / "detector.safetensors"
 WEIGHTS_SUFFIX = ".safetensors"
 # File systems take names of 255 bytes: room for `_face1000_texture.jpg`, and for the dots and
 # the 8 digits of a file that is written aside.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import dfc_jax
 from dfc_jax.errors import UserError
 from dfc_jax.files import escaped, require_weights
-from dfc_jax.inference import DEFAULT_DETECTOR, DETECTORS, MAX_RECROPS, MODELS
+from dfc_jax.inference import DEFAULT_DETECTOR, DETECTORS, MAX_RECROPS, WITH_MODEL, YUNET_NEEDED
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
@@ -128,19 +128,21 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         "--detector",
         choices=DETECTORS,
         default=DEFAULT_DETECTOR,
-        help="what finds the faces (haar, which misses those under 40 of 640 pixels, tight crops "
-        "and tilted faces in groups); dfc and yunet need a file; none takes the whole picture for "
-        "a face",
+        help="what finds the faces (dfc, our own); haar is OpenCV's cascades, yunet needs a file, "
+        "none takes the whole picture for a face",
     )
     parser.add_argument(
-        "--detector-model", type=Path, metavar="FILE", help="ONNX file of YuNet, or weights for dfc"
+        "--detector-model",
+        type=Path,
+        metavar="FILE",
+        help="ONNX file of YuNet, or other weights for dfc",
     )
     parser.add_argument(
         "--min-face",
         type=between(1.0, math.inf),
         metavar="PX",
         help="the smallest faces to look for, by the longer edge of the box of their landmarks "
-        "(16 in pictures of up to 800 pixels, 44 in those of 6000); needs dfc",
+        "(20 in pictures of 640 pixels, 42 in those of 6000); needs dfc",
     )
     parser.add_argument(
         "--max-faces",
@@ -184,9 +186,9 @@ def check_network(arguments: argparse.Namespace) -> None:
       UsageError, WeightsError: what `load_aligner` needs is missing.
     """
     name, model = arguments.detector, arguments.detector_model
-    if name in MODELS and model is None:
-        raise UsageError(f"the detector {name} needs {MODELS[name]}; give --detector-model")
-    if name not in MODELS and model is not None:
+    if name == "yunet" and model is None:
+        raise UsageError(YUNET_NEEDED)
+    if name not in WITH_MODEL and model is not None:
         raise UsageError(f"the detector {name} takes no model file; use dfc or yunet with it")
     if model is not None and not os.path.isfile(model):
         raise UsageError(f"{model}: there is no such detector model; check the path")

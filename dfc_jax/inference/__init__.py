@@ -3,6 +3,10 @@
 MAX_RECROPS = 3
 # The detectors by name, and the one that is taken if nobody says otherwise.
 DETECTORS = ("dfc", "haar", "yunet", "none")
-DEFAULT_DETECTOR = "haar"
-# What those that need a file need.
-MODELS = {"dfc": "weights of experiments.detector", "yunet": "a model file"}
+DEFAULT_DETECTOR = "dfc"
+# Those that take a file; one of them does not come with the package.
+WITH_MODEL = ("dfc", "yunet")
+YUNET_NEEDED = (
+    "the detector yunet needs a model file, face_detection_yunet of OpenCV's model zoo; give"
+    " --detector-model"
+)

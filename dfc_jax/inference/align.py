@@ -263,9 +263,9 @@ def load(
     Args:
       weights: name of weights that come with the package, or a file; the default is
         `DEFAULT_WEIGHTS`.
-      detector: "haar", "dfc" and "yunet" (with `detector_model`), "none" for pictures that are a
-        face, or any `Detector`; `dfc_jax.make_detector` makes one with other options.
-      detector_model: weights for "dfc", the ONNX file of YuNet.
+      detector: "dfc", "haar", "yunet" (with `detector_model`), "none" for pictures that are a face,
+        or any `Detector`; `dfc_jax.make_detector` makes one with other options.
+      detector_model: other weights for "dfc", or the ONNX file of YuNet.
       face_model: a face model file instead of the embedded one.
       recrop: how often, at most (0 to `MAX_RECROPS`), the crop is made anew, upright around the
         face found in the last one, when the face does not stand there in place, size and tilt as

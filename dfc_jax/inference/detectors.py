@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dfc_jax.errors import OptionError
-from dfc_jax.inference import DETECTORS, MODELS
+from dfc_jax.inference import DETECTORS, YUNET_NEEDED
 from dfc_jax.inference.detect import (
     Detector,
     DetectorError,
@@ -25,7 +25,7 @@ def make_detector(
 
     Args:
       name: ``dfc`` (`FaceDetector`), ``haar``, ``yunet`` or ``none``.
-      model_path: the file that ``dfc`` (weights) and ``yunet`` (ONNX) need.
+      model_path: weights for ``dfc`` instead of the package's, or the ONNX file of ``yunet``.
       min_face_px, max_faces: see `FaceDetector`; of ``dfc`` alone.
       min_score: probability, or YuNet's score, below which a face is none; None for the usual.
 
@@ -39,11 +39,11 @@ def make_detector(
         raise DetectorError(f"unknown detector {name!r}; choose {', '.join(others)} or {last}")
     if name != "dfc" and (min_face_px is not None or max_faces is not None):
         raise OptionError(f"the detector {name} has no min_face_px and no max_faces; use dfc")
-    if name in MODELS:
+    if name == "dfc":
+        return FaceDetector(model_path, min_face_px, max_faces, min_score)
+    if name == "yunet":
         if model_path is None:
-            raise DetectorError(f"the detector {name} needs {MODELS[name]}; give --detector-model")
-        if name == "dfc":
-            return FaceDetector(model_path, min_face_px, max_faces, min_score)
+            raise DetectorError(YUNET_NEEDED)
         return YuNetDetector(model_path, *(() if min_score is None else (min_score,)))
     if min_score is not None:
         raise OptionError(f"the detector {name} has no min_score; use dfc or yunet")

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from dfc_jax.errors import OptionError
+from dfc_jax.files import DETECTOR_FILE
 from dfc_jax.inference.detect import Detection
 from dfc_jax.inference.pyramid import (
     GAP_PX,
@@ -45,7 +46,8 @@ class FaceDetector:
     """Finds faces from 16 px on, of every yaw and roll.
 
     Args:
-      file: weights of a `DetectorSpec`, such as `experiments.detector` makes.
+      file: weights of a `DetectorSpec`, such as `experiments.detector` makes; None for those of
+        the package.
       min_face_px: longer edge of the smallest landmark box to look for; None for 16 px in pictures
         up to `WHOLE_EDGE` and the more the larger a picture is (44 px for 6000 x 4000). Less than
         16 is not found.
@@ -59,7 +61,7 @@ class FaceDetector:
 
     def __init__(
         self,
-        file: str | os.PathLike[str],
+        file: str | os.PathLike[str] | None = None,
         min_face_px: float | None = None,
         max_faces: int | None = None,
         min_score: float | None = None,
@@ -71,7 +73,9 @@ class FaceDetector:
             raise OptionError(f"max_faces needs a whole number from 1 on; got {max_faces!r}")
         if not 0.0 < min_score < 1.0:
             raise OptionError(f"min_score needs a number between 0 and 1; got {min_score!r}")
-        self._variables, self._spec, _ = weights.load(file, DetectorSpec)
+        self._variables, self._spec, _ = weights.load(
+            DETECTOR_FILE if file is None else file, DetectorSpec
+        )
         self._min_face_px, self._max_faces, self._min_score = min_face_px, max_faces, min_score
         self._ready: Future[list[Detection]] | None = None
 

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from dfc_jax.errors import WeightsError
 from dfc_jax.files import (
+    ASSETS_DIR,
     WEIGHTS_DIR,
     available_weights,
     escaped,
@@ -81,7 +82,7 @@ def load(
             raise ValueError("its face_model is no name")
         # A test looks at the package's own files; every start would take as long as the network's
         # first trace.
-        problem = "" if path.parent == WEIGHTS_DIR else _mismatch(flat, spec)
+        problem = "" if path.is_relative_to(ASSETS_DIR) else _mismatch(flat, spec)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"{path}: its header does not describe a network of this version of dfc_jax "

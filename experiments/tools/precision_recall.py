@@ -8,8 +8,9 @@ Every photograph is pasted once, with a random size, place and tilt, into pictur
 are made of the backgrounds; only whole ones that cover no other. Writes `detectors.json`: for each
 detector the curve (``recall``, ``precision`` and the ``score`` from which they hold), its
 ``average_precision``, mean and standard deviation of the logarithm of its edges over the true ones
-(``edge_mean``, ``edge_sd``), and ``calibration``, how many of the boxes with about a score show a
-face, beside the mean of these scores; `detectors.png`, the curves; and `scenes.png`, some of the
+(``edge_mean``, ``edge_sd``), the time for one of these pictures (``ms_640``), and ``calibration``,
+how many of the boxes with about a score show a face, beside the mean of these scores;
+`detectors.png`, the curves; and `scenes.png`, some of the
 pictures with the faces in them (green) and what `dfc` finds with a probability of a half (red).
 """
 
@@ -34,7 +35,7 @@ from dfc_jax.inference.detect import Detector
 from dfc_jax.inference.detectors import make_detector
 from dfc_jax.photo import write_png
 from experiments import launch
-from experiments.tools.check_detector import is_found
+from experiments.tools.check_detector import is_found, milliseconds
 
 SEED = 0
 WIDTH, HEIGHT = 640, 480
@@ -234,6 +235,7 @@ def compare(detectors: dict[str, Detector], shown: Sequence[Picture]) -> dict[st
             # How much too large the boxes are, and how much that varies: of logarithms.
             "edge_mean": round(float(ratio.mean()), 3) if len(ratio) else None,
             "edge_sd": round(float(ratio.std()), 3) if len(ratio) else None,
+            "ms_640": milliseconds(detector, shown[0].image),
         }
         if name == "dfc":
             report["detectors"][name]["calibration"] = calibration(found.score, found.right)
@@ -270,7 +272,7 @@ def compare_as_told(values: flags.FlagValues) -> None:
     draw_curves(report, out / "detectors.png")
     draw_scenes(detectors["dfc"], shown, out / "scenes.png")
     for name, found in report["detectors"].items():
-        print(f"{name}: average precision {found['average_precision']:.3f}")
+        print(f"{name}: average precision {found['average_precision']:.3f}, {found['ms_640']} ms")
 
 
 if __name__ == "__main__":

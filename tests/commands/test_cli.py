@@ -24,7 +24,8 @@ ALIGN = ["align", "a.png", "--out", "o"]
         (["align", "a.png"], "--out"),
         (["align", "a.png", "--out", "o", "--detector", "hog"], "invalid choice: 'hog'"),
         (["align", "a.png", "--out", "o", "--detector", "yunet"], "needs a model file"),
-        (["align", "a.png", "--out", "o", "--detector-model", "x"], "takes no model file"),
+        ([*ALIGN, "--detector", "haar", "--detector-model", "x"], "takes no model file"),
+        ([*ALIGN, "--detector-model", "x"], "x: there is no such detector model"),
         (
             [*ALIGN, "--detector", "haar", "--min-face", "20"],
             "haar has no --min-face; use dfc with",

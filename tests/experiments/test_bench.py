@@ -32,7 +32,7 @@ from experiments.configs.dfc import finetune_fast, pretrain_fast
 ABOUT = {"suite", "samples", "jax", "device", "cores", "reference_ms", "compiles_again"}
 ALIGNER = {"compiles_load", "photo_landmarks_px", "rendered_nme_percent"}
 PARTS_MS = {"network_lite_ms", "network_paper_ms", "fit_ms", "render_128_ms", "align_total_ms"}
-PARTS_MS |= {"detect_ms", "crop_ms", "align_batch16_ms_per_face"}
+PARTS_MS |= {"detect_ms", "detect_haar_ms", "crop_ms", "align_batch16_ms_per_face"}
 START = {"bare_jax_s", "cold_start_s", "cold_start_cached_s"}
 START |= {"cold_start_ratio", "cold_start_cached_ratio"}
 STAGES = ("sample_pair", "sample_scene", "rasterize_scene", "shade_scene", "take_photograph")

@@ -50,7 +50,7 @@ def test_load_compiles_all_that_photographs_of_any_size_need(caplog):
 def align_two_sizes(aligner, portrait):
     for image in (portrait, portrait[:300, 100:400].astype(np.float32) / 255.0):
         (face,) = aligner(image)
-        assert face.detector.startswith("haar")
+        assert face.detector == "dfc"
         assert face.landmarks.shape == (68, 2)
         assert np.isfinite(face.vertices_mm).all()
         assert face.flow.shape == (128, 128, 2)

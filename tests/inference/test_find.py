@@ -6,10 +6,12 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from paths import ASTRONAUT
 
 from dfc_jax.inference import find
 from dfc_jax.inference.find import FACE_PX, WHOLE_EDGE, FaceDetector, merge
 from dfc_jax.nets import weights
+from dfc_jax.photo import read_photo
 from dfc_jax.systems.detector.cells import targets
 from dfc_jax.systems.detector.networks import LARGEST, SMALLEST, STRIDE, DetectorSpec, Outputs, init
 from dfc_jax.systems.detector.scenes import Boxes
@@ -142,6 +144,61 @@ def test_the_network_itself_answers_for_every_canvas(file) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8)
     assert FaceDetector(file)(noise) == []
     assert FaceDetector(file, min_score=1e-4)(noise)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> FaceDetector:
+    """With the weights of the package."""
+    return FaceDetector()
+
+
+@pytest.fixture(scope="module")
+def portrait() -> np.ndarray:
+    """A photograph of one face."""
+    return read_photo(ASTRONAUT)
+
+
+# The landmark box of that face: x, y, width, height.
+PORTRAIT_BOX = np.array([178.0, 87.0, 95.0, 93.0])
+
+
+def changed(matrix: np.ndarray, size: tuple[int, int], portrait: np.ndarray) -> np.ndarray:
+    """The portrait as an affine map shows it, on grey."""
+    shrunk = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
+    smooth = cv2.GaussianBlur(portrait, (0, 0), 0.4 / shrunk) if shrunk < 1.0 else portrait
+    return cv2.warpAffine(smooth, matrix, size, borderValue=(120, 120, 120))
+
+
+@pytest.mark.parametrize("turn_deg", [0, 45, 90, 180, 270])
+@pytest.mark.parametrize("scale", [0.25, 1.0, 3.0])
+def test_the_portrait_is_found_at_every_size_and_tilt(shipped, portrait, turn_deg, scale) -> None:
+    matrix = cv2.getRotationMatrix2D((255.5, 255.5), turn_deg, scale)
+    edge = int(max(640, 800 * scale))
+    matrix[:, 2] += edge / 2.0 - 255.5
+    image = changed(matrix, (edge, edge), portrait)
+    middle = matrix[:, :2] @ (PORTRAIT_BOX[:2] + PORTRAIT_BOX[2:] / 2.0) + matrix[:, 2]
+    # Beside the face it may see one in an emblem of the suit.
+    found = min(
+        shipped(image), key=lambda one: np.linalg.norm(one.box[:2] + one.box[2:] / 2 - middle)
+    )
+    assert np.linalg.norm(found.box[:2] + found.box[2:] / 2.0 - middle) < 0.3 * 95.0 * scale
+    assert found.box[2] == pytest.approx(95.0 * scale, rel=0.35)
+    assert abs((found.roll_deg + turn_deg + 180.0) % 360.0 - 180.0) < 60.0
+
+
+def test_the_portrait_is_found_where_the_picture_is_cut_to_the_face(shipped, portrait) -> None:
+    x, y, width, height = PORTRAIT_BOX.astype(int)
+    (found,) = shipped(portrait[y : y + height, x : x + width])
+    assert found.box[2] == pytest.approx(95.0, rel=0.35)
+
+
+def test_there_is_no_face_in_patterns(shipped) -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:480, :640]
+    waves = np.stack([127.0 + 90.0 * np.sin(x / 9.0 + y / step) for step in (5, 11, 23)], axis=-1)
+    noise = cv2.resize(rng.integers(0, 255, (30, 40, 3), np.uint8), (640, 480))
+    for picture in (waves.astype(np.uint8), noise, np.zeros((480, 640, 3), np.uint8)):
+        assert shipped(picture) == []
 
 
 def test_cells_of_one_face_are_averaged_and_others_are_faces_of_their_own() -> None:

@@ -14,6 +14,7 @@ from dfc_jax import files
 from dfc_jax.errors import ExportError
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.nets import weights
+from dfc_jax.systems.detector import networks as detector_nets
 from dfc_jax.systems.dfc import networks as nets
 
 SPEC = nets.LiteSpec(widths=(4, 4, 4, 4), depths=(0,) * 4, decoder_depths=(0,) * 4)
@@ -344,10 +345,22 @@ def test_weights_of_the_package_are_complete(name: str) -> None:
     assert f"| `{name}` |" in (root / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in weights.WEIGHTS_DIR.glob("*")))
-def test_the_packages_own_weights_are_copied_and_read_like_any_others(name, tmp_path) -> None:
-    copy = tmp_path / f"{name}.safetensors"
-    copy.write_bytes((weights.WEIGHTS_DIR / copy.name).read_bytes())
-    own, copied = weights.load(name), weights.load(copy)
+def test_the_detector_of_the_package_is_complete() -> None:
+    _, spec, metadata = weights.load(files.DETECTOR_FILE)
+    assert spec == detector_nets.SPECS["small"]
+    assert metadata["calibration"].keys() == {"gain", "shift", "growth"}
+    assert "`detector.safetensors`" in (files.ASSETS_DIR / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*sorted(weights.WEIGHTS_DIR.glob("*")), files.DETECTOR_FILE],
+    ids=lambda path: path.stem,
+)
+def test_the_packages_own_weights_are_copied_and_read_like_any_others(path, tmp_path) -> None:
+    # Copies are held against the network that they name.
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    own, copied = weights.load(path), weights.load(copy)
     assert own[1:] == copied[1:]
     jax.tree.map(np.testing.assert_array_equal, own[0], copied[0])
