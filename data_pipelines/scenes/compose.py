@@ -23,6 +23,8 @@ from dfc_jax.types import AnyArray, Array, ByValue
 
 # How far from its middle a patch covers others, in parts of the edge of its box.
 _SQUARE, _OVAL = 1.15, 0.72
+# In a crowd: the part of the range of sizes that its faces may have, and that between them.
+_SMALL, _ALIKE = 0.6, 0.05
 # Parts of a box in the picture with which a face has to be found, and with which it may.
 _ENOUGH, _HARDLY = 0.55, 0.2
 # Where boxes lie that are in no picture, px.
@@ -37,6 +39,7 @@ class SceneSettings:
       size: pixels along an edge.
       patches: pasted into each, at most; those that would cover another one are left out.
       edge_px: range of the faces' edges, log-uniform.
+      crowds: share of pictures whose faces are about as large as each other, and small.
       any_roll: share of faces with any roll; that of the others is normal, `roll_deg` wide.
       roll_deg: see `any_roll`.
       whole: share of patches that are pasted as squares; the others as ovals with soft edges.
@@ -48,6 +51,7 @@ class SceneSettings:
     size: int = 128
     patches: int = 8
     edge_px: tuple[float, float] = (9.0, 64.0)
+    crowds: float = 0.2
     any_roll: float = 0.25
     roll_deg: float = 18.0
     whole: float = 0.4
@@ -78,11 +82,12 @@ class SceneSettings:
 
 def sample_scene(key: Array, bank: Bank, backgrounds: Array, settings: SceneSettings) -> Scenes:
     """One picture without a batch axis; `backgrounds` (M, S, S, 3) uint8 show no faces."""
-    keys = jax.random.split(key, 5)
+    keys = jax.random.split(key, 6)
     image = sample_background(keys[0], backgrounds, settings.size, settings.background)
     placed: list[_Placed] = []
-    for place in jax.random.split(keys[1], settings.patches):
-        patch = _place(place, bank, settings)
+    edges = _edges(keys[5], settings)
+    for place, edge in zip(jax.random.split(keys[1], settings.patches), edges, strict=True):
+        patch = _place(place, edge, bank, settings)
         placed.append(dataclasses.replace(patch, shown=_is_free(patch, placed)))
     every = jax.tree.map(lambda *leaves: jnp.stack(leaves), *placed)
     # A loop: XLA would work out the patches pasted before again for each.
@@ -139,14 +144,22 @@ class _Placed(ByValue):
     shown: Array
 
 
-def _place(key: Array, bank: Bank, settings: SceneSettings) -> _Placed:
-    """A random patch with a random size, tilt, side and place."""
+def _edges(key: Array, settings: SceneSettings) -> Array:
+    """Edges of the boxes of all patches, px."""
+    keys = jax.random.split(key, 3)
+    each = jax.random.uniform(keys[0], (settings.patches,))
+    alike = _SMALL * jax.random.uniform(keys[1]) + _ALIKE * each
+    part = jnp.where(jax.random.uniform(keys[2]) < settings.crowds, alike, each)
+    smallest, largest = settings.edge_px
+    return smallest * (largest / smallest) ** part
+
+
+def _place(key: Array, edge: Array, bank: Bank, settings: SceneSettings) -> _Placed:
+    """A random patch of this size with a random tilt, side and place."""
     keys = jax.random.split(key, 4)
-    chance, side, shape, group, within, size = jax.random.uniform(keys[0], (6,))
+    chance, side, shape, group, within = jax.random.uniform(keys[0], (5,))
     patch = bank.draw(group, within)
     own = patch.boxes
-    smallest, largest = settings.edge_px
-    edge = smallest * (largest / smallest) ** size
     middle = settings.size * jax.random.uniform(keys[1], (2,))
     any_roll = jax.random.uniform(keys[2], minval=-180.0, maxval=180.0)
     usual = settings.roll_deg * jnp.clip(jax.random.normal(keys[3]), -2.5, 2.5)

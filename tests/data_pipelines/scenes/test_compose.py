@@ -107,6 +107,13 @@ def test_sizes_are_those_asked_for(scenes) -> None:
     assert 20.0 <= edges.min() < 26.0 and 45.0 < edges.max() <= 60.0
 
 
+def test_faces_of_a_crowd_are_small_and_alike(bank, sample) -> None:
+    crowds = sample(bank, dataclasses.replace(SETTINGS, crowds=1.0)).boxes.edge
+    others = sample(bank, dataclasses.replace(SETTINGS, crowds=0.0)).boxes.edge
+    assert (crowds.max(axis=1) / crowds.min(axis=1)).max() < 1.1 < np.ptp(others, axis=1).min()
+    assert crowds.max() < 42.0 < others.max()
+
+
 def test_things_that_are_no_faces_have_no_box(bank, sample) -> None:
     things = dataclasses.replace(bank, shares=np.array([0.0, 1.0], np.float32))
     scenes = sample(things, SETTINGS)
