@@ -31,7 +31,6 @@ from data_pipelines.scenes.patches import (
     of_things,
 )
 from dfc_jax.errors import ConfigError
-from dfc_jax.inference.find import FaceDetector
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.systems.detector.networks import DetectorSpec
 from dfc_jax.systems.detector.scenes import Scenes
@@ -154,6 +153,8 @@ def make_bank(
         of_things(seed, photographs, assets.backgrounds, max(count, own)),
     ]
     if alarms_of is not None:
+        from dfc_jax.inference.find import FaceDetector  # here: it needs OpenCV
+
         detector = FaceDetector(alarms_of, min_score=ALARM)
         groups[-1] = joined(
             [

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
-import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -173,6 +172,8 @@ def of_things(seed: int, photos: ShardedPhotos, backgrounds: AnyArray, count: in
 def of_alarms(find: Callable[[np.ndarray], Sequence[np.ndarray]], pictures: AnyArray) -> Patches:
     """Things that are no faces but look like one: what a detector finds in pictures (M, S, S, 3)
     uint8 without faces; ``find(picture)`` gives the boxes (x, y, width, height) of one."""
+    import cv2  # here: nothing else needs it
+
     cut = jax.jit(lambda image, matrix: warp_affine(image, matrix, PATCH_PX, fill=0.0))
     images = []
     for picture in np.asarray(pictures):

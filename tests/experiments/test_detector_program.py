@@ -123,6 +123,34 @@ def test_the_groups_are_those_of_the_shares(patched) -> None:
     assert found == (6, settings.shares)
 
 
+def test_false_alarms_of_other_weights_are_things_too(trained, monkeypatch) -> None:
+    folder, *_ = trained
+    monkeypatch.setattr(detector, "ALARM", 1e-4)
+    settings = detector.settings_of(small_config())
+    noise = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    assets = types.SimpleNamespace(backgrounds=noise)
+    none = detector.of_things(0, [], [], 0)
+    for name in ("of_photographs", "of_rendered", "of_things"):
+        monkeypatch.setattr(detector, name, lambda *_: none)
+    monkeypatch.setattr(detector, "bank_of", lambda groups, _: groups)
+
+    class Photos:
+        profile = np.zeros(0, bool)
+
+        def __len__(self) -> int:
+            return 0
+
+        def select(self, index):
+            return self
+
+    groups = [
+        detector.make_bank(settings, Photos(), 0, assets, 0, 0, file)
+        for file in (None, str(folder / "weights.safetensors"))
+    ]
+    assert [len(each[-1].face) > 0 for each in groups] == [False, True]
+    assert not groups[1][-1].face.any()
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

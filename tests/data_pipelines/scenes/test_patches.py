@@ -12,6 +12,7 @@ from data_pipelines.scenes.patches import (
     PATCH_PX,
     THING_PX,
     bank_of,
+    of_alarms,
     of_photographs,
     of_rendered,
     of_things,
@@ -100,6 +101,26 @@ def test_things_are_no_faces(stored, backgrounds) -> None:
     things = of_things(0, stored, pictures, 5)
     assert len(things.face) == 5 and not things.face.any()
     assert (things.boxes.edge == THING_PX).all()
+
+
+def test_false_alarms_become_things_of_their_size_and_place() -> None:
+    """A white square of 60 pixels, another one of 8 in the corner, and a picture without any."""
+    pictures = np.full((2, 100, 120, 3), 50, np.uint8)
+    pictures[0, 20:80, 30:90] = 255
+    pictures[0, :8, :8] = 255
+    boxes = [np.array([29.5, 19.5, 60.0, 60.0]), np.array([-0.5, -0.5, 8.0, 8.0])]
+    patches = of_alarms(lambda picture: boxes if picture.max() == 255 else [], pictures)
+    assert len(patches.face) == 2 and not patches.face.any()
+    np.testing.assert_allclose(patches.boxes.edge, THING_PX)
+    inside = slice(round(PATCH_PX / 2 - THING_PX / 2) + 2, round(PATCH_PX / 2 + THING_PX / 2) - 2)
+    for patch in patches.images:
+        assert patch[inside, inside, :3].min() > 235
+        assert patch[2, PATCH_PX // 2, 0] == 50 or patch[2, PATCH_PX // 2, 3] == 0
+    large, small = patches.images[..., 3]
+    # The larger one lies inside of the picture, whose border is where the smaller one begins.
+    assert (large[14:50] == 255).all()
+    assert (small[40:, 40:] == 255).all() and (small[:12] == 0).all() and (small[:, :12] == 0).all()
+    assert len(of_alarms(lambda _: [], pictures).face) == 0
 
 
 def test_nothing_to_draw_from_is_no_group(stored, model) -> None:
