@@ -100,6 +100,11 @@ def require_weights(path_or_name: str | os.PathLike[str]) -> Path:
     return path
 
 
+def file_version(path: Path) -> str:
+    """A file's name and eight digits of its content."""
+    return f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+
+
 def available_weights() -> str:
     """The part of a sentence that lists the package's weights."""
     names = sorted(path.stem for path in WEIGHTS_DIR.glob(f"*{WEIGHTS_SUFFIX}"))

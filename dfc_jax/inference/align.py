@@ -4,7 +4,6 @@ aligner = dfc_jax.load()
 faces = aligner(image)        # RGB, uint8 or float in [0, 1]
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import dfc_jax
 from dfc_jax.cache import compiled_programs
 from dfc_jax.crops import apply_affine
 from dfc_jax.errors import OptionError
+from dfc_jax.files import file_version
 from dfc_jax.inference import DEFAULT_DETECTOR, MAX_RECROPS
 from dfc_jax.inference.boxes import checked_boxes
 from dfc_jax.inference.detect import Detection, Detector
@@ -97,7 +97,7 @@ class Aligner:
 
     Attributes:
       model: the face model whose triangles and uv the faces' meshes share.
-      versions: of the package, the weights and the face model, by name.
+      versions: of the package, the weights, the face model and our own detector, by name.
     """
 
     def __init__(
@@ -307,9 +307,11 @@ def load(
         angles_of(np.eye(3, dtype=np.float32))
     versions = {
         "dfc_jax": dfc_jax.__version__,
-        "weights": f"{path.stem}-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}",
+        "weights": file_version(path),
         "face_model": model.version,
     }
+    if isinstance(detector, FaceDetector):
+        versions["detector"] = detector.version
     source = Source(
         weights=path.absolute(),
         face_model=None if face_model is None else Path(face_model).absolute(),

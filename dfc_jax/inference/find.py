@@ -3,13 +3,14 @@
 import math
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from dfc_jax.errors import OptionError
-from dfc_jax.files import DETECTOR_FILE
+from dfc_jax.files import DETECTOR_FILE, file_version
 from dfc_jax.inference.detect import Detection
 from dfc_jax.inference.pyramid import (
     GAP_PX,
@@ -49,10 +50,13 @@ class FaceDetector:
       file: weights of a `DetectorSpec`, such as `experiments.detector` makes; None for those of
         the package.
       min_face_px: longer edge of the smallest landmark box to look for; None for 16 px in pictures
-        up to `WHOLE_EDGE` and the more the larger a picture is (44 px for 6000 x 4000). Less than
-        16 is not found.
+        up to `WHOLE_EDGE` and the more the larger a picture is (20 px for 640 x 480, 42 px for
+        6000 x 4000). Less than 16 is not found.
       max_faces: the most faces of a picture, the surest ones; None for all.
       min_score: probability below which a face is none; None for `MIN_SCORE`.
+
+    Attributes:
+      version: the name of the weight file, and eight digits of its content.
 
     Raises:
       OptionError: a number is out of range.
@@ -73,9 +77,9 @@ class FaceDetector:
             raise OptionError(f"max_faces needs a whole number from 1 on; got {max_faces!r}")
         if not 0.0 < min_score < 1.0:
             raise OptionError(f"min_score needs a number between 0 and 1; got {min_score!r}")
-        self._variables, self._spec, _ = weights.load(
-            DETECTOR_FILE if file is None else file, DetectorSpec
-        )
+        path = DETECTOR_FILE if file is None else Path(file)
+        self._variables, self._spec, _ = weights.load(path, DetectorSpec)
+        self.version = file_version(path)
         self._min_face_px, self._max_faces, self._min_score = min_face_px, max_faces, min_score
         self._ready: Future[list[Detection]] | None = None
 

@@ -45,6 +45,7 @@ def test_load_compiles_all_that_photographs_of_any_size_need(caplog):
         align_two_sizes(aligner, portrait)
     assert not [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()]
     assert aligner.versions["weights"].startswith("lite-")
+    assert aligner.versions["detector"].startswith("detector-")
 
 
 def align_two_sizes(aligner, portrait):
