@@ -37,8 +37,9 @@ MOST_CANVASES = 24
 # A picture is made so much smaller if it then needs a single canvas.
 _SQUEEZE = 0.74
 MIN_SCORE = 0.5
-# Boxes whose middles lie within this part of the larger edge are of one face.
-_SAME = 0.5
+# Boxes whose middles lie within this part of the larger edge, and whose edges differ by less than
+# this factor, are of one face.
+_SAME, _SAME_ZOOM = 0.5, math.log(2.0)
 # Among them, those of about the size of the surest are averaged.
 _ALIKE_ZOOM = 0.35
 
@@ -146,9 +147,10 @@ def merge(boxes: Boxes, score: np.ndarray) -> list[Detection]:
         if not left[best]:
             continue
         apart = np.linalg.norm(boxes.middle - boxes.middle[best], axis=-1)
-        same = left & (apart < _SAME * np.maximum(boxes.edge, boxes.edge[best]))
-        left &= ~same
         zoom = np.abs(np.log(boxes.edge / boxes.edge[best]))
+        near = apart < _SAME * np.maximum(boxes.edge, boxes.edge[best])
+        same = left & near & (zoom < _SAME_ZOOM)
+        left &= ~same
         weight = np.where(same & (zoom < _ALIKE_ZOOM), score, 0.0)
         weight /= weight.sum()
         roll = np.deg2rad(boxes.roll_deg)
