@@ -270,7 +270,8 @@ def load(
       recrop: how often, at most (0 to `MAX_RECROPS`), the crop is made anew, upright around the
         face found in the last one, when the face does not stand there in place, size and tilt as
         it should; and unless it is 0, a face that is not clearly right is tried turned by each
-        quarter, and the detector looks at the turned picture where it finds no sure face.
+        quarter, and a detector other than ours looks at the turned picture where it finds no sure
+        face.
       flip_test: also look at each crop's mirror image, and average: better, for twice the time
         in the network.
       background: return while the programs are still being compiled; what needs them first waits,

@@ -7,12 +7,11 @@ import cv2
 import numpy as np
 import pytest
 from photographs import points_in_box
+from squares import BOX, portrait, red_squares
 
 from dfc_jax.errors import DatasetError
 from dfc_jax.inference.detect import Detection
 from experiments.tools import precision_recall as tool
-
-BOX = np.array([60.0, 40.0, 40.0, 40.0])
 
 
 class Drawn:
@@ -21,20 +20,7 @@ class Drawn:
     landmark_box = BOX
 
     def image(self) -> np.ndarray:
-        image = np.full((160, 200, 3), 90, np.uint8)
-        image[40:81, 60:101] = [255, 0, 0]
-        return image
-
-
-def red_squares(image: np.ndarray) -> list[Detection]:
-    """A detector of red squares."""
-    red = ((image[..., 0] > 170) & (image[..., 1] < 80)).astype(np.uint8)
-    _, _, found, middles = cv2.connectedComponentsWithStats(red)
-    return [
-        Detection(np.append(middle - np.sqrt(row[4]) / 2, [np.sqrt(row[4])] * 2), 0.9, "given")
-        for row, middle in zip(found[1:], middles[1:], strict=True)
-        if row[4] >= 64
-    ]
+        return portrait()
 
 
 def wrong_too(image: np.ndarray) -> list[Detection]:
@@ -99,7 +85,7 @@ def told(tmp_path, monkeypatch):
     behind.mkdir()
     lines = "\n".join(f"{x} {y}" for x, y in BOX[:2] + points_in_box(*BOX[2:]) + 1.0)
     (folder / "one.pts").write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n")
-    cv2.imwrite(str(folder / "one.png"), Drawn().image()[..., ::-1])
+    cv2.imwrite(str(folder / "one.png"), portrait()[..., ::-1])
     cv2.imwrite(str(behind / "one.png"), np.full((40, 40, 3), 120, np.uint8))
     made = {"dfc": red_squares, "haar": lambda _: [], "yunet": wrong_too}
     monkeypatch.setattr(tool, "make_detector", lambda name, *_, **__: made[name])
@@ -121,7 +107,7 @@ def test_the_command_writes_its_report_and_its_pictures(told, tmp_path, capsys) 
     assert report["detectors"]["dfc"]["calibration"] == [{"boxes": 1, "score": 0.9, "right": 1.0}]
     for name in ("detectors.png", "scenes.png"):
         assert cv2.imread(str(tmp_path / "out" / name)) is not None
-    assert all(found["ms_640"] > 0 for found in report["detectors"].values())
+    assert report["detectors"]["yunet"]["ms_640"] > report["detectors"]["haar"]["ms_640"] >= 0.0
     assert "yunet: average precision 0.500, " in capsys.readouterr().out
     told.yunet = None
     tool.compare_as_told(told)
