@@ -174,7 +174,6 @@ def of_alarms(find: Callable[[np.ndarray], Sequence[np.ndarray]], pictures: AnyA
     uint8 without faces; ``find(picture)`` gives the boxes (x, y, width, height) of one."""
     import cv2  # here: nothing else needs it
 
-    cut = jax.jit(lambda image, matrix: warp_affine(image, matrix, PATCH_PX, fill=0.0))
     images = []
     for picture in np.asarray(pictures):
         shown = np.full((*picture.shape[:2], 1), 255, np.uint8)
@@ -185,7 +184,8 @@ def of_alarms(find: Callable[[np.ndarray], Sequence[np.ndarray]], pictures: AnyA
             smooth = cv2.GaussianBlur(levels, (0, 0), 0.4 * step) if step > 1.0 else levels
             offset = box[:2] + box[2:] / 2.0 - step * (PATCH_PX - 1) / 2.0
             matrix = np.concatenate([step * np.eye(2), offset[:, None]], axis=1)
-            images.append(np.asarray(cut(smooth, matrix.astype(np.float32))))
+            inverse = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            images.append(cv2.warpAffine(smooth, matrix, (PATCH_PX, PATCH_PX), flags=inverse))
     return _things(np.round(images).astype(np.uint8)) if images else _none()
 
 
