@@ -23,8 +23,9 @@ from data_pipelines.photos.shards import ShardedPhotos
 from data_pipelines.scenes.compose import SceneSettings, sample_scene, turned_too
 from data_pipelines.scenes.patches import (
     Bank,
+    Patches,
     bank_of,
-    joined,
+    no_patches,
     of_alarms,
     of_photographs,
     of_rendered,
@@ -49,6 +50,8 @@ from experiments.settings import (
     train_settings,
 )
 
+# Of patches, see `DetectorSettings.shares`.
+GROUPS = 7
 # Held out by their keys: training draws its keys from another stream.
 VALIDATION_SEED = 1_000_003
 # Scenes for scores; of the backgrounds, every so many is kept for them.
@@ -68,7 +71,7 @@ class DetectorSettings(PhotographSettings):
       training, scenes, faces: see their classes; of the faces, the size is that of a patch.
       rendered: faces that are rendered before the training starts.
       shares: how often a frontal face, a profile, a turned face, one with something before it, a
-        rendered one, and no face is pasted, relative to each other.
+        rendered one, no face, and a false alarm is pasted, relative to each other.
     """
 
     network: str
@@ -85,8 +88,10 @@ class DetectorSettings(PhotographSettings):
         check_ranges(self, {"rendered": 1e6})
         if self.training.batch % 2:
             raise ConfigError(f"config.batch is {self.training.batch}; it must be even")
-        if len(self.shares) != 6 or min(self.shares) < 0.0 or not sum(self.shares) > 0.0:
-            raise ConfigError("config.shares needs six numbers that are at least 0, and one above")
+        if len(self.shares) != GROUPS or min(self.shares) < 0.0 or not sum(self.shares) > 0.0:
+            raise ConfigError(
+                f"config.shares needs {GROUPS} numbers that are at least 0, and one above"
+            )
 
 
 def settings_of(config: ml_collections.ConfigDict) -> DetectorSettings:
@@ -130,6 +135,16 @@ def sampled_scenes(bank: Bank, backgrounds: jax.Array, settings: SceneSettings) 
     return Partial(scenes, bank, backgrounds)
 
 
+def false_alarms(file: str | None, backgrounds: jax.Array) -> Patches:
+    """What the weights of a detector find on backgrounds; without a file nothing."""
+    if file is None:
+        return no_patches()
+    from dfc_jax.inference.find import FaceDetector  # here: it needs OpenCV
+
+    detector = FaceDetector(file, min_score=ALARM)
+    return of_alarms(lambda picture: [one.box for one in detector(picture)], backgrounds)
+
+
 def make_bank(
     settings: DetectorSettings,
     photos: ShardedPhotos,
@@ -140,8 +155,8 @@ def make_bank(
     alarms_of: str | None = None,
 ) -> Bank:
     """All that is pasted, in the groups of `DetectorSettings.shares`: the first `own` photographs
-    are no copies, `count` faces are rendered, and among what is none are the false alarms that the
-    weights `alarms_of` give on the backgrounds."""
+    are no copies, `count` faces are rendered, and false alarms are those that the weights
+    `alarms_of` give on the backgrounds, or none."""
     rendering, covering = jax.random.split(jax.random.key(seed))
     photographs, copies = photos.select(np.arange(own)), photos.select(np.arange(own, len(photos)))
     groups = [
@@ -151,19 +166,8 @@ def make_bank(
         of_photographs(photographs, covering),
         of_rendered(rendering, count, assets, settings.faces),
         of_things(seed, photographs, assets.backgrounds, max(count, own)),
+        false_alarms(alarms_of, assets.backgrounds),
     ]
-    if alarms_of is not None:
-        from dfc_jax.inference.find import FaceDetector  # here: it needs OpenCV
-
-        detector = FaceDetector(alarms_of, min_score=ALARM)
-        groups[-1] = joined(
-            [
-                groups[-1],
-                of_alarms(
-                    lambda picture: [one.box for one in detector(picture)], assets.backgrounds
-                ),
-            ]
-        )
     logging.info("patches of each group: %s", [len(group.face) for group in groups])
     return bank_of(groups, settings.shares)
 

@@ -43,6 +43,8 @@ class SceneSettings:
       any_roll: share of faces with any roll; that of the others is normal, `roll_deg` wide.
       roll_deg: see `any_roll`.
       whole: share of patches that are pasted as squares; the others as ovals with soft edges.
+      light: standard deviation of the logarithm of a patch's brightness beside the others.
+      side_light: standard deviation of its change along each axis, over one edge of the box.
       cut_off: share of pictures that end somewhere inside the square; grey lies beyond.
       tight: share of these that end near the box of a face, or a little inside it.
       background, degradation: see their modules.
@@ -55,6 +57,8 @@ class SceneSettings:
     any_roll: float = 0.25
     roll_deg: float = 18.0
     whole: float = 0.4
+    light: float = 0.45
+    side_light: float = 0.25
     cut_off: float = 0.35
     tight: float = 0.5
     background: BackgroundSettings = BackgroundSettings(grey=0.05, pictures=0.75, zoom=0.15)
@@ -91,7 +95,8 @@ def sample_scene(key: Array, bank: Bank, backgrounds: Array, settings: SceneSett
         placed.append(dataclasses.replace(patch, shown=_is_free(patch, placed)))
     every = jax.tree.map(lambda *leaves: jnp.stack(leaves), *placed)
     # A loop: XLA would work out the patches pasted before again for each.
-    drawn = jax.random.uniform(keys[4], (settings.patches, 3)), every
+    shapes, lights = jax.random.split(keys[4])
+    drawn = jax.random.uniform(shapes, (settings.patches, 3)), _lights(lights, settings), every
     image, _ = jax.lax.scan(lambda image, one: (_paste(image, *one), None), image, drawn)
     image = degrade(keys[2], image, settings.degradation)
     inside, share = _cut_off(keys[3], every, settings)
@@ -154,6 +159,13 @@ def _edges(key: Array, settings: SceneSettings) -> Array:
     return smallest * (largest / smallest) ** part
 
 
+def _lights(key: Array, settings: SceneSettings) -> Array:
+    """The logarithm of the brightness of all patches at their middle, and how it changes over an
+    edge along x and y (K, 3)."""
+    draw = jnp.clip(jax.random.normal(key, (settings.patches, 3)), -2.5, 2.5)
+    return draw * jnp.array([settings.light, settings.side_light, settings.side_light])
+
+
 def _place(key: Array, edge: Array, bank: Bank, settings: SceneSettings) -> _Placed:
     """A random patch of this size with a random tilt, side and place."""
     keys = jax.random.split(key, 4)
@@ -193,19 +205,22 @@ def _is_free(patch: _Placed, others: Sequence[_Placed]) -> Array:
     return free
 
 
-def _paste(image: Array, draw: Array, patch: _Placed) -> Array:
-    """The picture with the patch; `draw` (3,) in [0, 1] decides how an oval looks."""
+def _paste(image: Array, draw: Array, light: Array, patch: _Placed) -> Array:
+    """The picture with the patch; `draw` (3,) in [0, 1] decides how an oval looks, for `light` see
+    `_lights`."""
     size, own = len(image), len(patch.image)
     xy = pixel_grid(size, size) @ patch.to_patch[:, :2].T + patch.to_patch[:, 2]
     inside = jnp.all((xy > 0.0) & (xy < own - 1.0), axis=-1)
     # The oval, in parts of the edge along the axes of the face: wider or narrower around the head.
-    arm = (pixel_grid(size, size) - patch.box.middle) @ _turn(patch.box.roll_deg) / patch.box.edge
+    arm = (pixel_grid(size, size) - patch.box.middle) / patch.box.edge
+    lit = jnp.exp(light[0] + jnp.clip(arm, -1.0, 1.0) @ light[1:])
+    arm = arm @ _turn(patch.box.roll_deg)
     axes = jnp.array([0.6, 0.75]) + jnp.array([0.25, 0.25]) * draw[:2]
     away = jnp.linalg.norm((arm + jnp.array([0.0, 0.15])) / axes, axis=-1)
     oval = jnp.clip((1.0 - away) / (0.04 + 0.25 * draw[2]), 0.0, 1.0)
     colors = bilinear_sample(patch.image, xy) / 255.0
     alpha = colors[..., 3] * jnp.where(patch.whole, 1.0, oval) * (inside & patch.shown)
-    return image + alpha[..., None] * (colors[..., :3] - image)
+    return image + alpha[..., None] * (jnp.minimum(lit[..., None] * colors[..., :3], 1.0) - image)
 
 
 def _cut_off(key: Array, placed: _Placed, settings: SceneSettings) -> tuple[Array, Array]:

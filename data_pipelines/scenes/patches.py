@@ -70,7 +70,7 @@ class Bank(ByValue):
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], self.patches)
 
 
-def joined(groups: Sequence[Patches]) -> Patches:
+def _joined(groups: Sequence[Patches]) -> Patches:
     """All patches of some groups."""
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *groups)
 
@@ -80,7 +80,7 @@ def bank_of(groups: Sequence[Patches], shares: Sequence[float]) -> Bank:
     counts = np.array([len(group.face) for group in groups], np.int32)
     weights = np.where(counts > 0, shares, 0.0)
     starts = (np.cumsum(counts) - counts).astype(np.int32)
-    return Bank(joined(groups), starts, counts, (weights / weights.sum()).astype(np.float32))
+    return Bank(_joined(groups), starts, counts, (weights / weights.sum()).astype(np.float32))
 
 
 def of_photographs(photos: ShardedPhotos, key: Array | None = None) -> Patches:
@@ -97,7 +97,7 @@ def of_photographs(photos: ShardedPhotos, key: Array | None = None) -> Patches:
         images.append(_levels(small, np.asarray(shown(some.image))))
         points.append(np.asarray(moved))
     if not images:
-        return _none()
+        return no_patches()
     rotations = np.asarray(jax.vmap(angles_to_matrix)(jnp.asarray(photos.pose, jnp.float32)))
     return _faces(np.concatenate(images), np.concatenate(points), tilt_deg(rotations))
 
@@ -138,7 +138,7 @@ def of_rendered(
     keys = jax.random.split(key, count)
     parts = [jax.device_get(render(keys[index], assets)) for index in _chunks(count)]
     if not parts:
-        return _none()
+        return no_patches()
     images, points, rotations = (np.concatenate(leaves) for leaves in zip(*parts, strict=True))
     return _faces(_levels(images), points, tilt_deg(rotations))
 
@@ -165,7 +165,7 @@ def of_things(seed: int, photos: ShardedPhotos, backgrounds: AnyArray, count: in
         ).astype(np.float32)
         images.append(_levels(pieces(found.astype(np.float32) / 255.0, matrices)))
     if not images:
-        return _none()
+        return no_patches()
     return _things(np.concatenate(images))
 
 
@@ -186,7 +186,7 @@ def of_alarms(find: Callable[[np.ndarray], Sequence[np.ndarray]], pictures: AnyA
             matrix = np.concatenate([step * np.eye(2), offset[:, None]], axis=1)
             inverse = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             images.append(cv2.warpAffine(smooth, matrix, (PATCH_PX, PATCH_PX), flags=inverse))
-    return _things(np.round(images).astype(np.uint8)) if images else _none()
+    return _things(np.round(images).astype(np.uint8)) if images else no_patches()
 
 
 def _things(images: np.ndarray) -> Patches:
@@ -218,7 +218,8 @@ def _patches(images: np.ndarray, boxes: Boxes, face: bool) -> Patches:
     return Patches(images, single, np.full(len(images), face))
 
 
-def _none() -> Patches:
+def no_patches() -> Patches:
+    """A group of none."""
     empty = np.zeros((0, 68, 2), np.float32)
     boxes = Boxes(empty[:, 0], empty[:, 0, 0], empty[:, 0, 0])
     return _patches(np.zeros((0, PATCH_PX, PATCH_PX, 4), np.uint8), boxes, True)

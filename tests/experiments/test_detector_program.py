@@ -29,8 +29,7 @@ def patched():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(networks.SPECS, "tiny", TINY)
         # Nothing is rendered: that takes a minute to compile.
-        empty = detector.of_things
-        patch.setattr(detector, "of_rendered", lambda *_: empty(0, [], [], 0))
+        patch.setattr(detector, "of_rendered", lambda *_: detector.no_patches())
         patch.setattr(detector, "SCENES", 4)
         patch.setattr(turned, "turned_photos", lambda model, template, photos, *_: photos)
         give_photos(patch)
@@ -108,7 +107,7 @@ def test_the_groups_are_those_of_the_shares(patched) -> None:
             return chosen
 
     with pytest.MonkeyPatch.context() as patch:
-        none = detector.of_things(0, [], [], 0)
+        none = detector.no_patches()
 
         def record(photos, *key):
             asked.append((list(photos.index), bool(key)))
@@ -120,7 +119,7 @@ def test_the_groups_are_those_of_the_shares(patched) -> None:
         assets = types.SimpleNamespace(backgrounds=None)
         found = detector.make_bank(settings, Photos(5), 4, assets, 0, 0)
     assert asked == [([0, 3], False), ([1, 2], False), ([4], False), ([0, 1, 2, 3], True)]
-    assert found == (6, settings.shares)
+    assert found == (7, settings.shares)
 
 
 def test_false_alarms_of_other_weights_are_things_too(trained, monkeypatch) -> None:
@@ -129,7 +128,7 @@ def test_false_alarms_of_other_weights_are_things_too(trained, monkeypatch) -> N
     settings = detector.settings_of(small_config())
     noise = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     assets = types.SimpleNamespace(backgrounds=noise)
-    none = detector.of_things(0, [], [], 0)
+    none = detector.no_patches()
     for name in ("of_photographs", "of_rendered", "of_things"):
         monkeypatch.setattr(detector, name, lambda *_: none)
     monkeypatch.setattr(detector, "bank_of", lambda groups, _: groups)
@@ -155,8 +154,8 @@ def test_false_alarms_of_other_weights_are_things_too(trained, monkeypatch) -> N
     ("changes", "words"),
     [
         ({"network": "huge"}, "there is no detector 'huge'; choose from"),
-        ({"shares": (1.0,)}, "config.shares needs six numbers"),
-        ({"shares": (0.0,) * 6}, "config.shares needs six numbers"),
+        ({"shares": (1.0,)}, "config.shares needs 7 numbers"),
+        ({"shares": (0.0,) * 7}, "config.shares needs 7 numbers"),
         ({"rendered": -1}, "config.rendered is -1; it must be"),
         ({"batch": 3}, "config.batch is 3; it must be even"),
         ({"turned": -1}, "config.turned is -1; it must be at least 0"),

@@ -39,8 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.turned_expressions = 0.35
     config.held_out = 0.1
     config.rendered = 6000
-    # Frontal faces, profiles, turned ones, covered ones, rendered ones, and no faces.
-    config.shares = (0.2, 0.2, 0.15, 0.1, 0.08, 0.27)
+    # Frontal faces, profiles, turned ones, covered ones, rendered ones, no faces, false alarms.
+    config.shares = (0.17, 0.24, 0.12, 0.1, 0.08, 0.19, 0.1)
     config.scenes = ml_collections.ConfigDict(dataclasses.asdict(SceneSettings()))
     faces = SyntheticSettings(wide_yaw=0.6, roll_deg=10.0, wide_roll=0.0, textured=0.0)
     config.synthetic = ml_collections.ConfigDict(dataclasses.asdict(faces))

@@ -18,7 +18,12 @@ CLEAR = DegradationSettings(
     exposure=0, cast=0, contrast=0, gamma=0, saturation=0, grey=0, degraded=0
 )
 SETTINGS = SceneSettings(
-    background=BackgroundSettings(grey=1.0), degradation=CLEAR, cut_off=0.0, edge_px=(20.0, 60.0)
+    background=BackgroundSettings(grey=1.0),
+    degradation=CLEAR,
+    cut_off=0.0,
+    edge_px=(20.0, 60.0),
+    light=0.0,
+    side_light=0.0,
 )
 SCENES = 64
 EDGE, ROLL = 32.0, 30.0
@@ -173,3 +178,25 @@ def test_the_same_key_makes_the_same_scene(bank, scenes) -> None:
     alone = jax.jit(lambda key: sample_scene(key, bank, none, SETTINGS))(key)
     assert np.abs(alone.image.astype(int) - scenes.image[3]).max() <= 1
     np.testing.assert_allclose(alone.boxes.middle, scenes.boxes.middle[3], atol=1e-3)
+
+
+def test_each_patch_has_its_own_light(bank, sample) -> None:
+    settings = dataclasses.replace(SETTINGS, light=0.5)
+    reds = [color_at(image, middle) for image, middle, *_ in faces(sample(bank, settings))]
+    found = np.array([red[0] for red in reds if red is not None])
+    assert found.min() < 255 * 0.5 and 0.3 < np.mean(found > 250) < 0.7
+    assert 0.8 < np.median(found) / 255 <= 1.0
+
+
+def test_light_may_come_from_a_side(sample) -> None:
+    white = marked(True)
+    white = dataclasses.replace(white, images=np.full_like(white.images, 100).astype(np.uint8))
+    white.images[..., 3] = 255
+    settings = dataclasses.replace(SETTINGS, side_light=0.4, patches=1, whole=1.0)
+    turns = []
+    for image, middle, edge, *_ in faces(sample(bank_of([white], (1.0,)), settings)):
+        ends = [color_at(image, middle + edge * np.array([x, 0.0])) for x in (-0.4, 0.4)]
+        if all(end is not None for end in ends):
+            turns.append(np.log(ends[1][0] / ends[0][0]) / 0.8)
+    assert len(turns) > SCENES / 3
+    assert abs(np.mean(turns)) < 0.2 and 0.25 < np.std(turns) < 0.55
