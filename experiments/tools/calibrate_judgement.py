@@ -9,7 +9,7 @@ in force make of faces and of boxes without one. Use training photographs only.
 
 Faces: the annotated box displaced and scaled by up to 15 %, then the same turned in the plane,
 blurred, darkened, half covered and cut to the box; and profiles. No faces: boxes beside the face of
-these photographs, in photographs without any, and in noise.
+these photographs, in photographs without any, what the detector takes for one there, and in noise.
 """
 
 import sys
@@ -28,7 +28,8 @@ from dfc_jax.data.cfp import cfp
 from dfc_jax.data.ibug import read_ibug
 from dfc_jax.errors import DatasetError, PhotoError
 from dfc_jax.evaluation.protocols import FAILURE_PERCENT, intersection_over_union
-from dfc_jax.inference.judge import Evidence, doubts
+from dfc_jax.inference.find import FaceDetector
+from dfc_jax.inference.judge import NO_FACE_CONFIDENCE, Evidence, doubts
 from dfc_jax.photo import read_photo
 from experiments.robustness import View, errors, misplaced, rotated, view_of
 
@@ -37,6 +38,9 @@ LOST_PERCENT = 0.4
 # A fit to a face beside the box is no fit to something else.
 APART = 0.1
 NOISE_PX, NOISES = 192, 200
+# From this score on, what the detector takes for a face is looked at.
+ALARM_SCORE = 0.3
+FALSE_ALARMS = "false alarms"
 
 
 def blurred(view: View, rng: np.random.Generator) -> np.ndarray:
@@ -129,6 +133,7 @@ class Samples:
 
     def __init__(self, weights: str | None) -> None:
         self.aligner = dfc_jax.load(weights, detector="none")
+        self.detector = FaceDetector(min_score=ALARM_SCORE)
         self.right: dict[str, list[Evidence]] = defaultdict(list)
         self.none: dict[str, list[Evidence]] = defaultdict(list)
         self.wrong = 0
@@ -148,6 +153,11 @@ class Samples:
             if face is None or intersection_over_union(there, face) < APART:
                 self.none[kind].append(found.evidence)
 
+    def add_false_alarms(self, image: np.ndarray) -> None:
+        """What the detector finds in a photograph without a face."""
+        for found in self.detector(image):
+            self.add_none(FALSE_ALARMS, image, found.landmark_box)
+
 
 def report(samples: Samples) -> None:
     calibrating = [e for rows in samples.right.values() for e in rows[::2]]
@@ -156,6 +166,12 @@ def report(samples: Samples) -> None:
         lost = 100.0 - LOST_PERCENT if name == "residual_crop_px" else LOST_PERCENT
         print(f"{name}: bound {np.percentile(values, lost):.3f}")
     print(f"right fits {len(calibrating)}, wrong fits to faces, left out {samples.wrong}")
+    least = min(evidence.confidence for rows in samples.right.values() for evidence in rows)
+    alarms = np.array([evidence.confidence for evidence in samples.none[FALSE_ALARMS]])
+    print(
+        f"confidence: the least of all right fits {least:.3f}; of {len(alarms)} false alarms"
+        f" {np.sum(alarms < NO_FACE_CONFIDENCE)} have less than {NO_FACE_CONFIDENCE}"
+    )
     for title, kinds in (("faces", samples.right), ("no faces", samples.none)):
         halves = {kind: rows[1::2] for kind, rows in kinds.items()}
         for kind, rows in {
@@ -178,6 +194,7 @@ def measure(values: flags.FlagValues) -> None:
         samples.add_face("profiles", misplaced(view, rng))
     for image in tqdm(backgrounds):
         samples.add_none("photographs", image, somewhere(image, rng))
+        samples.add_false_alarms(image)
     for _ in tqdm(range(NOISES)):
         image = noise(rng)
         samples.add_none("noise", image, somewhere(image, rng))

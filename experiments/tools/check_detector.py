@@ -213,9 +213,10 @@ def check_all_aligned(
     return report
 
 
-def milliseconds(detector: Detector, image: np.ndarray) -> float:
-    """The median time for a picture, made 640 x 480."""
-    picture = cv2.resize(image, (640, 480), interpolation=cv2.INTER_AREA)
+def milliseconds(detector: Detector, image: np.ndarray, width: int = 640) -> float:
+    """The median time for a picture, made so wide and three quarters as high."""
+    picture = cv2.resize(image, (width, width * 3 // 4), interpolation=cv2.INTER_AREA)
+    detector(picture)
     times = []
     for _ in range(RUNS):
         start = time.perf_counter()

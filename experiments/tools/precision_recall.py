@@ -8,10 +8,10 @@ Every photograph is pasted once, with a random size, place and tilt, into pictur
 are made of the backgrounds; only whole ones that cover no other. Writes `detectors.json`: for each
 detector the curve (``recall``, ``precision`` and the ``score`` from which they hold), its
 ``average_precision``, mean and standard deviation of the logarithm of its edges over the true ones
-(``edge_mean``, ``edge_sd``), the time for one of these pictures (``ms_640``), and ``calibration``,
-how many of the boxes with about a score show a face, beside the mean of these scores;
-`detectors.png`, the curves; and `scenes.png`, some of the
-pictures with the faces in them (green) and what `dfc` finds with a probability of a half (red).
+(``edge_mean``, ``edge_sd``), the time for one of these pictures made so wide (``ms_640``, and
+smaller and larger), and ``calibration``, how many of the boxes with about a score show a face,
+beside the mean of these scores; `detectors.png`, the curves; and `scenes.png`, some of the pictures
+with the faces in them (green) and what `dfc` finds with a probability of a half (red).
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,6 +38,7 @@ from experiments import launch
 from experiments.tools.check_detector import is_found, milliseconds
 
 SEED = 0
+TIMED_WIDTHS = (320, 640, 1280, 2560)
 WIDTH, HEIGHT = 640, 480
 # Longer edges of the faces, px; log-uniform.
 EDGES_PX = (20.0, 200.0)
@@ -235,7 +236,7 @@ def compare(detectors: dict[str, Detector], shown: Sequence[Picture]) -> dict[st
             # How much too large the boxes are, and how much that varies: of logarithms.
             "edge_mean": round(float(ratio.mean()), 3) if len(ratio) else None,
             "edge_sd": round(float(ratio.std()), 3) if len(ratio) else None,
-            "ms_640": milliseconds(detector, shown[0].image),
+            **{f"ms_{w}": milliseconds(detector, shown[0].image, w) for w in TIMED_WIDTHS},
         }
         if name == "dfc":
             report["detectors"][name]["calibration"] = calibration(found.score, found.right)
@@ -272,7 +273,8 @@ def compare_as_told(values: flags.FlagValues) -> None:
     draw_curves(report, out / "detectors.png")
     draw_scenes(detectors["dfc"], shown, out / "scenes.png")
     for name, found in report["detectors"].items():
-        print(f"{name}: average precision {found['average_precision']:.3f}, {found['ms_640']} ms")
+        times = ", ".join(f"{found[f'ms_{w}']} ms at {w} x {w * 3 // 4}" for w in TIMED_WIDTHS)
+        print(f"{name}: average precision {found['average_precision']:.3f}, {times}")
 
 
 if __name__ == "__main__":

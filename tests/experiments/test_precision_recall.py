@@ -108,6 +108,9 @@ def test_the_command_writes_its_report_and_its_pictures(told, tmp_path, capsys) 
     for name in ("detectors.png", "scenes.png"):
         assert cv2.imread(str(tmp_path / "out" / name)) is not None
     assert report["detectors"]["yunet"]["ms_640"] > report["detectors"]["haar"]["ms_640"] >= 0.0
+    assert {key for key in report["detectors"]["dfc"] if key.startswith("ms_")} == {
+        f"ms_{width}" for width in tool.TIMED_WIDTHS
+    }
     assert "yunet: average precision 0.500, " in capsys.readouterr().out
     told.yunet = None
     tool.compare_as_told(told)
