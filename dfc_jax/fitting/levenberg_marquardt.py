@@ -1,9 +1,9 @@
 """Levenberg-Marquardt for any residual, with optional box bounds; runs under jit and vmap.
 
-Each step minimises the damped model ``m(h) = g.h + h.(H + mu D) h / 2`` with ``g = J^T r`` and
-``H = J^T J``. The damping mu follows the gain ratio (Nielsen, "Damping parameter in Marquardt's
-method", IMM-REP-1999-05, 1999); D is the running maximum of the diagonal of H (More, "The
-Levenberg-Marquardt algorithm", 1978), which makes the steps independent of the parameters' units.
+Each step minimises the damped model ``||r + J h||^2 + mu h.D h``. The damping mu follows the gain
+ratio (Nielsen, "Damping parameter in Marquardt's method", IMM-REP-1999-05, 1999); D is the running
+maximum of the diagonal of ``J^T J`` (More, "The Levenberg-Marquardt algorithm", 1978), which makes
+the steps independent of the parameters' units.
 
 Bounds are kept by projection with an active set (Bertsekas, "Projected Newton methods for
 optimization problems with simple constraints", SIAM J. Control 20, 1982): a variable at a bound
@@ -14,17 +14,22 @@ Damping and bounds make steps short far from any minimum, so convergence is judg
 Gauss-Newton step, which has neither: by what it promises (the relative offset of Bates & Watts,
 "A relative offset orthogonality convergence criterion for nonlinear least squares",
 Technometrics 23, 1981) and by its length.
+
+With a robust kernel each step reweights the residuals where it starts; the gain is that of the
+robust cost.
 """
 
 import dataclasses
 import enum
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.scipy.linalg import cho_factor, cho_solve
 
+from dfc_jax.fitting.kernels import Robust
+from dfc_jax.fitting.linearized import Linearized, NormalEquations
 from dfc_jax.types import Array, ByValue
 
 # How often one step solves again after stopping variables at their bounds.
@@ -72,9 +77,11 @@ class LMResult(ByValue):
 
     Attributes:
       x: (n,) the best point found.
-      cost: () ``0.5 ||r(x)||^2``, infinite where that is not finite.
+      cost: () ``0.5 ||r(x)||^2``, or half the robust cost; infinite where that is not finite.
       status: () int32, a `Status`.
       n_steps: () int32, trial steps taken, accepted or not.
+      gradient_norm: () Euclidean norm of the gradient of the cost at x, over the variables that
+        are free to move.
       history: cost, damping and gain ratio of every step.
     """
 
@@ -82,6 +89,7 @@ class LMResult(ByValue):
     cost: Array
     status: Array
     n_steps: Array
+    gradient_norm: Array
     history: LMHistory
 
 
@@ -103,7 +111,9 @@ def levenberg_marquardt(
     x0: Array,
     *args,
     max_steps: int = 50,
-    jacobian_fn: Callable[..., Array] | None = None,
+    jacobian_fn: Callable[..., Any] | None = None,
+    form: type[Linearized] = NormalEquations,
+    robust: Robust | None = None,
     lower: Array | None = None,
     upper: Array | None = None,
     ftol: float = 1e-6,
@@ -119,6 +129,10 @@ def levenberg_marquardt(
       *args: passed on to `residual_fn` and `jacobian_fn`.
       max_steps: trial steps at most (static).
       jacobian_fn: x and `args` to the Jacobian (m, n); `jax.jacfwd` of the residual by default.
+      form: how the linear model of a step is held and solved (static). `StackedQR` for badly
+        scaled problems; with `ArrowEquations` the residual is (F, m) and the Jacobian an
+        `ArrowJacobian`.
+      robust: what large residuals cost; their squares by default.
       lower, upper: bounds, broadcast to (n,); equal bounds fix a variable.
       ftol: stop when a step lowers the cost, and the Gauss-Newton step promises to, by no more
         than this part.
@@ -127,58 +141,108 @@ def levenberg_marquardt(
         tests (static zeros) a step takes a factorization less.
       gtol: stop when the cosine between the residual and every column of the Jacobian that is
         free to move is at most this.
-      initial_damping: mu of the first step, relative to the diagonal of H.
+      initial_damping: mu of the first step, relative to the diagonal of ``J^T J``.
 
-    Raises nothing: `Status` tells what happened, and x is the best finite point seen.
+    Raises nothing: `Status` tells what happened, and x is the best finite point seen. Derivatives
+    do not pass through the steps; see `implicit_minimum`.
     """
     if jacobian_fn is None:
         jacobian_fn = jax.jacfwd(residual_fn)
-    bounds = _bounds(x0, lower, upper)
-    x0 = x0 if bounds is None else jnp.clip(x0, *bounds)
-    initial = _initial_state(x0, residual_fn(x0, *args), initial_damping, max_steps)
+    solver = _Solver(
+        residual_fn=residual_fn,
+        jacobian_fn=jacobian_fn,
+        form=form,
+        robust=robust,
+        bounds=_bounds(x0, lower, upper),
+        max_steps=max_steps,
+        ftol=ftol,
+        xtol=xtol,
+        gtol=gtol,
+    )
+    initial = solver.start(x0, args, initial_damping)
+    final = jax.lax.while_loop(solver.running, lambda state: solver.step(state, args), initial)
+    return solver.result(final, args)
 
-    def body(state: _State) -> _State:
-        jacobian = jacobian_fn(state.x, *args)
-        gradient = state.residual @ jacobian
-        hessian = jacobian.T @ jacobian
-        scale = jnp.maximum(state.scale, jnp.diagonal(hessian))
-        held = _held(state.x, gradient, bounds)
-        step = _solve(hessian, gradient, state.damping * scale, state.x, held, bounds)
-        trial = state.x + step if bounds is None else jnp.clip(state.x + step, *bounds)
-        residual = residual_fn(trial, *args)
-        predicted = -(gradient @ step + 0.5 * step @ hessian @ step)
-        new = _update(dataclasses.replace(state, scale=scale), trial, residual, predicted)
-        columns = _columns(hessian)
-        slope = jnp.where(held, 0.0, gradient / columns)
+
+@dataclasses.dataclass(frozen=True)
+class _Solver:
+    """The loop of `levenberg_marquardt` in its parts; see there for the fields."""
+
+    residual_fn: Callable[..., Array]
+    jacobian_fn: Callable[..., Any]
+    form: type[Linearized]
+    robust: Robust | None
+    bounds: tuple[Array, Array] | None
+    max_steps: int
+    ftol: float
+    xtol: float
+    gtol: float
+
+    def start(self, x0: Array, args: tuple, damping: float) -> _State:
+        x = x0 if self.bounds is None else jnp.clip(x0, *self.bounds)
+        residual = self.residual_fn(x, *args)
+        return _initial_state(x, residual, self._cost(residual), damping, self.max_steps)
+
+    def running(self, state: _State) -> Array:
+        return (state.status == Status.MAX_STEPS) & (state.n_steps < self.max_steps)
+
+    def step(self, state: _State, args: tuple) -> _State:
+        """The state after one more trial."""
+        linear, norm = self._linearized(state, args)
+        scale = jnp.maximum(state.scale, linear.diagonal)
+        held = _held(state.x, linear.gradient, self.bounds)
+        step = _solve(linear, state.damping * scale, state.x, held, self.bounds)
+        trial = state.x + step
+        trial = trial if self.bounds is None else jnp.clip(trial, *self.bounds)
+        residual = self.residual_fn(trial, *args)
+        predicted = -(linear.gradient @ step + 0.5 * linear.curvature(step))
+        state = dataclasses.replace(state, scale=scale)
+        new = _update(state, trial, residual, self._cost(residual), predicted)
+        # Lengths of the columns of the Jacobian, 1 for a column of zeros.
+        columns = jnp.where(linear.diagonal > 0, jnp.sqrt(linear.diagonal), 1.0)
+        slope = jnp.where(held, 0.0, linear.gradient / columns)
         status = _stalled(state, new, predicted)
-        if ftol > 0.0 or xtol > 0.0:
-            newton = _gauss_newton(hessian, gradient, columns, held, predicted)
+        if self.ftol > 0.0 or self.xtol > 0.0:
+            newton = columns * _gauss_newton(linear, columns, held, predicted)
             change = jnp.maximum(-0.5 * (slope @ newton), state.cost - new.cost)
-            short = jnp.linalg.norm(newton) <= xtol * jnp.linalg.norm(columns * state.x)
+            short = jnp.linalg.norm(newton) <= self.xtol * jnp.linalg.norm(columns * state.x)
             short &= new.cost < state.cost
             status = jnp.where(short, Status.CONVERGED_XTOL, status)
-            status = jnp.where(change <= ftol * state.cost, Status.CONVERGED_FTOL, status)
-        stationary = jnp.max(jnp.abs(slope)) <= gtol * jnp.sqrt(2.0 * state.cost)
-        broken = ~jnp.isfinite(jnp.sum(hessian) + jnp.sum(gradient))
+            status = jnp.where(change <= self.ftol * state.cost, Status.CONVERGED_FTOL, status)
+        stationary = jnp.max(jnp.abs(slope)) <= self.gtol * norm
+        broken = ~jnp.isfinite(jnp.sum(linear.diagonal) + jnp.sum(linear.gradient))
         status = jnp.where(stationary, Status.CONVERGED_GTOL, status)
         status = jnp.where(broken, Status.NON_FINITE, status)
         # A point that was stationary before the step is returned unchanged.
         kept = jax.tree.map(lambda a, b: jnp.where(stationary | broken, a, b), state, new)
         return dataclasses.replace(kept, status=status.astype(jnp.int32))
 
-    def running(state: _State) -> Array:
-        return (state.status == Status.MAX_STEPS) & (state.n_steps < max_steps)
+    def result(self, state: _State, args: tuple) -> LMResult:
+        # Under jit this is not computed where nobody asks for the norm.
+        gradient = self._linearized(state, args)[0].gradient
+        free = jnp.where(_held(state.x, gradient, self.bounds), 0.0, gradient)
+        norm = jnp.linalg.norm(free)
+        index = jnp.minimum(jnp.arange(self.max_steps + 1), state.n_steps)
+        return LMResult(
+            x=state.x,
+            cost=state.cost,
+            status=state.status,
+            n_steps=state.n_steps,
+            gradient_norm=jnp.where(jnp.isnan(norm), jnp.inf, norm),
+            history=jax.tree.map(lambda values: values[index], state.history),
+        )
 
-    final = jax.lax.while_loop(running, body, initial)
-    index = jnp.minimum(jnp.arange(max_steps + 1), final.n_steps)
-    history = jax.tree.map(lambda values: values[index], final.history)
-    return LMResult(
-        x=final.x,
-        cost=final.cost,
-        status=final.status,
-        n_steps=final.n_steps,
-        history=history,
-    )
+    def _cost(self, residual: Array) -> Array:
+        return 0.5 * jnp.sum(residual**2) if self.robust is None else self.robust(residual)[0]
+
+    def _linearized(self, state: _State, args: tuple) -> tuple[Linearized, Array]:
+        """The linear model with the robust weights, and the norm of its residual."""
+        residual, jacobian = state.residual, self.jacobian_fn(state.x, *args)
+        if self.robust is not None:
+            root = jnp.sqrt(self.robust(residual)[1])
+            residual = root * residual
+            jacobian = jax.tree.map(lambda leaf: root[..., None] * leaf, jacobian)
+        return self.form.of(jacobian, residual), jnp.sqrt(jnp.sum(residual**2))
 
 
 def _bounds(x0: Array, lower, upper) -> tuple[Array, Array] | None:
@@ -189,8 +253,9 @@ def _bounds(x0: Array, lower, upper) -> tuple[Array, Array] | None:
     return low, high
 
 
-def _initial_state(x0: Array, residual: Array, damping: float, max_steps: int) -> _State:
-    cost = 0.5 * jnp.sum(residual**2)
+def _initial_state(
+    x0: Array, residual: Array, cost: Array, damping: float, max_steps: int
+) -> _State:
     cost = jnp.where(jnp.isfinite(cost), cost, jnp.inf)
     empty = jnp.zeros(max_steps + 1, cost.dtype)
     mu = jnp.asarray(damping, cost.dtype)
@@ -217,52 +282,33 @@ def _held(x: Array, gradient: Array, bounds: tuple[Array, Array] | None) -> Arra
     return ((x <= low) & (gradient >= 0)) | ((x >= high) & (gradient <= 0)) | (low >= high)
 
 
-def _solve(hessian: Array, gradient: Array, damping: Array, x: Array, held: Array, bounds) -> Array:
-    """The damped step; NaN where the matrix is not positive definite."""
-    # A column of zeros (a parameter without effect) would make the matrix singular.
-    matrix = hessian + jnp.diag(jnp.where(damping > 0, damping, 1.0))
+def _solve(linear: Linearized, damping: Array, x: Array, held: Array, bounds) -> Array:
+    """The damped step; not finite where the matrix is not positive definite."""
+    nothing = jnp.zeros_like(x)
     if bounds is None:
-        return -cho_solve(cho_factor(matrix, lower=True), gradient)
+        return linear.solve(damping, held, nothing)
 
     def one_pass(_: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         held, stopped, _ = state
-        right = jnp.where(held, stopped, -(gradient + matrix @ stopped))
-        free = x + cho_solve(cho_factor(_reduced(matrix, held), lower=True), right)
+        free = x + linear.solve(damping, held, stopped)
         inside = jnp.clip(free, *bounds)
         held = held | (free != inside)
         return held, jnp.where(held, inside - x, 0.0), inside - x
 
     # A loop compiles in a third of the time of three passes written out.
-    nothing = jnp.zeros_like(x)
     return jax.lax.fori_loop(0, _ACTIVE_SET_PASSES, one_pass, (held, nothing, nothing))[2]
 
 
-def _reduced(matrix: Array, held: Array) -> Array:
-    eye = jnp.eye(held.size, dtype=matrix.dtype)
-    return jnp.where(held[:, None] | held[None, :], eye, matrix)
-
-
-def _gauss_newton(
-    hessian: Array, gradient: Array, columns: Array, held: Array, after: Array
-) -> Array:
-    """The step in units of the columns, damped no more than the rounding asks for."""
-    rounding = held.size * jnp.finfo(hessian.dtype).eps
+def _gauss_newton(linear: Linearized, columns: Array, held: Array, after: Array) -> Array:
+    """The step that is damped no more than the rounding asks for."""
+    rounding = held.size * jnp.finfo(columns.dtype).eps
     # Waits for `after`: on the CPU, two factorizations of batches at a time can hang for ever.
     ridge = jnp.where(jnp.isfinite(after), rounding, 2.0 * rounding)
-    matrix = hessian / jnp.outer(columns, columns) + ridge * jnp.eye(held.size, dtype=hessian.dtype)
-    right = jnp.where(held, 0.0, -gradient / columns)
-    return cho_solve(cho_factor(_reduced(matrix, held), lower=True), right)
+    return linear.solve(ridge * columns**2, held, jnp.zeros_like(columns))
 
 
-def _columns(hessian: Array) -> Array:
-    """Lengths of the columns of the Jacobian, 1 for a column of zeros."""
-    length = jnp.sqrt(jnp.diagonal(hessian))
-    return jnp.where(length > 0, length, 1.0)
-
-
-def _update(state: _State, trial: Array, residual: Array, predicted: Array) -> _State:
+def _update(state: _State, trial: Array, residual: Array, cost: Array, predicted: Array) -> _State:
     """Accept or reject the trial and set the damping, after Nielsen."""
-    cost = 0.5 * jnp.sum(residual**2)
     usable = jnp.isfinite(cost) & (predicted > 0)
     gain = jnp.where(usable, state.cost - cost, 0.0) / jnp.where(usable, predicted, 1.0)
     accept = gain > 0
