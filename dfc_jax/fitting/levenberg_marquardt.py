@@ -22,6 +22,7 @@ robust cost.
 import dataclasses
 import enum
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -120,6 +121,7 @@ def levenberg_marquardt(
     xtol: float = 1e-6,
     gtol: float = 1e-6,
     initial_damping: float = 1e-3,
+    slots: int | None = None,
 ) -> LMResult:
     """Minimise ``0.5 ||residual_fn(x, *args)||^2`` from x0 (n,), within optional bounds.
 
@@ -142,6 +144,9 @@ def levenberg_marquardt(
       gtol: stop when the cosine between the residual and every column of the Jacobian that is
         free to move is at most this.
       initial_damping: mu of the first step, relative to the diagonal of ``J^T J``.
+      slots: with a number (static), x0 (B, n) and `args` (B, ...) are B problems, and the result
+        has their axis, too. So many are worked on at a time; one that has stopped makes room for
+        the next. Under `jax.vmap` instead, every problem waits for the slowest.
 
     Raises nothing: `Status` tells what happened, and x is the best finite point seen. Derivatives
     do not pass through the steps; see `implicit_minimum`.
@@ -159,9 +164,14 @@ def levenberg_marquardt(
         xtol=xtol,
         gtol=gtol,
     )
-    initial = solver.start(x0, args, initial_damping)
-    final = jax.lax.while_loop(solver.running, lambda state: solver.step(state, args), initial)
-    return solver.result(final, args)
+    start = partial(solver.start, damping=initial_damping)
+    if slots is None:
+        final = jax.lax.while_loop(
+            solver.running, lambda state: solver.step(state, args), start(x0, args)
+        )
+        return solver.result(final, args)
+    finals = _in_slots(solver, start, x0, args, min(slots, len(x0)))
+    return jax.vmap(solver.result)(finals, args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,11 +255,61 @@ class _Solver:
         return self.form.of(jacobian, residual), jnp.sqrt(jnp.sum(residual**2))
 
 
+def _in_slots(
+    solver: _Solver,
+    start: Callable[[Array, tuple], _State],
+    x0: Array,
+    args: tuple,
+    slots: int,
+) -> _State:
+    """The last states of all problems (B, ...)."""
+    count = len(x0)
+
+    def load(index: Array) -> tuple[tuple, _State]:
+        """The problems with these numbers; of those beyond the last, that one."""
+        problems = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, count - 1)], (x0, args))
+        return problems[1], jax.vmap(start)(*problems)
+
+    def refilled(done: Array, index: Array, own: tuple, state: _State) -> tuple[tuple, _State]:
+        return _chosen(done, load(index), (own, state))
+
+    def step(state: _State, own: tuple) -> _State:
+        return _chosen(solver.running(state), solver.step(state, own), state)
+
+    def body(carry: tuple) -> tuple:
+        index, following, own, state, finals = carry
+        state = jax.vmap(step)(state, own)
+        done = ~jax.vmap(solver.running)(state)
+        place = jnp.where(done, index, count)
+        finals = jax.tree.map(lambda a, b: a.at[place].set(b, mode="drop"), finals, state)
+        index = jnp.where(done, following + jnp.cumsum(done) - 1, index)
+        own, state = jax.lax.cond(
+            jnp.any(done), refilled, lambda *same: same[2:], done, index, own, state
+        )
+        return index, following + jnp.sum(done), own, state, finals
+
+    index = jnp.arange(slots)
+    own, state = load(index)
+    finals = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), state)
+    carry = index, jnp.int32(slots), own, state, finals
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[0] < count), body, carry)[-1]
+
+
+def _chosen(first: Array, these: Any, those: Any) -> Any:
+    """`these` where `first` holds, along the leading axes that it has, else `those`."""
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(first.reshape(first.shape + (1,) * (a.ndim - first.ndim)), a, b)
+
+    return jax.tree.map(choose, these, those)
+
+
 def _bounds(x0: Array, lower, upper) -> tuple[Array, Array] | None:
     if lower is None and upper is None:
         return None
-    low = jnp.broadcast_to(-jnp.inf if lower is None else lower, x0.shape).astype(x0.dtype)
-    high = jnp.broadcast_to(jnp.inf if upper is None else upper, x0.shape).astype(x0.dtype)
+    shape = x0.shape[-1:]
+    low = jnp.broadcast_to(-jnp.inf if lower is None else lower, shape).astype(x0.dtype)
+    high = jnp.broadcast_to(jnp.inf if upper is None else upper, shape).astype(x0.dtype)
     return low, high
 
 

@@ -1,12 +1,18 @@
 """The solver against closed-form minima and SciPy, and what it reports when it cannot solve."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from paths import ROOT
 from scipy import optimize
 
 from dfc_jax.fitting.levenberg_marquardt import Status, levenberg_marquardt
+from dfc_jax.fitting.linearized import ArrowEquations, ArrowJacobian, NormalEquations, StackedQR
 
 TIMES = np.linspace(0.0, 4.0, 30)
 CONVERGED = (Status.CONVERGED_FTOL, Status.CONVERGED_XTOL, Status.CONVERGED_GTOL)
@@ -348,3 +354,121 @@ def test_vmap_equals_a_loop_and_jit_equals_eager():
         np.testing.assert_allclose(batched.x[row], single.x, atol=1e-3)
         assert int(batched.status[row]) in CONVERGED and int(single.status) in CONVERGED
     assert int(batched.n_steps[3]) < int(batched.n_steps[0]), "rows stop on their own"
+
+
+@pytest.mark.parametrize("slots", [1, 3, 50])
+def test_in_slots_every_problem_has_the_answer_that_it_has_alone(slots, observed):
+    rng = np.random.default_rng(0)
+    starts = jnp.asarray(rng.uniform(0.1, 3.0, (11, 3)), jnp.float32)
+    noise = rng.normal(scale=0.05, size=(11, TIMES.size))
+    many = jnp.asarray(observed + noise, jnp.float32).at[4].set(jnp.nan)
+    options = {"lower": jnp.array([0.0, 0.0, -1.0]), "max_steps": 60}
+    together = solve(exponential, starts, many, slots=slots, **options)
+    for row, (start, seen) in enumerate(zip(starts, many, strict=True)):
+        alone = solve(exponential, start, seen, **options)
+        assert together.status[row] == alone.status and together.n_steps[row] == alone.n_steps
+        np.testing.assert_allclose(together.x[row], alone.x, rtol=1e-4)
+        np.testing.assert_allclose(together.history.cost[row], alone.history.cost, rtol=1e-4)
+    assert together.status[4] == Status.NON_FINITE and len(set(together.n_steps.tolist())) > 3
+
+
+def test_in_slots_a_problem_that_has_stopped_makes_room():
+    """One slow problem and many that start at their minimum: rounds are counted by a callback."""
+    rounds = []
+
+    def counted(x):
+        jax.debug.callback(lambda _: rounds.append(1), x[0])
+        return rosenbrock(x)
+
+    starts = jnp.array([[-1.2, 1.0]] + [[1.0, 1.0]] * 20)
+    result = levenberg_marquardt(counted, starts, max_steps=60, slots=2)
+    jax.effects_barrier()
+    slowest, all_steps = int(result.n_steps.max()), int(result.n_steps.sum())
+    assert all_steps == slowest and slowest > 10
+    # Two at a time. One after the other would be all problems; under vmap the slowest for all.
+    assert slowest <= len(rounds) / 2 / 2 <= slowest + 25, (len(rounds), slowest)
+
+
+@pytest.mark.parametrize("form", [NormalEquations, StackedQR])
+def test_both_forms_solve_what_is_bounded(form, observed):
+    bounds = ([0.0, 0.0, 0.7], [2.0, 5.0, 1.0])
+    start = np.array([1.0, 2.0, 0.8])
+    result = solve(
+        exponential,
+        jnp.asarray(start, jnp.float32),
+        observed,
+        form=form,
+        lower=jnp.array(bounds[0]),
+        upper=jnp.array(bounds[1]),
+    )
+    np.testing.assert_allclose(result.x, scipy_solution(observed, start, bounds).x, rtol=5e-3)
+    assert int(result.status) in CONVERGED
+
+
+def test_frames_that_share_unknowns_are_solved_as_one_large_problem():
+    """Curves with their own height and offset, and one decay for all."""
+    rng = np.random.default_rng(0)
+    heights, times = rng.uniform(1.0, 3.0, 5), jnp.asarray(TIMES, jnp.float32)
+    seen = heights[:, None] * np.exp(-1.3 * TIMES) + rng.normal(scale=0.02, size=(5, TIMES.size))
+
+    def residual(x, seen):
+        own = x[1:].reshape(5, 2)
+        return own[:, :1] * jnp.exp(-x[0] * times) + own[:, 1:] - seen
+
+    def arrow(x, seen):
+        own = x[1:].reshape(5, 2)
+        decay = jnp.exp(-x[0] * times)
+        by_own = jnp.stack([decay, jnp.ones_like(decay)], axis=-1)
+        return ArrowJacobian(
+            shared=(-times * own[:, :1] * decay)[..., None],
+            own=jnp.broadcast_to(by_own, (5, *by_own.shape)),
+        )
+
+    start, seen = jnp.concatenate([jnp.array([0.2]), jnp.ones(10)]), jnp.asarray(seen, jnp.float32)
+    options = {"lower": jnp.zeros(11).at[2].set(0.05)}
+    together = solve(residual, start, seen, jacobian_fn=arrow, form=ArrowEquations, **options)
+    plain = solve(lambda x, seen: residual(x, seen).ravel(), start, seen, **options)
+    np.testing.assert_allclose(together.x, plain.x, atol=2e-4)
+    np.testing.assert_allclose(together.cost, plain.cost, rtol=1e-4)
+    assert float(together.x[0]) == pytest.approx(1.3, abs=0.08) and together.x[2] >= 0.05
+    assert int(together.status) in CONVERGED
+
+
+def test_the_norm_of_the_gradient_is_that_at_the_answer(observed):
+    start = jnp.array([1.0, 0.2, 0.0])
+    for options in ({"max_steps": 3}, {"lower": jnp.array([-jnp.inf, -jnp.inf, 0.7])}):
+        result = solve(exponential, start, observed, **options)
+        slope = jax.grad(lambda x: 0.5 * jnp.sum(exponential(x, observed) ** 2))(result.x)
+        free = slope[:2] if "lower" in options else slope
+        np.testing.assert_allclose(
+            result.gradient_norm, jnp.linalg.norm(free), rtol=1e-3, atol=1e-4
+        )
+
+
+ON_DEVICES = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from dfc_jax.fitting.levenberg_marquardt import levenberg_marquardt
+from dfc_jax.training import make_mesh
+
+def rosenbrock(x):
+    return jnp.array([10.0 * (x[1] - x[0] ** 2), 1.0 - x[0]])
+
+split = NamedSharding(make_mesh(), PartitionSpec("data"))
+starts = jax.random.uniform(jax.random.key(0), (8, 2), minval=-2.0, maxval=2.0)
+batch = jax.jit(jax.vmap(lambda x: levenberg_marquardt(rosenbrock, x, upper=1.5).x))
+there = batch(jax.device_put(starts, split))
+apart = len({shard.device for shard in there.addressable_shards})
+print(jax.device_count(), apart, np.abs(there - batch(starts)).max() < 1e-3)
+"""
+
+
+def test_problems_on_several_devices_are_solved_where_they_are():
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", ON_DEVICES]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["4", "4", "True"], done.stderr
