@@ -16,7 +16,8 @@ Gauss-Newton step, which has neither: by what it promises (the relative offset o
 Technometrics 23, 1981) and by its length.
 
 With a robust kernel each step reweights the residuals where it starts; the gain is that of the
-robust cost.
+robust cost. The matrix ``J^T J`` may serve several steps while it predicts them well, with an exact
+gradient in each (Shamanskii, "A modification of Newton's method", Ukr. Math. J. 19, 1967).
 """
 
 import dataclasses
@@ -36,6 +37,8 @@ from dfc_jax.types import Array, ByValue
 # How often one step solves again after stopping variables at their bounds.
 _ACTIVE_SET_PASSES = 3
 _MAX_DAMPING = 1e12
+# The gain ratio below which a step shows that the matrix of an earlier point serves no longer.
+_GOOD_GAIN = 0.5
 
 
 class Status(enum.IntEnum):
@@ -96,6 +99,12 @@ class LMResult(ByValue):
 
 @struct.dataclass(eq=False)
 class _State(ByValue):
+    """Where the loop is.
+
+    `linear` is about x, but for its matrix, which is `age` accepted steps old; it has to be made
+    anew where `outdated` says so.
+    """
+
     x: Array
     residual: Array
     cost: Array
@@ -104,6 +113,9 @@ class _State(ByValue):
     scale: Array
     status: Array
     n_steps: Array
+    linear: Linearized
+    outdated: Array
+    age: Array
     history: LMHistory
 
 
@@ -121,6 +133,7 @@ def levenberg_marquardt(
     xtol: float = 1e-6,
     gtol: float = 1e-6,
     initial_damping: float = 1e-3,
+    refresh: int = 1,
     slots: int | None = None,
 ) -> LMResult:
     """Minimise ``0.5 ||residual_fn(x, *args)||^2`` from x0 (n,), within optional bounds.
@@ -144,12 +157,18 @@ def levenberg_marquardt(
       gtol: stop when the cosine between the residual and every column of the Jacobian that is
         free to move is at most this.
       initial_damping: mu of the first step, relative to the diagonal of ``J^T J``.
+      refresh: accepted steps that may share a Jacobian's ``J^T J`` (static), as long as they gain
+        half of what they promise; more than 1 needs a residual with reverse derivatives, and a
+        `form` other than `StackedQR`.
       slots: with a number (static), x0 (B, n) and `args` (B, ...) are B problems, and the result
         has their axis, too. So many are worked on at a time; one that has stopped makes room for
         the next. Under `jax.vmap` instead, every problem waits for the slowest.
 
-    Raises nothing: `Status` tells what happened, and x is the best finite point seen. Derivatives
-    do not pass through the steps; see `implicit_minimum`.
+    Raises nothing while it runs: `Status` tells what happened, and x is the best finite point seen.
+    Derivatives do not pass through the steps; see `implicit_minimum`.
+
+    Raises:
+      ValueError: `refresh` is more than 1 with `StackedQR`.
     """
     if jacobian_fn is None:
         jacobian_fn = jax.jacfwd(residual_fn)
@@ -163,6 +182,7 @@ def levenberg_marquardt(
         ftol=ftol,
         xtol=xtol,
         gtol=gtol,
+        refresh=refresh,
     )
     start = partial(solver.start, damping=initial_damping)
     if slots is None:
@@ -187,18 +207,22 @@ class _Solver:
     ftol: float
     xtol: float
     gtol: float
+    refresh: int
 
     def start(self, x0: Array, args: tuple, damping: float) -> _State:
         x = x0 if self.bounds is None else jnp.clip(x0, *self.bounds)
         residual = self.residual_fn(x, *args)
-        return _initial_state(x, residual, self._cost(residual), damping, self.max_steps)
+        linear = jax.eval_shape(self._linearized, x, residual, args)
+        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), linear)
+        cost = self._weighed(residual)[0]
+        return _initial_state(x, residual, cost, empty, damping, self.max_steps)
 
     def running(self, state: _State) -> Array:
         return (state.status == Status.MAX_STEPS) & (state.n_steps < self.max_steps)
 
     def step(self, state: _State, args: tuple) -> _State:
         """The state after one more trial."""
-        linear, norm = self._linearized(state, args)
+        linear = self._about(state, args)
         scale = jnp.maximum(state.scale, linear.diagonal)
         held = _held(state.x, linear.gradient, self.bounds)
         step = _solve(linear, state.damping * scale, state.x, held, self.bounds)
@@ -206,8 +230,8 @@ class _Solver:
         trial = trial if self.bounds is None else jnp.clip(trial, *self.bounds)
         residual = self.residual_fn(trial, *args)
         predicted = -(linear.gradient @ step + 0.5 * linear.curvature(step))
-        state = dataclasses.replace(state, scale=scale)
-        new = _update(state, trial, residual, self._cost(residual), predicted)
+        state = dataclasses.replace(state, scale=scale, linear=linear)
+        new = _update(state, trial, residual, self._weighed(residual)[0], predicted, self.refresh)
         # Lengths of the columns of the Jacobian, 1 for a column of zeros.
         columns = jnp.where(linear.diagonal > 0, jnp.sqrt(linear.diagonal), 1.0)
         slope = jnp.where(held, 0.0, linear.gradient / columns)
@@ -219,6 +243,7 @@ class _Solver:
             short &= new.cost < state.cost
             status = jnp.where(short, Status.CONVERGED_XTOL, status)
             status = jnp.where(change <= self.ftol * state.cost, Status.CONVERGED_FTOL, status)
+        norm = jnp.linalg.norm(self._weighed(state.residual)[1])
         stationary = jnp.max(jnp.abs(slope)) <= self.gtol * norm
         broken = ~jnp.isfinite(jnp.sum(linear.diagonal) + jnp.sum(linear.gradient))
         status = jnp.where(stationary, Status.CONVERGED_GTOL, status)
@@ -229,7 +254,7 @@ class _Solver:
 
     def result(self, state: _State, args: tuple) -> LMResult:
         # Under jit this is not computed where nobody asks for the norm.
-        gradient = self._linearized(state, args)[0].gradient
+        gradient = self._linearized(state.x, state.residual, args).gradient
         free = jnp.where(_held(state.x, gradient, self.bounds), 0.0, gradient)
         norm = jnp.linalg.norm(free)
         index = jnp.minimum(jnp.arange(self.max_steps + 1), state.n_steps)
@@ -242,17 +267,35 @@ class _Solver:
             history=jax.tree.map(lambda values: values[index], state.history),
         )
 
-    def _cost(self, residual: Array) -> Array:
-        return 0.5 * jnp.sum(residual**2) if self.robust is None else self.robust(residual)[0]
+    def _about(self, state: _State, args: tuple) -> Linearized:
+        """The linear model about x, as far as it has to be new."""
+        fresh = partial(self._linearized, state.x, state.residual, args)
+        if self.refresh == 1:
+            return jax.lax.cond(state.outdated, fresh, lambda: state.linear)
 
-    def _linearized(self, state: _State, args: tuple) -> tuple[Linearized, Array]:
-        """The linear model with the robust weights, and the norm of its residual."""
-        residual, jacobian = state.residual, self.jacobian_fn(state.x, *args)
+        def moved() -> Linearized:
+            _, pulled = jax.vjp(lambda x: self.residual_fn(x, *args), state.x)
+            _, weighted, root = self._weighed(state.residual)
+            (gradient,) = pulled(root * weighted)
+            return state.linear.with_gradient(gradient)
+
+        return jax.lax.cond(state.outdated, fresh, moved)
+
+    def _linearized(self, x: Array, residual: Array, args: tuple) -> Linearized:
+        """The linear model with the robust weights."""
+        jacobian = self.jacobian_fn(x, *args)
+        _, weighted, root = self._weighed(residual)
         if self.robust is not None:
-            root = jnp.sqrt(self.robust(residual)[1])
-            residual = root * residual
             jacobian = jax.tree.map(lambda leaf: root[..., None] * leaf, jacobian)
-        return self.form.of(jacobian, residual), jnp.sqrt(jnp.sum(residual**2))
+        return self.form.of(jacobian, weighted)
+
+    def _weighed(self, residual: Array) -> tuple[Array, Array, Array]:
+        """The cost, the weighted residual, and the roots of the weights."""
+        if self.robust is None:
+            return 0.5 * jnp.sum(residual**2), residual, jnp.ones_like(residual)
+        cost, weight = self.robust(residual)
+        root = jnp.sqrt(weight)
+        return cost, root * residual, root
 
 
 def _in_slots(
@@ -314,7 +357,7 @@ def _bounds(x0: Array, lower, upper) -> tuple[Array, Array] | None:
 
 
 def _initial_state(
-    x0: Array, residual: Array, cost: Array, damping: float, max_steps: int
+    x0: Array, residual: Array, cost: Array, linear: Linearized, damping: float, max_steps: int
 ) -> _State:
     cost = jnp.where(jnp.isfinite(cost), cost, jnp.inf)
     empty = jnp.zeros(max_steps + 1, cost.dtype)
@@ -328,6 +371,9 @@ def _initial_state(
         scale=jnp.zeros_like(x0),
         status=jnp.where(jnp.isfinite(cost), Status.MAX_STEPS, Status.NON_FINITE).astype(jnp.int32),
         n_steps=jnp.int32(0),
+        linear=linear,
+        outdated=jnp.array(True),
+        age=jnp.int32(0),
         history=LMHistory(
             cost=empty.at[0].set(cost), damping=empty.at[0].set(mu), gain_ratio=empty
         ),
@@ -348,15 +394,19 @@ def _solve(linear: Linearized, damping: Array, x: Array, held: Array, bounds) ->
     if bounds is None:
         return linear.solve(damping, held, nothing)
 
-    def one_pass(_: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        held, stopped, _ = state
+    def one_pass(state: tuple) -> tuple:
+        count, _, held, stopped, _ = state
         free = x + linear.solve(damping, held, stopped)
         inside = jnp.clip(free, *bounds)
-        held = held | (free != inside)
-        return held, jnp.where(held, inside - x, 0.0), inside - x
+        crossed = (free != inside) & ~held
+        held = held | crossed
+        return count + 1, jnp.any(crossed), held, jnp.where(held, inside - x, 0.0), inside - x
 
-    # A loop compiles in a third of the time of three passes written out.
-    return jax.lax.fori_loop(0, _ACTIVE_SET_PASSES, one_pass, (held, nothing, nothing))[2]
+    def unfinished(state: tuple) -> Array:
+        return (state[0] < _ACTIVE_SET_PASSES) & state[1]
+
+    start = jnp.int32(0), jnp.array(True), held, nothing, nothing
+    return jax.lax.while_loop(unfinished, one_pass, start)[-1]
 
 
 def _gauss_newton(linear: Linearized, columns: Array, held: Array, after: Array) -> Array:
@@ -367,7 +417,9 @@ def _gauss_newton(linear: Linearized, columns: Array, held: Array, after: Array)
     return linear.solve(ridge * columns**2, held, jnp.zeros_like(columns))
 
 
-def _update(state: _State, trial: Array, residual: Array, cost: Array, predicted: Array) -> _State:
+def _update(
+    state: _State, trial: Array, residual: Array, cost: Array, predicted: Array, refresh: int
+) -> _State:
     """Accept or reject the trial and set the damping, after Nielsen."""
     usable = jnp.isfinite(cost) & (predicted > 0)
     gain = jnp.where(usable, state.cost - cost, 0.0) / jnp.where(usable, predicted, 1.0)
@@ -376,6 +428,10 @@ def _update(state: _State, trial: Array, residual: Array, cost: Array, predicted
     damping = state.damping * jnp.where(accept, shrink, state.growth)
     n_steps = state.n_steps + 1
     best = jnp.where(accept, cost, state.cost)
+    # A step of the matrix of this very point that is rejected asks for damping alone.
+    serves = (gain >= _GOOD_GAIN) & (state.age + 1 < refresh)
+    outdated = jnp.where(accept, ~serves, state.age > 0)
+    age = jnp.where(outdated, 0, state.age + accept)
     return dataclasses.replace(
         state,
         x=jnp.where(accept, trial, state.x),
@@ -384,6 +440,8 @@ def _update(state: _State, trial: Array, residual: Array, cost: Array, predicted
         damping=damping,
         growth=jnp.where(accept, 2.0, 2.0 * state.growth),
         n_steps=n_steps,
+        outdated=outdated,
+        age=age,
         history=LMHistory(
             cost=state.history.cost.at[n_steps].set(best),
             damping=state.history.damping.at[n_steps].set(damping),

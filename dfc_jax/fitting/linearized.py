@@ -11,6 +11,7 @@ price. `ArrowEquations` are the normal equations of frames that share some of th
 price grows with the number of frames instead of its cube.
 """
 
+import dataclasses
 from typing import Any, Protocol, Self
 
 import jax
@@ -44,6 +45,10 @@ class Linearized(Protocol):
         """``||J step||^2``, ()."""
         ...
 
+    def with_gradient(self, gradient: Array) -> Self:
+        """The matrix ``J^T J`` as it is, with the gradient of another point."""
+        ...
+
     def solve(self, damping: Array, held: Array, step: Array) -> Array:
         """The best step (n,); not finite where the matrix is not positive definite.
 
@@ -73,6 +78,9 @@ class NormalEquations(ByValue):
     def curvature(self, step: Array) -> Array:
         return step @ self.hessian @ step
 
+    def with_gradient(self, gradient: Array) -> Self:
+        return dataclasses.replace(self, gradient=gradient)
+
     def solve(self, damping: Array, held: Array, step: Array) -> Array:
         matrix = self.hessian + jnp.diag(_no_zeros(damping, self.diagonal))
         right = jnp.where(held, step, -(self.gradient + matrix @ step))
@@ -100,6 +108,9 @@ class StackedQR(ByValue):
 
     def curvature(self, step: Array) -> Array:
         return jnp.sum((self.jacobian @ step) ** 2)
+
+    def with_gradient(self, gradient: Array) -> Self:
+        raise ValueError("StackedQR holds no matrix that several steps could share; use refresh=1")
 
     def solve(self, damping: Array, held: Array, step: Array) -> Array:
         root = jnp.sqrt(_no_zeros(damping, self.diagonal))
@@ -165,6 +176,9 @@ class ArrowEquations(ByValue):
 
     def curvature(self, step: Array) -> Array:
         return step @ self._times(step)
+
+    def with_gradient(self, gradient: Array) -> Self:
+        return dataclasses.replace(self, gradient=gradient)
 
     def solve(self, damping: Array, held: Array, step: Array) -> Array:
         damping = _no_zeros(damping, self.diagonal)
