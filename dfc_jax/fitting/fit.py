@@ -36,6 +36,8 @@ N_IDENTITY = 50
 # Median length of a 2D Gaussian vector, in standard deviations of one component.
 _RAYLEIGH_MEDIAN = math.sqrt(2.0 * math.log(2.0))
 _MEDIAN_CUT = 2.2
+# So many points show where a face is and about what it looks like.
+_ENOUGH_POINTS = 256
 
 
 # Several shapes move the lids, and several open the mouth. Points do not show the gaze, nor which
@@ -74,12 +76,14 @@ class FitSettings:
         without its side means both sides.
       focal_weight: weight on ``log(focal / prior focal)``.
       distance_mm: the prior focal length puts the face at this distance from the camera.
+      start_distances_mm: distances from which the pose is looked for beside this one; the pose
+        with the least noise goes on. Faces within arm's length are not found from far away.
       noise_scaled: multiply these weights by the noise variance.
       min_noise_px: least value of the estimated noise.
       outlier_scale: residual, in units of the noise, at which the weight has fallen to 1/4.
       pose_rounds: reweighting rounds of the pose alone, two steps each.
       coarse_rounds: reweighting rounds of the joint fit to one point in `coarse_stride`, two
-        steps each; they cost that much less.
+        steps each; they cost that much less. The pose alone is fitted to these points, too.
       coarse_stride: see `coarse_rounds`.
       rounds: reweighting rounds of the joint fit to all points.
       steps: Levenberg-Marquardt steps in each of these.
@@ -91,6 +95,7 @@ class FitSettings:
     special_weights: tuple[tuple[str, float], ...] = (("eyeBlink", 5.0), *LIDS_AND_JAW)
     focal_weight: float = 4.0
     distance_mm: float = 800.0
+    start_distances_mm: tuple[float, ...] = (300.0,)
     noise_scaled: bool = True
     min_noise_px: float = 0.02
     outlier_scale: float = 3.5
@@ -98,7 +103,7 @@ class FitSettings:
     coarse_rounds: int = 2
     coarse_stride: int = 4
     rounds: int = 1
-    steps: int = 3
+    steps: int = 5
 
 
 DEFAULT = FitSettings()
@@ -177,16 +182,25 @@ def fit(
     `FitResult.n_inliers` and `FitResult.rms_px`.
     """
     n_identity = min(n_identity, model.n_identity)
-    mean, basis = surface_basis(model, correspondences.surface, n_identity)
-    problem = unprimed(
-        mean, basis, correspondences.points_px, correspondences.weight, principal_point
+    # Cleaned before the bases are made of them: there are a hundred times as many numbers then.
+    inside = jnp.all(jnp.isfinite(correspondences.surface.barycentric), axis=-1)
+    surface = dataclasses.replace(
+        correspondences.surface,
+        barycentric=jnp.where(inside[:, None], correspondences.surface.barycentric, 0.0),
     )
-    x = start(problem, settings, focal_px) if initial is None else flatten(initial)
+    mean, basis = surface_basis(model, surface, n_identity)
+    weight = jnp.where(inside, correspondences.weight, 0.0)
+    problem = unprimed(mean, basis, correspondences.points_px, weight, principal_point)
+    thin = _thinned(problem, settings)
+    x = start(thin, settings, focal_px) if initial is None else flatten(initial)
     if focal_px is not None:
         x = x.at[0].set(jnp.log(focal_px))
-    problem = with_priors(problem, x, settings, n_identity, model.expression_names)
+    thin, problem = (
+        with_priors(each, x, settings, n_identity, model.expression_names)
+        for each in (thin, problem)
+    )
     lower, upper = joint_bounds(x, n_identity, focal_px is not None)
-    x, _ = refine(x, _thinned(problem, settings), settings, lower, upper, settings.coarse_rounds)
+    x, _ = refine(x, thin, settings, lower, upper, settings.coarse_rounds)
     x, results = refine(x, problem, settings, lower, upper, settings.rounds, settings.steps)
     return fit_result(x, problem, settings, n_identity, results)
 
@@ -194,15 +208,15 @@ def fit(
 def unprimed(
     mean_mm: Array, basis_mm: Array, points_px: Array, weight: Array, principal_point: Array
 ) -> FitProblem:
-    """A problem without priors yet; see `with_priors`. Points that are unused hold zeros."""
+    """A problem without priors yet; see `with_priors`. Points that are unused, or not finite, have
+    weight 0 and lie at 0; their places on the model are finite in any case."""
     n = N_POSE + basis_mm.shape[-1]
     centre = jnp.asarray(principal_point)
     used = (weight > 0) & jnp.isfinite(weight) & jnp.all(jnp.isfinite(centre))
-    for values in (points_px, mean_mm, basis_mm):
-        used &= jnp.all(jnp.isfinite(values), axis=tuple(range(1, values.ndim)))
+    used &= jnp.all(jnp.isfinite(points_px), axis=1)
     return FitProblem(
-        mean_mm=jnp.where(used[:, None], mean_mm, 0.0),
-        basis_mm=jnp.where(used[:, None, None], basis_mm, 0.0),
+        mean_mm=mean_mm,
+        basis_mm=basis_mm,
         points_px=jnp.where(used[:, None], points_px, 0.0),
         weight=jnp.where(used, weight, 0.0),
         principal_point=jnp.where(jnp.isfinite(centre), centre, 0.0),
@@ -220,14 +234,20 @@ def start(problem: FitProblem, settings: FitSettings, focal_px: Array | None) ->
         prior_mean=jnp.zeros(N_POSE),
         prior_weight=jnp.zeros(N_POSE),
     )
-    pose = _affine_pose(rigid, settings, focal_px)
-    # The focal length is held here: it would absorb errors of the shape, which is still the mean.
-    pose, _ = refine(pose, rigid, settings, rounds=settings.pose_rounds, fixed=1)
-    return jnp.concatenate([pose, jnp.zeros(n_shape)])
+    poses = _affine_poses(rigid, settings, focal_px)
+
+    def refined(pose: Array) -> tuple[Array, Array]:
+        # The focal length is held: it would absorb errors of the shape, which is still the mean.
+        pose, _ = refine(pose, rigid, settings, rounds=settings.pose_rounds, fixed=1)
+        return pose, _reweight(reprojection(pose, rigid), rigid.weight, settings)[1]
+
+    poses, noise = jax.vmap(refined)(poses)
+    return jnp.concatenate([poses[jnp.argmin(noise)], jnp.zeros(n_shape)])
 
 
-def _affine_pose(problem: FitProblem, settings: FitSettings, focal_px: Array | None) -> Array:
-    """Scaled-orthographic pose from the affine camera that maps the points best.
+def _affine_poses(problem: FitProblem, settings: FitSettings, focal_px: Array | None) -> Array:
+    """Scaled-orthographic pose from the affine camera that maps the points best, for each distance
+    at which a fit may start: (D, 7).
 
     Robust linear least squares for the 2x4 camera, then the nearest scaled rotation (DeMenthon &
     Davis, "Model-based object pose in 25 lines of code", IJCV 15, 1995, without its iteration).
@@ -253,16 +273,21 @@ def _affine_pose(problem: FitProblem, settings: FitSettings, focal_px: Array | N
     axes = left @ right
     rotation = jnp.stack([axes[0], axes[1], jnp.cross(axes[0], axes[1])])
     offset = affine[3] - scale * axes @ centre
-    focal = settings.distance_mm * scale if focal_px is None else jnp.asarray(focal_px)
-    return flatten(
-        FaceParams(
-            focal_px=focal,
-            rotation=matrix_to_rotvec(rotation @ jnp.asarray(FRONTAL)),
-            translation_mm=jnp.concatenate([offset, focal[None]]) / scale,
-            identity=jnp.zeros(0),
-            expression=jnp.zeros(0),
+
+    def pose(focal: Array) -> Array:
+        return flatten(
+            FaceParams(
+                focal_px=focal,
+                rotation=matrix_to_rotvec(rotation @ jnp.asarray(FRONTAL)),
+                translation_mm=jnp.concatenate([offset, focal[None]]) / scale,
+                identity=jnp.zeros(0),
+                expression=jnp.zeros(0),
+            )
         )
-    )
+
+    if focal_px is not None:
+        return pose(jnp.asarray(focal_px))[None]
+    return jax.vmap(pose)(scale * jnp.array([settings.distance_mm, *settings.start_distances_mm]))
 
 
 def expression_weights(names: Sequence[str], settings: FitSettings) -> np.ndarray:
@@ -309,8 +334,8 @@ def joint_bounds(x: Array, n_identity: int, focal_known: bool) -> tuple[Array, A
 
 
 def _thinned(problem: FitProblem, settings: FitSettings) -> FitProblem:
-    """Every `coarse_stride`-th point, with the weights of all."""
-    stride = settings.coarse_stride
+    """Every `coarse_stride`-th point, or more where they would be few, with the weights of all."""
+    stride = max(1, min(settings.coarse_stride, len(problem.weight) // _ENOUGH_POINTS))
     return dataclasses.replace(
         problem,
         mean_mm=problem.mean_mm[::stride],
@@ -387,6 +412,8 @@ def refine(
             # So few steps do not converge; testing for it takes a third of their time.
             ftol=0.0,
             xtol=0.0,
+            # They are short, too: one matrix, the better part of a step's price, serves all.
+            refresh=steps,
         )
         return whole(result.x), result
 
