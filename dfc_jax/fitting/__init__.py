@@ -1,6 +1,8 @@
 """Fitting the face model: a general Levenberg-Marquardt solver and what is built on it."""
 
 from dfc_jax.fitting.fit import DEFAULT, N_IDENTITY, PAPER, FitResult, FitSettings, fit
+from dfc_jax.fitting.implicit import implicit_minimum
+from dfc_jax.fitting.kernels import Robust, cauchy, geman_mcclure, huber
 from dfc_jax.fitting.landmarks import (
     LandmarkSettings,
     fit_landmarks,
@@ -8,22 +10,39 @@ from dfc_jax.fitting.landmarks import (
     visible_landmarks,
 )
 from dfc_jax.fitting.levenberg_marquardt import LMHistory, LMResult, Status, levenberg_marquardt
+from dfc_jax.fitting.linearized import (
+    ArrowEquations,
+    ArrowJacobian,
+    Linearized,
+    NormalEquations,
+    StackedQR,
+)
 from dfc_jax.fitting.profiles import ProfileSettings, fit_profile, profile_landmarks
 
 __all__ = [
     "DEFAULT",
     "N_IDENTITY",
     "PAPER",
+    "ArrowEquations",
+    "ArrowJacobian",
     "FitResult",
     "FitSettings",
     "LMHistory",
     "LMResult",
     "LandmarkSettings",
+    "Linearized",
+    "NormalEquations",
     "ProfileSettings",
+    "Robust",
+    "StackedQR",
     "Status",
+    "cauchy",
     "fit",
     "fit_landmarks",
     "fit_profile",
+    "geman_mcclure",
+    "huber",
+    "implicit_minimum",
     "levenberg_marquardt",
     "profile_landmarks",
     "project_landmarks",

@@ -412,6 +412,7 @@ def refine(
             # So few steps do not converge; testing for it takes a third of their time.
             ftol=0.0,
             xtol=0.0,
+            gtol=0.0,
             # They are short, too: one matrix, the better part of a step's price, serves all.
             refresh=steps,
         )

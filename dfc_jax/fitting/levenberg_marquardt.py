@@ -39,13 +39,16 @@ _ACTIVE_SET_PASSES = 3
 _MAX_DAMPING = 1e12
 # The gain ratio below which a step shows that the matrix of an earlier point serves no longer.
 _GOOD_GAIN = 0.5
+# Pivots up to so many times the rounding are nothing but that.
+_HIDDEN = 4.0
 
 
 class Status(enum.IntEnum):
     """Why `levenberg_marquardt`, or a fit, stopped.
 
     MAX_STEPS: all steps were used; CONVERGED_FTOL, _XTOL, _GTOL: the named tolerance was met;
-    STALLED: no damping gave a lower cost, as where rounding hides the way down; NON_FINITE: the
+    STALLED: no damping gave a lower cost, or a tolerance was met where columns of the Jacobian are
+    parallel but for rounding, which may hide the way down; NON_FINITE: the
     residual at the start, or the Jacobian at an accepted point, is not finite; NO_POINTS: a fit
     was given no point that could be used.
     """
@@ -152,10 +155,11 @@ def levenberg_marquardt(
       ftol: stop when a step lowers the cost, and the Gauss-Newton step promises to, by no more
         than this part.
       xtol: stop when a step is accepted where the Gauss-Newton step is no longer than this part
-        of x, both in units of the columns of the Jacobian: ``||J_i|| x_i``. Without these two
-        tests (static zeros) a step takes a factorization less.
+        of x, both in units of the columns of the Jacobian: ``||J_i|| x_i``. Without these tests
+        (static zeros for all three) a step takes a factorization less.
       gtol: stop when the cosine between the residual and every column of the Jacobian that is
-        free to move is at most this.
+        free to move is at most this, and the Gauss-Newton step promises to lower the cost by no
+        more than this part: where columns are nearly parallel, small cosines prove nothing.
       initial_damping: mu of the first step, relative to the diagonal of ``J^T J``.
       refresh: accepted steps that may share a Jacobian's ``J^T J`` (static), as long as they gain
         half of what they promise; more than 1 needs a residual with reverse derivatives, and a
@@ -235,18 +239,21 @@ class _Solver:
         # Lengths of the columns of the Jacobian, 1 for a column of zeros.
         columns = jnp.where(linear.diagonal > 0, jnp.sqrt(linear.diagonal), 1.0)
         slope = jnp.where(held, 0.0, linear.gradient / columns)
+        norm = jnp.linalg.norm(self._weighed(state.residual)[1])
         status = _stalled(state, new, predicted)
-        if self.ftol > 0.0 or self.xtol > 0.0:
-            newton = columns * _gauss_newton(linear, columns, held, predicted)
-            change = jnp.maximum(-0.5 * (slope @ newton), state.cost - new.cost)
+        stationary = jnp.max(jnp.abs(slope)) <= self.gtol * norm
+        if max(self.ftol, self.xtol, self.gtol) > 0.0:
+            newton, hidden = _gauss_newton(linear, columns, held, predicted)
+            promise = -0.5 * (slope @ newton)
+            stationary &= promise <= self.gtol * state.cost
+            change = jnp.maximum(promise, state.cost - new.cost)
             short = jnp.linalg.norm(newton) <= self.xtol * jnp.linalg.norm(columns * state.x)
             short &= new.cost < state.cost
             status = jnp.where(short, Status.CONVERGED_XTOL, status)
             status = jnp.where(change <= self.ftol * state.cost, Status.CONVERGED_FTOL, status)
-        norm = jnp.linalg.norm(self._weighed(state.residual)[1])
-        stationary = jnp.max(jnp.abs(slope)) <= self.gtol * norm
+            status = jnp.where(stationary, Status.CONVERGED_GTOL, status)
+            status = jnp.where(hidden & (status != Status.MAX_STEPS), Status.STALLED, status)
         broken = ~jnp.isfinite(jnp.sum(linear.diagonal) + jnp.sum(linear.gradient))
-        status = jnp.where(stationary, Status.CONVERGED_GTOL, status)
         status = jnp.where(broken, Status.NON_FINITE, status)
         # A point that was stationary before the step is returned unchanged.
         kept = jax.tree.map(lambda a, b: jnp.where(stationary | broken, a, b), state, new)
@@ -392,11 +399,11 @@ def _solve(linear: Linearized, damping: Array, x: Array, held: Array, bounds) ->
     """The damped step; not finite where the matrix is not positive definite."""
     nothing = jnp.zeros_like(x)
     if bounds is None:
-        return linear.solve(damping, held, nothing)
+        return linear.solve(damping, held, nothing)[0]
 
     def one_pass(state: tuple) -> tuple:
         count, _, held, stopped, _ = state
-        free = x + linear.solve(damping, held, stopped)
+        free = x + linear.solve(damping, held, stopped)[0]
         inside = jnp.clip(free, *bounds)
         crossed = (free != inside) & ~held
         held = held | crossed
@@ -409,12 +416,16 @@ def _solve(linear: Linearized, damping: Array, x: Array, held: Array, bounds) ->
     return jax.lax.while_loop(unfinished, one_pass, start)[-1]
 
 
-def _gauss_newton(linear: Linearized, columns: Array, held: Array, after: Array) -> Array:
-    """The step that is damped no more than the rounding asks for."""
+def _gauss_newton(
+    linear: Linearized, columns: Array, held: Array, after: Array
+) -> tuple[Array, Array]:
+    """The step in units of the columns, damped no more than the rounding asks for; and whether
+    rounding hides a direction from it, as columns are parallel but for that."""
     rounding = held.size * jnp.finfo(columns.dtype).eps
     # Waits for `after`: on the CPU, two factorizations of batches at a time can hang for ever.
     ridge = jnp.where(jnp.isfinite(after), rounding, 2.0 * rounding)
-    return linear.solve(ridge * columns**2, held, jnp.zeros_like(columns))
+    step, pivot = linear.solve(ridge * columns**2, held, jnp.zeros_like(columns))
+    return columns * step, pivot <= _HIDDEN * rounding
 
 
 def _update(

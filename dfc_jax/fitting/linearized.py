@@ -49,8 +49,10 @@ class Linearized(Protocol):
         """The matrix ``J^T J`` as it is, with the gradient of another point."""
         ...
 
-    def solve(self, damping: Array, held: Array, step: Array) -> Array:
-        """The best step (n,); not finite where the matrix is not positive definite.
+    def solve(self, damping: Array, held: Array, step: Array) -> tuple[Array, Array]:
+        """The best step (n,), not finite where the matrix is not positive definite; and the least
+        pivot (), what is left of a diagonal entry after elimination, as a part of it: 1 where all
+        columns are orthogonal, 0 where one is a combination of others.
 
         Args:
           damping: (n,) non-negative. Where both it and the column of J are zero, the step is zero.
@@ -81,10 +83,12 @@ class NormalEquations(ByValue):
     def with_gradient(self, gradient: Array) -> Self:
         return dataclasses.replace(self, gradient=gradient)
 
-    def solve(self, damping: Array, held: Array, step: Array) -> Array:
+    def solve(self, damping: Array, held: Array, step: Array) -> tuple[Array, Array]:
         matrix = self.hessian + jnp.diag(_no_zeros(damping, self.diagonal))
         right = jnp.where(held, step, -(self.gradient + matrix @ step))
-        return _cholesky_solve(_without(matrix, held), right)
+        matrix = _without(matrix, held)
+        factor = cho_factor(matrix, lower=True)
+        return cho_solve(factor, right), _least_pivot(factor[0], matrix)
 
 
 @struct.dataclass(eq=False)
@@ -112,7 +116,7 @@ class StackedQR(ByValue):
     def with_gradient(self, gradient: Array) -> Self:
         raise ValueError("StackedQR holds no matrix that several steps could share; use refresh=1")
 
-    def solve(self, damping: Array, held: Array, step: Array) -> Array:
+    def solve(self, damping: Array, held: Array, step: Array) -> tuple[Array, Array]:
         root = jnp.sqrt(_no_zeros(damping, self.diagonal))
         rows = jnp.concatenate(
             [jnp.where(held, 0.0, self.jacobian), jnp.diag(jnp.where(held, 1.0, root))]
@@ -121,7 +125,8 @@ class StackedQR(ByValue):
             [-(self.residual + self.jacobian @ step), jnp.where(held, step, 0.0)]
         )
         orthogonal, triangle = jnp.linalg.qr(rows)
-        return solve_triangular(triangle, right @ orthogonal)
+        pivots = jnp.diagonal(triangle) ** 2 / jnp.sum(rows**2, axis=0)
+        return solve_triangular(triangle, right @ orthogonal), jnp.min(pivots)
 
 
 @struct.dataclass(eq=False)
@@ -180,23 +185,26 @@ class ArrowEquations(ByValue):
     def with_gradient(self, gradient: Array) -> Self:
         return dataclasses.replace(self, gradient=gradient)
 
-    def solve(self, damping: Array, held: Array, step: Array) -> Array:
+    def solve(self, damping: Array, held: Array, step: Array) -> tuple[Array, Array]:
         damping = _no_zeros(damping, self.diagonal)
         right = jnp.where(held, step, -(self.gradient + self._times(step) + damping * step))
         (shared, own), (fixed, fixed_own) = self._split(right), self._split(held)
         more, more_own = self._split(damping)
         corner = _without(self.corner + jnp.diag(more), fixed)
         blocks = jax.vmap(lambda block, more: block + jnp.diag(more))(self.blocks, more_own)
-        factors = jax.vmap(lambda block, fixed: cho_factor(_without(block, fixed), lower=True)[0])(
-            blocks, fixed_own
-        )
+        reduced = jax.vmap(_without)(blocks, fixed_own)
+        factors = jax.vmap(lambda block: cho_factor(block, lower=True)[0])(reduced)
         edge = jnp.where(fixed[:, None] | fixed_own[:, None, :], 0.0, self.edge)
         both = jnp.concatenate([edge.swapaxes(1, 2), own[..., None]], axis=-1)
         solved = jax.vmap(lambda factor, right: cho_solve((factor, True), right))(factors, both)
         inner, alone = solved[..., :-1], solved[..., -1]
         schur = corner - jnp.einsum("fkp,fpl->kl", edge, inner)
-        first = _cholesky_solve(schur, shared - jnp.einsum("fkp,fp->k", edge, alone))
-        return jnp.concatenate([first, (alone - inner @ first).ravel()])
+        factor = cho_factor(schur, lower=True)
+        first = cho_solve(factor, shared - jnp.einsum("fkp,fp->k", edge, alone))
+        least = jnp.minimum(
+            _least_pivot(factor[0], corner), jnp.min(jax.vmap(_least_pivot)(factors, reduced))
+        )
+        return jnp.concatenate([first, (alone - inner @ first).ravel()]), least
 
     def _split(self, values: Array) -> tuple[Array, Array]:
         """Those of the shared unknowns (k,), and of each frame (F, p)."""
@@ -222,5 +230,6 @@ def _without(matrix: Array, held: Array) -> Array:
     return jnp.where(held[:, None] | held[None, :], eye, matrix)
 
 
-def _cholesky_solve(matrix: Array, right: Array) -> Array:
-    return cho_solve(cho_factor(matrix, lower=True), right)
+def _least_pivot(factor: Array, matrix: Array) -> Array:
+    """Of a Cholesky factor (n, n), as part of the diagonal of what was factored."""
+    return jnp.min(jnp.diagonal(factor) ** 2 / jnp.diagonal(matrix))

@@ -66,13 +66,13 @@ def test_the_damped_step_is_the_best_with_what_is_held_in_place(name, held) -> N
     right = -(np.concatenate([residual.ravel(), np.zeros(N)]) + rows @ step)
     expected = step.copy()
     expected[~fixed] = np.linalg.lstsq(rows[:, ~fixed], right, rcond=None)[0]
-    found = linear.solve(jnp.asarray(damping), jnp.asarray(fixed), jnp.asarray(step))
+    found, _ = linear.solve(jnp.asarray(damping), jnp.asarray(fixed), jnp.asarray(step))
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["normal", "qr", "arrow"])
 def test_without_damping_what_has_no_effect_does_not_move(name) -> None:
-    found = forms()[name].solve(jnp.zeros(N), jnp.zeros(N, bool), jnp.zeros(N))
+    found, _ = forms()[name].solve(jnp.zeros(N), jnp.zeros(N, bool), jnp.zeros(N))
     assert np.all(np.isfinite(found)) and found[SHARED + OWN + 1] == 0.0
 
 
@@ -86,6 +86,24 @@ def test_qr_keeps_what_normal_equations_lose() -> None:
     nothing = jnp.zeros(2, jnp.float32), jnp.zeros(2, bool), jnp.zeros(2, jnp.float32)
     errors = {}
     for form in (NormalEquations, StackedQR):
-        step = np.nan_to_num(np.asarray(form.of(*single).solve(*nothing)), nan=np.inf)
+        step = np.nan_to_num(np.asarray(form.of(*single).solve(*nothing)[0]), nan=np.inf)
         errors[form] = np.abs(step - [2.0, -1.0]).max()
     assert errors[StackedQR] < 0.02 < 0.1 < errors[NormalEquations]
+
+
+@pytest.mark.parametrize("form", [NormalEquations, StackedQR])
+def test_the_least_pivot_is_that_of_the_column_that_others_explain_best(form) -> None:
+    matrix = jnp.eye(5)[:, :3]
+    nothing = jnp.zeros(3), jnp.zeros(3, bool), jnp.zeros(3)
+    assert form.of(matrix, jnp.ones(5)).solve(*nothing)[1] == pytest.approx(1.0)
+    # The last is the first but for a right angle of 0.1.
+    leaning = matrix.at[0, 2].set(10.0)
+    assert form.of(leaning, jnp.ones(5)).solve(*nothing)[1] == pytest.approx(1 / 101, rel=1e-6)
+
+
+def test_the_least_pivot_of_an_arrow_is_in_a_frame_or_between_frames() -> None:
+    nothing = jnp.zeros(2), jnp.zeros(2, bool), jnp.zeros(2)
+    for slope in (0.0, 2.0):
+        shared, own = jnp.array([[[1.0], [slope]]]), jnp.array([[[0.0], [1.0]]])
+        linear = ArrowEquations.of(ArrowJacobian(shared, own), jnp.ones((1, 2)))
+        assert linear.solve(*nothing)[1] == pytest.approx(1.0 / (1.0 + slope**2))
