@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from dfc_jax.fitting.kernels import geman_mcclure
 from dfc_jax.fitting.levenberg_marquardt import LMHistory, LMResult, Status, levenberg_marquardt
 from dfc_jax.fitting.residuals import (
     N_POSE,
@@ -38,6 +39,9 @@ _RAYLEIGH_MEDIAN = math.sqrt(2.0 * math.log(2.0))
 _MEDIAN_CUT = 2.2
 # So many points show where a face is and about what it looks like.
 _ENOUGH_POINTS = 256
+# Fewer points do not determine a pose. Spread, in pixels or millimetres, that rounding gives to one
+# point; breadth of a line, as a part of its length.
+_FEW, _IN_ONE_PLACE, _ON_A_LINE = 4, 1e-3, 2e-3
 
 
 # Several shapes move the lids, and several open the mouth. Points do not show the gaze, nor which
@@ -86,7 +90,8 @@ class FitSettings:
         steps each; they cost that much less. The pose alone is fitted to these points, too.
       coarse_stride: see `coarse_rounds`.
       rounds: reweighting rounds of the joint fit to all points.
-      steps: Levenberg-Marquardt steps in each of these.
+      steps: Levenberg-Marquardt steps in each of these; the points' own Jacobian is made for the
+        first alone, as long as the others gain what it promises.
     """
 
     identity_weight: float = 2.0
@@ -103,7 +108,7 @@ class FitSettings:
     coarse_rounds: int = 2
     coarse_stride: int = 4
     rounds: int = 1
-    steps: int = 5
+    steps: int = 7
 
 
 DEFAULT = FitSettings()
@@ -136,7 +141,7 @@ class FitResult(ByValue):
     Attributes:
       params: the estimate; the frontal mean face where that would not be finite.
       status: () int32, the `Status` of the last round; MAX_STEPS is usual, rounds are short.
-        NO_POINTS without a usable point.
+        where points determine no face, the code says what they lack.
       history: of every joint round, (rounds, steps + 1); costs of different rounds have different
         weights and cannot be compared.
       rms_px: () root mean square distance between observed and projected inliers, pixels;
@@ -200,8 +205,11 @@ def fit(
         for each in (thin, problem)
     )
     lower, upper = joint_bounds(x, n_identity, focal_px is not None)
-    x, _ = refine(x, thin, settings, lower, upper, settings.coarse_rounds)
-    x, results = refine(x, problem, settings, lower, upper, settings.rounds, settings.steps)
+    # One matrix, the better part of a step's price, serves all steps of a round.
+    x, _ = refine(x, thin, settings, lower, upper, settings.coarse_rounds, refresh=2)
+    x, results = refine(
+        x, problem, settings, lower, upper, settings.rounds, settings.steps, refresh=settings.steps
+    )
     return fit_result(x, problem, settings, n_identity, results)
 
 
@@ -363,7 +371,7 @@ def _reweight(error_px: Array, weight: Array, settings: FitSettings) -> tuple[Ar
     length, used = jnp.linalg.norm(error_px, axis=-1), weight > 0
     length = jnp.where(jnp.isnan(length), jnp.inf, length)
     noise = _noise(length, used, settings)
-    robust = 1.0 / (1.0 + (length / (settings.outlier_scale * noise)) ** 2) ** 2
+    _, robust = geman_mcclure((length / (settings.outlier_scale * noise)) ** 2)
     return jnp.where(used, weight * robust, 0.0), noise
 
 
@@ -376,11 +384,13 @@ def refine(
     rounds: int = 1,
     steps: int = 2,
     fixed: int = 0,
+    refresh: int = 1,
     extra: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, LMResult]:
     """`rounds` of reweighting and Levenberg-Marquardt; results stacked over the rounds.
 
     The first `fixed` unknowns stay as they are, the others within the bounds, if there are any.
+    `refresh` steps may share a matrix, as in `levenberg_marquardt`.
     `extra` maps the unknowns to more residuals (M,), in standard deviations.
     """
     more = (lambda x: x[:0]) if extra is None else extra
@@ -413,23 +423,50 @@ def refine(
             ftol=0.0,
             xtol=0.0,
             gtol=0.0,
-            # They are short, too: one matrix, the better part of a step's price, serves all.
-            refresh=steps,
+            refresh=refresh,
         )
         return whole(result.x), result
 
     return jax.lax.scan(one_round, x, None, length=rounds)
 
 
+def _lacking(problem: FitProblem) -> Array:
+    """What the points lack to determine a face, a `Status`; MAX_STEPS for nothing."""
+    used = problem.weight > 0
+    seen, there = (_spread(points, used) for points in (problem.points_px, problem.mean_mm))
+    widest = jnp.minimum(seen[0], there[0])
+    flattest = jnp.minimum(seen[1], there[1])
+    status = jnp.where(flattest < _ON_A_LINE, Status.COLLINEAR, Status.MAX_STEPS)
+    status = jnp.where(widest < _IN_ONE_PLACE, Status.ONE_POINT, status)
+    status = jnp.where(jnp.sum(used) < _FEW, Status.FEW_POINTS, status)
+    return jnp.where(jnp.any(used), status, Status.NO_POINTS)
+
+
+def _spread(points: Array, used: Array) -> tuple[Array, Array]:
+    """How far points (N, D) lie from their mean, (); and, as a part of that, from their line."""
+    count = jnp.maximum(jnp.sum(used), 1)
+    centred = jnp.where(used[:, None], points, 0.0)
+    centred = jnp.where(used[:, None], points - jnp.sum(centred, axis=0) / count, 0.0)
+    gram = centred.T @ centred / count
+    total = jnp.trace(gram)
+    # The sum of the products of two eigenvalues each, over the square of the sum of all.
+    pairs = 0.5 * (total**2 - jnp.sum(gram**2))
+    safe = jnp.where(total > 0, total, 1.0)
+    return jnp.sqrt(total), jnp.sqrt(jnp.maximum(pairs, 0.0)) / safe
+
+
 def fit_result(
     x: Array, problem: FitProblem, settings: FitSettings, n_identity: int, results: LMResult
 ) -> FitResult:
-    """The unknowns `x` as parameters, with errors and status; zeros where they are not finite."""
+    """The unknowns `x` as parameters, with errors and status; zeros where they are not finite, the
+    mean shape where the points do not determine one."""
+    lacking = _lacking(problem)
+    x = jnp.where((lacking == Status.MAX_STEPS) | (jnp.arange(x.size) < N_POSE), x, 0.0)
     leaves = jax.tree.leaves(unflatten(x, n_identity))
     sound = jnp.all(jnp.isfinite(jnp.concatenate([leaf.ravel() for leaf in leaves])))
     x = jnp.where(sound, x, jnp.zeros_like(x).at[0].set(jnp.log(settings.distance_mm)))
     status = jnp.where(sound, results.status[-1], Status.NON_FINITE)
-    status = jnp.where(jnp.any(problem.weight > 0), status, Status.NO_POINTS)
+    status = jnp.where(lacking == Status.MAX_STEPS, status, lacking)
     error = reprojection(x, problem)
     weight, noise = _reweight(error, problem.weight, settings)
     squared = jnp.sum(error**2, axis=-1)

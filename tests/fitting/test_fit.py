@@ -222,6 +222,52 @@ def test_few_points_still_give_a_face_and_an_error_in_pixels(model, left):
     assert int(result.status) not in (Status.NO_POINTS, Status.NON_FINITE)
 
 
+def lacking(points, kind):
+    """The points with what a face could be read from taken away, and the status that says so."""
+    one = jnp.zeros(N, jnp.int32)
+    surface = jax.tree.map(lambda leaf: leaf[one], points.surface)
+    along = jnp.linspace(0.0, 1.0, N)[:, None]
+    line = 40.0 + along * jnp.array([50.0, 17.0])
+    return {
+        "few": (points.replace(weight=(jnp.arange(N) < 3).astype(jnp.float32)), Status.FEW_POINTS),
+        "one place": (
+            points.replace(points_px=jnp.full((N, 2), 61.0)),
+            Status.ONE_POINT,
+        ),
+        "one point of the face": (points.replace(surface=surface), Status.ONE_POINT),
+        "a line": (points.replace(points_px=line), Status.COLLINEAR),
+        "a line on the face": (
+            points.replace(
+                surface=surface.replace(
+                    barycentric=jnp.concatenate([along, 1 - along, 0 * along], axis=1)
+                )
+            ),
+            Status.COLLINEAR,
+        ),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["few", "one place", "one point of the face", "a line", "a line on the face"]
+)
+def test_points_that_determine_no_face_say_what_they_lack_and_give_the_mean(model, kind):
+    _, (points,) = cases(model, 4, 1)
+    given, status = lacking(points, kind)
+    result = fit(model, given, CENTRE)
+    assert int(result.status) == status
+    assert is_face(result.params) and is_nan_free(result)
+    assert not np.any(result.params.identity) and not np.any(result.params.expression)
+
+
+def test_points_of_a_narrow_strip_are_a_face(model):
+    """Two pixels across are no line."""
+    _, (points,) = cases(model, 4, 1)
+    x = points.points_px[:, 0]
+    strip = points.replace(weight=(jnp.abs(x - jnp.median(x)) < 1.0).astype(jnp.float32))
+    result = fit(model, strip, CENTRE)
+    assert int(result.status) not in (Status.FEW_POINTS, Status.ONE_POINT, Status.COLLINEAR)
+
+
 def test_no_hostile_number_makes_the_fit_return_nan(model):
     _, (points,) = cases(model, 4, 1)
     params = fit(model, points, CENTRE).params
