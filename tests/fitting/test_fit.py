@@ -39,10 +39,10 @@ def on_face(model):
     )
 
 
-def random_params(rng, model) -> FaceParams:
+def random_params(rng, model, distances_mm=(400.0, 1500.0)) -> FaceParams:
     expression = np.zeros(model.n_expression)
     expression[rng.choice(model.n_expression, 6, replace=False)] = rng.uniform(0.0, 1.0, 6)
-    distance = np.exp(rng.uniform(np.log(400.0), np.log(1500.0)))
+    distance = np.exp(rng.uniform(*np.log(distances_mm)))
     angles = [rng.uniform(-60, 60), rng.uniform(-20, 20), rng.uniform(-20, 20)]
     return FaceParams(
         focal_px=jnp.float32(LANDMARK_HEIGHT_PX / LANDMARK_HEIGHT_MM * distance),
@@ -118,6 +118,20 @@ def test_noise_and_outliers_leave_the_face_within_3_mm(model, on_face):
     for result in results:
         assert abs(float(result.noise_px) - 2.0) < 0.3
         assert abs(int(result.n_inliers) - 0.7 * N) < 0.08 * N
+
+
+def test_faces_within_arms_length_are_found(model):
+    """A selfie is taken from 300 to 600 mm, a close-up from less."""
+    rng, far = np.random.default_rng(2), 0
+    for _ in range(12):
+        truth = random_params(rng, model, (250.0, 400.0))
+        points = observe(rng, model, truth, noise_px=0.5, outliers=0.2)
+        result = fit(model, points, CENTRE)
+        seen, found = (
+            np.asarray(project_landmarks(model, p, CENTRE)) for p in (truth, result.params)
+        )
+        far += np.linalg.norm(seen - found, axis=1).mean() > 2.0
+    assert far == 0
 
 
 def test_a_known_focal_length_is_kept_and_gives_the_distance(model):
