@@ -12,7 +12,7 @@ import numpy as np
 from flax import struct
 
 from dfc_jax.camera import crop_camera, project, to_camera
-from dfc_jax.fitting import N_IDENTITY, fit, visible_landmarks
+from dfc_jax.fitting import N_IDENTITY, Status, fit, visible_landmarks
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.rotations import head_rotation
 from dfc_jax.raster.flow import fragments_of
@@ -191,11 +191,13 @@ def lift_each(template: Template, flow: Array, probability: Array) -> Correspond
 def fit_each(
     model: FaceModel, correspondences: Correspondences, principal_point: Array
 ) -> tuple[FaceParams, Array]:
-    """`fit` to each of N sets of correspondences: parameters, and the residual (N,) in pixels."""
+    """`fit` to each of N sets of correspondences: parameters, and the residual (N,) in pixels,
+    infinite where they determine no face: a network without sense may send all pixels to a point
+    or a line."""
 
     def one(correspondences: Correspondences) -> tuple[FaceParams, Array]:
         result = fit(model, correspondences, principal_point)
-        return result.params, result.rms_px
+        return result.params, jnp.where(result.status < Status.NO_POINTS, result.rms_px, jnp.inf)
 
     return each(one, correspondences)
 
