@@ -1,17 +1,14 @@
 """Configs become settings, and what does not fit together in one is named."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from devices import printed_on_devices
 from ml_collections import ConfigDict
-from paths import ROOT
 from programs import PROGRAMS
 from quick import quick_compilation  # noqa: F401
 from tiny import SIZE, SPECS, TINY, config_of
@@ -118,15 +115,7 @@ print("agree")
 
 @pytest.mark.slow
 def test_the_check_refuses_what_eight_devices_cannot_split_and_nothing_else() -> None:
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.strip() == "agree", done.stderr
+    assert printed_on_devices(8, EIGHT_DEVICES) == "agree"
 
 
 def test_pairs_do_not_depend_on_the_batch_size() -> None:

@@ -3,16 +3,12 @@
 Tables of problems are in `test_problem_tables`.
 """
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from devices import printed_on_devices
 from more_garbow_hillstrom import powell_singular, rosenbrock
-from paths import ROOT
 from scipy import optimize
 
 from dfc_jax.fitting.levenberg_marquardt import Status, levenberg_marquardt
@@ -342,14 +338,7 @@ print(jax.device_count(), apart, np.abs(there - batch(starts)).max() < 1e-3)
 
 
 def test_problems_on_several_devices_are_solved_where_they_are():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-c", ON_DEVICES]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["4", "4", "True"], done.stderr
+    assert printed_on_devices(4, ON_DEVICES) == "4 4 True"
 
 
 def counted_jacobians(observed, start, **options):

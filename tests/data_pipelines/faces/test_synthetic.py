@@ -1,16 +1,13 @@
 """The synthetic pairs: repeatable, within their ranges, and with a flow that is exact."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from paths import ROOT
+from devices import printed_on_devices
 from quick import quick_compilation  # noqa: F401
 
 from data_pipelines.faces import synthetic as module
@@ -159,14 +156,7 @@ print(jax.device_count(), [op for op in ("all-gather", "collective-permute") if 
 
 def test_devices_make_the_faces_of_their_own_keys() -> None:
     """Nothing is exchanged before the pairs and the others are put into one order."""
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-c", SPLIT]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "4 []", done.stderr
+    assert printed_on_devices(4, SPLIT) == "4 []"
 
 
 @pytest.fixture
