@@ -204,8 +204,8 @@ def levenberg_marquardt(
     return jax.vmap(solver.result)(finals, args)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Solver:
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Solver(ByValue):
     """The loop of `levenberg_marquardt` in its parts; see there for the fields."""
 
     residual_fn: Callable[..., Array]
