@@ -42,6 +42,8 @@ _ENOUGH_POINTS = 256
 # Fewer points do not determine a pose. Spread, in pixels or millimetres, that rounding gives to one
 # point; breadth of a line, as a part of its length.
 _FEW, _IN_ONE_PLACE, _ON_A_LINE = 4, 1e-3, 2e-3
+# Barycentric coordinates beyond this are no place on the face, and their products may overflow.
+_FAR = 1e3
 
 
 # Several shapes move the lids, and several open the mouth. Points do not show the gaze, nor which
@@ -127,6 +129,7 @@ LANDMARKS = FitSettings(
     special_weights=(("eyeBlink", 0.3), *LIDS_AND_JAW),
     focal_weight=10.0,
     distance_mm=1200.0,
+    start_distances_mm=(),
     min_noise_px=1.5,
     outlier_scale=20.0,
     rounds=5,
@@ -141,7 +144,7 @@ class FitResult(ByValue):
     Attributes:
       params: the estimate; the frontal mean face where that would not be finite.
       status: () int32, the `Status` of the last round; MAX_STEPS is usual, rounds are short.
-        where points determine no face, the code says what they lack.
+        Where points determine no face, the code says what they lack.
       history: of every joint round, (rounds, steps + 1); costs of different rounds have different
         weights and cannot be compared.
       rms_px: () root mean square distance between observed and projected inliers, pixels;
@@ -188,7 +191,7 @@ def fit(
     """
     n_identity = min(n_identity, model.n_identity)
     # Cleaned before the bases are made of them: there are a hundred times as many numbers then.
-    inside = jnp.all(jnp.isfinite(correspondences.surface.barycentric), axis=-1)
+    inside = jnp.all(jnp.abs(correspondences.surface.barycentric) <= _FAR, axis=-1)
     surface = dataclasses.replace(
         correspondences.surface,
         barycentric=jnp.where(inside[:, None], correspondences.surface.barycentric, 0.0),

@@ -182,7 +182,7 @@ def spoiled(points, part, row, value, weight):
 
 
 @pytest.mark.parametrize("part", ["points_px", "barycentric"])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 def test_what_an_unused_point_holds_is_never_read(model, part, value):
     _, (points,) = cases(model, 3, 1, noise_px=1.0)
     rows = np.array([0, 4, 500])
