@@ -92,8 +92,9 @@ class FitSettings:
         steps each; they cost that much less. The pose alone is fitted to these points, too.
       coarse_stride: see `coarse_rounds`.
       rounds: reweighting rounds of the joint fit to all points.
-      steps: Levenberg-Marquardt steps in each of these; the points' own Jacobian is made for the
-        first alone, as long as the others gain what it promises.
+      steps: Levenberg-Marquardt steps in each of these, at most; the points' own Jacobian is made
+        for the first alone, as long as the others gain what it promises.
+      ftol: part of its energy that a step has to gain for another one to follow.
     """
 
     identity_weight: float = 2.0
@@ -111,6 +112,7 @@ class FitSettings:
     coarse_stride: int = 4
     rounds: int = 1
     steps: int = 7
+    ftol: float = 1e-4
 
 
 DEFAULT = FitSettings()
@@ -422,8 +424,7 @@ def refine(
             jacobian_fn=slope,
             lower=lower,
             upper=upper,
-            # So few steps do not converge; testing for it takes a third of their time.
-            ftol=0.0,
+            ftol=settings.ftol,
             xtol=0.0,
             gtol=0.0,
             refresh=refresh,

@@ -161,8 +161,7 @@ def levenberg_marquardt(
       ftol: stop when a step lowers the cost, and the Gauss-Newton step promises to, by no more
         than this part.
       xtol: stop when a step is accepted where the Gauss-Newton step is no longer than this part
-        of x, both in units of the columns of the Jacobian: ``||J_i|| x_i``. Without these tests
-        (static zeros for all three) a step takes a factorization less.
+        of x, both in units of the columns of the Jacobian: ``||J_i|| x_i``.
       gtol: stop when the cosine between the residual and every column of the Jacobian that is
         free to move is at most this, and the Gauss-Newton step promises to lower the cost by no
         more than this part: where columns are nearly parallel, small cosines prove nothing.
@@ -183,8 +182,9 @@ def levenberg_marquardt(
     if jacobian_fn is None:
         jacobian_fn = jax.jacfwd(residual_fn)
     solver = _Solver(
-        residual_fn=residual_fn,
-        jacobian_fn=jacobian_fn,
+        # Traced once for all their uses; inlined, they are compiled as if they stood there.
+        residual_fn=jax.jit(residual_fn, inline=True),
+        jacobian_fn=jax.jit(jacobian_fn, inline=True),
         form=form,
         robust=robust,
         bounds=_bounds(x0, lower, upper),
@@ -242,28 +242,54 @@ class _Solver(ByValue):
         predicted = -(linear.gradient @ step + 0.5 * linear.curvature(step))
         state = dataclasses.replace(state, scale=scale, linear=linear)
         new = _update(state, trial, residual, self._weighed(residual)[0], predicted, self.refresh)
-        # Lengths of the columns of the Jacobian, 1 for a column of zeros.
-        columns = jnp.where(linear.diagonal > 0, jnp.sqrt(linear.diagonal), 1.0)
-        slope = jnp.where(held, 0.0, linear.gradient / columns)
-        norm = jnp.linalg.norm(self._weighed(state.residual)[1])
         status = _stalled(state, new, predicted)
-        stationary = jnp.max(jnp.abs(slope)) <= self.gtol * norm
         if max(self.ftol, self.xtol, self.gtol) > 0.0:
-            newton, hidden = _gauss_newton(linear, columns, held, predicted)
-            promise = -0.5 * (slope @ newton)
-            stationary &= promise <= self.gtol * state.cost
-            change = jnp.maximum(promise, state.cost - new.cost)
-            short = jnp.linalg.norm(newton) <= self.xtol * jnp.linalg.norm(columns * state.x)
-            short &= new.cost < state.cost
-            status = jnp.where(short, Status.CONVERGED_XTOL, status)
-            status = jnp.where(change <= self.ftol * state.cost, Status.CONVERGED_FTOL, status)
-            status = jnp.where(stationary, Status.CONVERGED_GTOL, status)
-            status = jnp.where(hidden & (status != Status.MAX_STEPS), Status.STALLED, status)
+            status = self._judged(status, linear, held, state, new, step, predicted)
         broken = ~jnp.isfinite(jnp.sum(linear.diagonal) + jnp.sum(linear.gradient))
         status = jnp.where(broken, Status.NON_FINITE, status)
         # A point that was stationary before the step is returned unchanged.
-        kept = jax.tree.map(lambda a, b: jnp.where(stationary | broken, a, b), state, new)
+        stays = broken | (status == Status.CONVERGED_GTOL)
+        kept = jax.tree.map(lambda a, b: jnp.where(stays, a, b), state, new)
         return dataclasses.replace(kept, status=status.astype(jnp.int32))
+
+    def _judged(
+        self,
+        status: Array,
+        linear: Linearized,
+        held: Array,
+        state: _State,
+        new: _State,
+        step: Array,
+        predicted: Array,
+    ) -> Array:
+        """The status after a step from `state` to `new`; as it is where no tolerance is met."""
+        # Lengths of the columns of the Jacobian, 1 for a column of zeros.
+        columns = jnp.where(linear.diagonal > 0, jnp.sqrt(linear.diagonal), 1.0)
+        slope = jnp.where(held, 0.0, linear.gradient / columns)
+        length = self.xtol * jnp.linalg.norm(columns * state.x)
+        gained = state.cost - new.cost
+        flat = jnp.max(jnp.abs(slope)) <= self.gtol * jnp.linalg.norm(
+            self._weighed(state.residual)[1]
+        )
+        short = (gained > 0) & (jnp.linalg.norm(columns * step) <= length)
+        little = jnp.maximum(gained, predicted) <= self.ftol * state.cost
+
+        def by_newton() -> Array:
+            newton, hidden = _gauss_newton(linear, columns, held, predicted)
+            promise = -0.5 * (slope @ newton)
+            reached = jnp.where(
+                short & (jnp.linalg.norm(newton) <= length), Status.CONVERGED_XTOL, status
+            )
+            within = little & (promise <= self.ftol * state.cost)
+            reached = jnp.where(within, Status.CONVERGED_FTOL, reached)
+            within = flat & (promise <= self.gtol * state.cost)
+            reached = jnp.where(within, Status.CONVERGED_GTOL, reached)
+            return jnp.where(hidden & (reached != Status.MAX_STEPS), Status.STALLED, reached)
+
+        # The undamped step is longer, and promises more: it is worth a factorization only where
+        # the step that was made meets a tolerance.
+        worth = flat | short | little | ~jnp.isfinite(predicted)
+        return jax.lax.cond(worth, by_newton, lambda: status)
 
     def result(self, state: _State, args: tuple) -> LMResult:
         # Under jit this is not computed where nobody asks for the norm.
