@@ -1,6 +1,6 @@
 """Fitting the face model: a general Levenberg-Marquardt solver and what is built on it."""
 
-from dfc_jax.fitting.fit import DEFAULT, N_IDENTITY, PAPER, FitResult, FitSettings, fit
+from dfc_jax.fitting.fit import FitResult, fit
 from dfc_jax.fitting.implicit import implicit_minimum
 from dfc_jax.fitting.kernels import Robust, cauchy, geman_mcclure, huber
 from dfc_jax.fitting.landmarks import (
@@ -9,7 +9,7 @@ from dfc_jax.fitting.landmarks import (
     project_landmarks,
     visible_landmarks,
 )
-from dfc_jax.fitting.levenberg_marquardt import LMHistory, LMResult, Status, levenberg_marquardt
+from dfc_jax.fitting.levenberg_marquardt import LMHistory, LMResult, levenberg_marquardt
 from dfc_jax.fitting.linearized import (
     ArrowEquations,
     ArrowJacobian,
@@ -18,6 +18,8 @@ from dfc_jax.fitting.linearized import (
     StackedQR,
 )
 from dfc_jax.fitting.profiles import ProfileSettings, fit_profile, profile_landmarks
+from dfc_jax.fitting.settings import DEFAULT, N_IDENTITY, PAPER, FitSettings
+from dfc_jax.fitting.status import Status
 
 __all__ = [
     "DEFAULT",

@@ -9,19 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfc_jax.camera import project, to_camera
-from dfc_jax.fitting.fit import (
-    LANDMARKS,
-    FitResult,
-    FitSettings,
-    fit_result,
-    joint_bounds,
-    refine,
-    start,
-    unprimed,
-    with_priors,
-)
+from dfc_jax.fitting.fit import FitResult, fit_result, joint_bounds, unprimed, with_priors
 from dfc_jax.fitting.levenberg_marquardt import LMResult
 from dfc_jax.fitting.residuals import N_POSE, FitProblem, flatten, unflatten
+from dfc_jax.fitting.rounds import refine
+from dfc_jax.fitting.settings import LANDMARKS, FitSettings
+from dfc_jax.fitting.starts import start
 from dfc_jax.landmarks68 import JAW, N_JAW, N_LANDMARKS, OPENINGS
 from dfc_jax.morphable.linear import FaceModel, landmarks3d, shape, surface_basis, surface_positions
 from dfc_jax.ops.rotations import head_rotation

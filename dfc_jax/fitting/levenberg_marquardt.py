@@ -21,7 +21,6 @@ gradient in each (Shamanskii, "A modification of Newton's method", Ukr. Math. J.
 """
 
 import dataclasses
-import enum
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -32,40 +31,14 @@ from flax import struct
 
 from dfc_jax.fitting.kernels import Robust
 from dfc_jax.fitting.linearized import Linearized, NormalEquations
+from dfc_jax.fitting.slots import in_slots
+from dfc_jax.fitting.status import Status
+from dfc_jax.fitting.steps import bounds_of, damped_step, gauss_newton, held_at_bounds
 from dfc_jax.types import Array, ByValue
 
-# How often one step solves again after stopping variables at their bounds.
-_ACTIVE_SET_PASSES = 3
 _MAX_DAMPING = 1e12
 # The gain ratio below which a step shows that the matrix of an earlier point serves no longer.
 _GOOD_GAIN = 0.5
-# Pivots up to so many times the rounding are nothing but that.
-_HIDDEN = 4.0
-
-
-class Status(enum.IntEnum):
-    """Why `levenberg_marquardt`, or a fit, stopped.
-
-    MAX_STEPS: all steps were used; CONVERGED_FTOL, _XTOL, _GTOL: the named tolerance was met;
-    STALLED: no damping gave a lower cost, or a tolerance was met where columns of the Jacobian are
-    parallel but for rounding, which may hide the way down; NON_FINITE: the residual at the start,
-    or the Jacobian at an accepted point, is not finite.
-
-    Of a fit alone, whose points do not determine a face: NO_POINTS, none can be used; FEW_POINTS,
-    fewer than four can; ONE_POINT, all are one point of the face, or are seen in one place;
-    COLLINEAR, they lie on a line, on the face or in the picture.
-    """
-
-    MAX_STEPS = 0
-    CONVERGED_FTOL = 1
-    CONVERGED_XTOL = 2
-    CONVERGED_GTOL = 3
-    STALLED = 4
-    NON_FINITE = 5
-    NO_POINTS = 6
-    FEW_POINTS = 7
-    ONE_POINT = 8
-    COLLINEAR = 9
 
 
 @struct.dataclass(eq=False)
@@ -187,20 +160,26 @@ def levenberg_marquardt(
         jacobian_fn=jax.jit(jacobian_fn, inline=True),
         form=form,
         robust=robust,
-        bounds=_bounds(x0, lower, upper),
+        bounds=bounds_of(x0, lower, upper),
         max_steps=max_steps,
+        initial_damping=initial_damping,
         ftol=ftol,
         xtol=xtol,
         gtol=gtol,
         refresh=refresh,
     )
-    start = partial(solver.start, damping=initial_damping)
     if slots is None:
         final = jax.lax.while_loop(
-            solver.running, lambda state: solver.step(state, args), start(x0, args)
+            solver.running, lambda state: solver.step(state, args), solver.start(x0, args)
         )
         return solver.result(final, args)
-    finals = _in_slots(solver, start, x0, args, min(slots, len(x0)))
+    finals = in_slots(
+        lambda problem: solver.start(*problem),
+        solver.running,
+        lambda state, problem: solver.step(state, problem[1]),
+        (x0, args),
+        min(slots, len(x0)),
+    )
     return jax.vmap(solver.result)(finals, args)
 
 
@@ -214,18 +193,19 @@ class _Solver(ByValue):
     robust: Robust | None
     bounds: tuple[Array, Array] | None
     max_steps: int
+    initial_damping: float
     ftol: float
     xtol: float
     gtol: float
     refresh: int
 
-    def start(self, x0: Array, args: tuple, damping: float) -> _State:
+    def start(self, x0: Array, args: tuple) -> _State:
         x = x0 if self.bounds is None else jnp.clip(x0, *self.bounds)
         residual = self.residual_fn(x, *args)
         linear = jax.eval_shape(self._linearized, x, residual, args)
         empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), linear)
         cost = self._weighed(residual)[0]
-        return _initial_state(x, residual, cost, empty, damping, self.max_steps)
+        return _initial_state(x, residual, cost, empty, self.initial_damping, self.max_steps)
 
     def running(self, state: _State) -> Array:
         return (state.status == Status.MAX_STEPS) & (state.n_steps < self.max_steps)
@@ -234,8 +214,8 @@ class _Solver(ByValue):
         """The state after one more trial."""
         linear = self._about(state, args)
         scale = jnp.maximum(state.scale, linear.diagonal)
-        held = _held(state.x, linear.gradient, self.bounds)
-        step = _solve(linear, state.damping * scale, state.x, held, self.bounds)
+        held = held_at_bounds(state.x, linear.gradient, self.bounds)
+        step = damped_step(linear, state.damping * scale, state.x, held, self.bounds)
         trial = state.x + step
         trial = trial if self.bounds is None else jnp.clip(trial, *self.bounds)
         residual = self.residual_fn(trial, *args)
@@ -275,7 +255,7 @@ class _Solver(ByValue):
         little = jnp.maximum(gained, predicted) <= self.ftol * state.cost
 
         def by_newton() -> Array:
-            newton, hidden = _gauss_newton(linear, columns, held, predicted)
+            newton, hidden = gauss_newton(linear, columns, held, predicted)
             promise = -0.5 * (slope @ newton)
             reached = jnp.where(
                 short & (jnp.linalg.norm(newton) <= length), Status.CONVERGED_XTOL, status
@@ -294,7 +274,7 @@ class _Solver(ByValue):
     def result(self, state: _State, args: tuple) -> LMResult:
         # Under jit this is not computed where nobody asks for the norm.
         gradient = self._linearized(state.x, state.residual, args).gradient
-        free = jnp.where(_held(state.x, gradient, self.bounds), 0.0, gradient)
+        free = jnp.where(held_at_bounds(state.x, gradient, self.bounds), 0.0, gradient)
         norm = jnp.linalg.norm(free)
         index = jnp.minimum(jnp.arange(self.max_steps + 1), state.n_steps)
         return LMResult(
@@ -337,64 +317,6 @@ class _Solver(ByValue):
         return cost, root * residual, root
 
 
-def _in_slots(
-    solver: _Solver,
-    start: Callable[[Array, tuple], _State],
-    x0: Array,
-    args: tuple,
-    slots: int,
-) -> _State:
-    """The last states of all problems (B, ...)."""
-    count = len(x0)
-
-    def load(index: Array) -> tuple[tuple, _State]:
-        """The problems with these numbers; of those beyond the last, that one."""
-        problems = jax.tree.map(lambda leaf: leaf[jnp.minimum(index, count - 1)], (x0, args))
-        return problems[1], jax.vmap(start)(*problems)
-
-    def refilled(done: Array, index: Array, own: tuple, state: _State) -> tuple[tuple, _State]:
-        return _chosen(done, load(index), (own, state))
-
-    def step(state: _State, own: tuple) -> _State:
-        return _chosen(solver.running(state), solver.step(state, own), state)
-
-    def body(carry: tuple) -> tuple:
-        index, following, own, state, finals = carry
-        state = jax.vmap(step)(state, own)
-        done = ~jax.vmap(solver.running)(state)
-        place = jnp.where(done, index, count)
-        finals = jax.tree.map(lambda a, b: a.at[place].set(b, mode="drop"), finals, state)
-        index = jnp.where(done, following + jnp.cumsum(done) - 1, index)
-        own, state = jax.lax.cond(
-            jnp.any(done), refilled, lambda *same: same[2:], done, index, own, state
-        )
-        return index, following + jnp.sum(done), own, state, finals
-
-    index = jnp.arange(slots)
-    own, state = load(index)
-    finals = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape[1:]), leaf.dtype), state)
-    carry = index, jnp.int32(slots), own, state, finals
-    return jax.lax.while_loop(lambda carry: jnp.any(carry[0] < count), body, carry)[-1]
-
-
-def _chosen(first: Array, these: Any, those: Any) -> Any:
-    """`these` where `first` holds, along the leading axes that it has, else `those`."""
-
-    def choose(a: Array, b: Array) -> Array:
-        return jnp.where(first.reshape(first.shape + (1,) * (a.ndim - first.ndim)), a, b)
-
-    return jax.tree.map(choose, these, those)
-
-
-def _bounds(x0: Array, lower, upper) -> tuple[Array, Array] | None:
-    if lower is None and upper is None:
-        return None
-    shape = x0.shape[-1:]
-    low = jnp.broadcast_to(-jnp.inf if lower is None else lower, shape).astype(x0.dtype)
-    high = jnp.broadcast_to(jnp.inf if upper is None else upper, shape).astype(x0.dtype)
-    return low, high
-
-
 def _initial_state(
     x0: Array, residual: Array, cost: Array, linear: Linearized, damping: float, max_steps: int
 ) -> _State:
@@ -417,47 +339,6 @@ def _initial_state(
             cost=empty.at[0].set(cost), damping=empty.at[0].set(mu), gain_ratio=empty
         ),
     )
-
-
-def _held(x: Array, gradient: Array, bounds: tuple[Array, Array] | None) -> Array:
-    """Variables at a bound that the descent direction would cross."""
-    if bounds is None:
-        return jnp.zeros(x.shape, bool)
-    low, high = bounds
-    return ((x <= low) & (gradient >= 0)) | ((x >= high) & (gradient <= 0)) | (low >= high)
-
-
-def _solve(linear: Linearized, damping: Array, x: Array, held: Array, bounds) -> Array:
-    """The damped step; not finite where the matrix is not positive definite."""
-    nothing = jnp.zeros_like(x)
-    if bounds is None:
-        return linear.solve(damping, held, nothing)[0]
-
-    def one_pass(state: tuple) -> tuple:
-        count, _, held, stopped, _ = state
-        free = x + linear.solve(damping, held, stopped)[0]
-        inside = jnp.clip(free, *bounds)
-        crossed = (free != inside) & ~held
-        held = held | crossed
-        return count + 1, jnp.any(crossed), held, jnp.where(held, inside - x, 0.0), inside - x
-
-    def unfinished(state: tuple) -> Array:
-        return (state[0] < _ACTIVE_SET_PASSES) & state[1]
-
-    start = jnp.int32(0), jnp.array(True), held, nothing, nothing
-    return jax.lax.while_loop(unfinished, one_pass, start)[-1]
-
-
-def _gauss_newton(
-    linear: Linearized, columns: Array, held: Array, after: Array
-) -> tuple[Array, Array]:
-    """The step in units of the columns, damped no more than the rounding asks for; and whether
-    rounding hides a direction from it, as columns are parallel but for that."""
-    rounding = held.size * jnp.finfo(columns.dtype).eps
-    # Waits for `after`: on the CPU, two factorizations of batches at a time can hang for ever.
-    ridge = jnp.where(jnp.isfinite(after), rounding, 2.0 * rounding)
-    step, pivot = linear.solve(ridge * columns**2, held, jnp.zeros_like(columns))
-    return columns * step, pivot <= _HIDDEN * rounding
 
 
 def _update(

@@ -16,17 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dfc_jax.camera import project, to_camera
-from dfc_jax.fitting.fit import (
-    LANDMARKS,
-    FitResult,
-    FitSettings,
-    fit_result,
-    joint_bounds,
-    refine,
-    unprimed,
-    with_priors,
-)
+from dfc_jax.fitting.fit import FitResult, fit_result, joint_bounds, unprimed, with_priors
 from dfc_jax.fitting.residuals import N_POSE, FitProblem, flatten, unflatten
+from dfc_jax.fitting.rounds import refine
+from dfc_jax.fitting.settings import LANDMARKS, FitSettings
 from dfc_jax.landmarks68 import LEFT, MIRROR, N_JAW, N_LANDMARKS, RIGHT
 from dfc_jax.morphable.linear import PARTS, FaceModel, surface_basis
 from dfc_jax.ops.rotations import FRONTAL, angles_to_matrix, head_rotation, matrix_to_rotvec

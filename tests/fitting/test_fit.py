@@ -9,7 +9,7 @@ import pytest
 
 from dfc_jax.camera import project, to_camera
 from dfc_jax.fitting import Status, fit_landmarks, project_landmarks
-from dfc_jax.fitting.fit import DEFAULT, PAPER, FitSettings, expression_weights, fit
+from dfc_jax.fitting.fit import fit
 from dfc_jax.fitting.residuals import (
     N_POSE,
     FitProblem,
@@ -19,6 +19,7 @@ from dfc_jax.fitting.residuals import (
     residuals,
     unflatten,
 )
+from dfc_jax.fitting.settings import DEFAULT, PAPER, FitSettings, expression_weights
 from dfc_jax.morphable.linear import PARTS, shape, surface_positions
 from dfc_jax.ops.rotations import angles_to_rotvec
 from dfc_jax.types import Camera, Correspondences, FaceParams, SurfacePoints

@@ -7,7 +7,8 @@ import pytest
 from scipy import optimize
 
 from dfc_jax.fitting.kernels import Robust, cauchy, geman_mcclure, huber
-from dfc_jax.fitting.levenberg_marquardt import Status, levenberg_marquardt
+from dfc_jax.fitting.levenberg_marquardt import levenberg_marquardt
+from dfc_jax.fitting.status import Status
 
 KERNELS = {"huber": huber, "cauchy": cauchy, "geman_mcclure": geman_mcclure}
 CONVERGED = (Status.CONVERGED_FTOL, Status.CONVERGED_XTOL, Status.CONVERGED_GTOL)

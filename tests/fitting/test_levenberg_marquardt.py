@@ -11,8 +11,9 @@ from devices import printed_on_devices
 from more_garbow_hillstrom import powell_singular, rosenbrock
 from scipy import optimize
 
-from dfc_jax.fitting.levenberg_marquardt import Status, levenberg_marquardt
+from dfc_jax.fitting.levenberg_marquardt import levenberg_marquardt
 from dfc_jax.fitting.linearized import ArrowEquations, ArrowJacobian, NormalEquations, StackedQR
+from dfc_jax.fitting.status import Status
 
 TIMES = np.linspace(0.0, 4.0, 30)
 CONVERGED = (Status.CONVERGED_FTOL, Status.CONVERGED_XTOL, Status.CONVERGED_GTOL)

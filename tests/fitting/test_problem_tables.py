@@ -15,8 +15,9 @@ from problems import Problem
 from quick import quick_compilation  # noqa: F401
 from scipy import optimize
 
-from dfc_jax.fitting.levenberg_marquardt import LMResult, Status, levenberg_marquardt
+from dfc_jax.fitting.levenberg_marquardt import LMResult, levenberg_marquardt
 from dfc_jax.fitting.linearized import NormalEquations, StackedQR
+from dfc_jax.fitting.status import Status
 
 PROBLEMS = nist_strd.PROBLEMS | more_garbow_hillstrom.PROBLEMS
 STARTS = [(name, start) for name, problem in PROBLEMS.items() for start in problem.starts]

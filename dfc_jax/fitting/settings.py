@@ -1,0 +1,113 @@
+"""Settings of the fits: the priors' weights and the effort."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+# Identity coefficients that one photograph determines.
+N_IDENTITY = 50
+
+# Several shapes move the lids, and several open the mouth. Points do not show the gaze, nor which
+# muscle closed the eye: where they speak of an opening, `jawOpen` explains it first, and
+# `eyeBlink`, whose weight stands beside these.
+LIDS_AND_JAW = (
+    ("eyeWide", 30.0),
+    ("eyeSquint", 100.0),
+    ("cheekSquint", 30.0),
+    ("eyeLookDown", 100.0),
+    ("eyeLookUp", 100.0),
+    ("eyeLookIn", 100.0),
+    ("eyeLookOut", 100.0),
+    ("jawOpen", 1.0),
+    ("mouthClose", 200.0),
+    ("mouthFunnel", 100.0),
+    # Without a weight of its own it takes up what the mean shape lacks, in nearly every face.
+    ("cheekPuff", 60.0),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSettings:
+    """Weights and effort of the fit (hashable: static under jit).
+
+    With `noise_scaled`, the prior weights are multiplied by the estimated noise variance (px^2):
+    the fit is then the maximum a posteriori estimate for coefficients of variance 1 / weight and
+    independent errors, in any image size. Errors of a flow are alike from pixel to pixel, and say
+    less than as many independent ones: hence larger weights than for landmarks. Without, they are
+    the plain weights of eq. 3, and depend on the pixel's size and on the number of correspondences.
+
+    Attributes:
+      identity_weight: w_id, on identity coefficients in standard deviations.
+      expression_weight: w_exp, on blendshape weights.
+      special_weights: (name, weight) of the expression shapes that have another weight; a name
+        without its side means both sides.
+      focal_weight: weight on ``log(focal / prior focal)``.
+      distance_mm: the prior focal length puts the face at this distance from the camera.
+      start_distances_mm: distances from which the pose is looked for beside this one; the pose
+        with the least noise goes on. Faces within arm's length are not found from far away.
+      noise_scaled: multiply these weights by the noise variance.
+      min_noise_px: least value of the estimated noise.
+      outlier_scale: residual, in units of the noise, at which the weight has fallen to 1/4.
+      pose_rounds: reweighting rounds of the pose alone, two steps each.
+      coarse_rounds: reweighting rounds of the joint fit to one point in `coarse_stride`, two
+        steps each; they cost that much less. The pose alone is fitted to these points, too.
+      coarse_stride: see `coarse_rounds`.
+      rounds: reweighting rounds of the joint fit to all points.
+      steps: Levenberg-Marquardt steps in each of these, at most; the points' own Jacobian is made
+        for the first alone, as long as the others gain what it promises.
+      ftol: part of its energy that a step has to gain for another one to follow.
+    """
+
+    identity_weight: float = 2.0
+    expression_weight: float = 20.0
+    # Less would do for eyes that are seen; the far eye of a profile would blink for other misfits.
+    special_weights: tuple[tuple[str, float], ...] = (("eyeBlink", 5.0), *LIDS_AND_JAW)
+    focal_weight: float = 4.0
+    distance_mm: float = 800.0
+    start_distances_mm: tuple[float, ...] = (300.0,)
+    noise_scaled: bool = True
+    min_noise_px: float = 0.02
+    outlier_scale: float = 3.5
+    pose_rounds: int = 2
+    coarse_rounds: int = 2
+    coarse_stride: int = 4
+    rounds: int = 1
+    steps: int = 7
+    ftol: float = 1e-4
+
+
+DEFAULT = FitSettings()
+
+# As printed in the paper; the units of its coefficients are not given.
+PAPER = FitSettings(
+    identity_weight=2.5e-5, expression_weight=1000.0, special_weights=(), noise_scaled=False
+)
+
+# For landmarks clicked by people on faces of about 100 pixels: right to a pixel or two, none is an
+# outlier. Taken for more exact than that, they are explained by a camera at arm's length and by
+# brows so deep that they hide the lids.
+LANDMARKS = FitSettings(
+    identity_weight=1.0,
+    expression_weight=5.0,
+    special_weights=(("eyeBlink", 0.3), *LIDS_AND_JAW),
+    focal_weight=10.0,
+    distance_mm=1200.0,
+    start_distances_mm=(),
+    min_noise_px=1.5,
+    outlier_scale=20.0,
+    rounds=5,
+    steps=2,
+)
+
+
+def expression_weights(names: Sequence[str], settings: FitSettings) -> np.ndarray:
+    """Prior weights (E,) of the expression shapes with these names."""
+    special = dict(settings.special_weights)
+    bases = [name.removesuffix("Left").removesuffix("Right") for name in names]
+    return np.array(
+        [
+            special.get(name, special.get(base, settings.expression_weight))
+            for name, base in zip(names, bases, strict=True)
+        ]
+    )
