@@ -20,6 +20,7 @@ from dfc_jax.fitting.linearized import (
 from dfc_jax.fitting.profiles import ProfileSettings, fit_profile, profile_landmarks
 from dfc_jax.fitting.settings import DEFAULT, N_IDENTITY, PAPER, FitSettings
 from dfc_jax.fitting.status import Status
+from dfc_jax.fitting.views import fit_views
 
 __all__ = [
     "DEFAULT",
@@ -42,6 +43,7 @@ __all__ = [
     "fit",
     "fit_landmarks",
     "fit_profile",
+    "fit_views",
     "geman_mcclure",
     "huber",
     "implicit_minimum",

@@ -82,15 +82,7 @@ def fit(
     `FitResult.n_inliers` and `FitResult.rms_px`.
     """
     n_identity = min(n_identity, model.n_identity)
-    # Cleaned before the bases are made of them: there are a hundred times as many numbers then.
-    inside = jnp.all(jnp.abs(correspondences.surface.barycentric) <= _FAR, axis=-1)
-    surface = dataclasses.replace(
-        correspondences.surface,
-        barycentric=jnp.where(inside[:, None], correspondences.surface.barycentric, 0.0),
-    )
-    mean, basis = surface_basis(model, surface, n_identity)
-    weight = jnp.where(inside, correspondences.weight, 0.0)
-    problem = unprimed(mean, basis, correspondences.points_px, weight, principal_point)
+    problem = problem_of(model, correspondences, principal_point, n_identity)
     thin = thinned(problem, settings)
     x = start(thin, settings, focal_px) if initial is None else flatten(initial)
     if focal_px is not None:
@@ -102,10 +94,26 @@ def fit(
     lower, upper = joint_bounds(x, n_identity, focal_px is not None)
     # One matrix, the better part of a step's price, serves all steps of a round.
     x, _ = refine(x, thin, settings, lower, upper, settings.coarse_rounds, refresh=2)
+    effort = settings.rounds, settings.steps
     x, results = refine(
-        x, problem, settings, lower, upper, settings.rounds, settings.steps, refresh=settings.steps
+        x, problem, settings, lower, upper, *effort, refresh=settings.steps, ftol=settings.ftol
     )
     return fit_result(x, problem, settings, n_identity, results)
+
+
+def problem_of(
+    model: FaceModel, correspondences: Correspondences, principal_point: Array, n_identity: int
+) -> FitProblem:
+    """The problem of some correspondences, without priors yet."""
+    # Cleaned before the bases are made of them: there are a hundred times as many numbers then.
+    inside = jnp.all(jnp.abs(correspondences.surface.barycentric) <= _FAR, axis=-1)
+    surface = dataclasses.replace(
+        correspondences.surface,
+        barycentric=jnp.where(inside[:, None], correspondences.surface.barycentric, 0.0),
+    )
+    mean, basis = surface_basis(model, surface, n_identity)
+    weight = jnp.where(inside, correspondences.weight, 0.0)
+    return unprimed(mean, basis, correspondences.points_px, weight, principal_point)
 
 
 def unprimed(

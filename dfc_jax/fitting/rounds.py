@@ -55,12 +55,13 @@ def refine(
     steps: int = 2,
     fixed: int = 0,
     refresh: int = 1,
+    ftol: float = 0.0,
     extra: Callable[[Array], Array] | None = None,
 ) -> tuple[Array, LMResult]:
     """`rounds` of reweighting and Levenberg-Marquardt; results stacked over the rounds.
 
     The first `fixed` unknowns stay as they are, the others within the bounds, if there are any.
-    `refresh` steps may share a matrix, as in `levenberg_marquardt`.
+    `refresh` steps may share a matrix, and a round ends at `ftol`, as in `levenberg_marquardt`.
     `extra` maps the unknowns to more residuals (M,), in standard deviations.
     """
     more = (lambda x: x[:0]) if extra is None else extra
@@ -89,7 +90,7 @@ def refine(
             jacobian_fn=slope,
             lower=lower,
             upper=upper,
-            ftol=settings.ftol,
+            ftol=ftol,
             xtol=0.0,
             gtol=0.0,
             refresh=refresh,

@@ -54,6 +54,7 @@ class FitSettings:
         steps each; they cost that much less. The pose alone is fitted to these points, too.
       coarse_stride: see `coarse_rounds`.
       rounds: reweighting rounds of the joint fit to all points.
+      view_rounds: the same of all points of all views of a person; see `fit_views`.
       steps: Levenberg-Marquardt steps in each of these, at most; the points' own Jacobian is made
         for the first alone, as long as the others gain what it promises.
       ftol: part of its energy that a step has to gain for another one to follow.
@@ -73,6 +74,7 @@ class FitSettings:
     coarse_rounds: int = 2
     coarse_stride: int = 4
     rounds: int = 1
+    view_rounds: int = 2
     steps: int = 7
     ftol: float = 1e-4
 
