@@ -159,7 +159,7 @@ def angles_towards(pixel: Array, params: FaceParams, principal_point: Array) -> 
     return matrix_to_angles(turn @ head_rotation(params.rotation))
 
 
-def rendered(aligner: Aligner, count: int) -> dict[int, list[View]]:
+def rendered(aligner: Aligner, count: int, seed: int = VALIDATION_SEED) -> dict[int, list[View]]:
     """Faces of the synthetic held-out set, made of yaws in all of `YAWS_DEG`, by yaw."""
     assets = load_assets(aligner.model)
     settings = dataclasses.replace(
@@ -177,7 +177,7 @@ def rendered(aligner: Aligner, count: int) -> dict[int, list[View]]:
         return seen.image, scene.landmarks_px, visible & (seen.occluded[y, x] < 0.5), angles
 
     views: dict[int, list[View]] = {yaw: [] for yaw in YAWS_DEG}
-    keys = jax.random.split(jax.random.key(VALIDATION_SEED), count)
+    keys = jax.random.split(jax.random.key(seed), count)
     for key in progress(keys, desc="renders"):
         image, points, seen, angles = jax.device_get(draw(key, assets))
         yaw = abs(angles[0])

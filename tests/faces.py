@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfc_jax.fitting import Uncertainty
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.detect import WholeImage
 from dfc_jax.inference.solve import CPU_BUCKETS, Estimate, Solution
+from dfc_jax.landmarks68 import N_LANDMARKS
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel, landmarks3d
 from dfc_jax.ops.rotations import FRONTAL
@@ -40,6 +42,14 @@ def mean_solution(model: FaceModel) -> Solution:
         identity=jnp.zeros(3),
         expression=jnp.zeros(model.n_expression),
         residual_px=jnp.asarray(0.5),
+        uncertainty=Uncertainty(
+            log_focal=jnp.asarray(0.2),
+            rotation=jnp.diag(jnp.deg2rad(jnp.array([1.0, 2.0, 3.0])) ** 2),
+            translation_mm=jnp.diag(jnp.array([1.0, 4.0, 900.0])),
+            identity=jnp.full(3, 0.5),
+            expression=jnp.full(model.n_expression, 0.1),
+            landmarks_px=jnp.tile(jnp.diag(jnp.array([1.0, 4.0])), (N_LANDMARKS, 1, 1)),
+        ),
     )
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from dfc_jax.inference.face import Face
 from dfc_jax.errors import ExportError
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 def face_record(face: "Face", files: dict[str, str] | None = None) -> dict[str, Any]:
@@ -36,8 +36,27 @@ def face_record(face: "Face", files: dict[str, str] | None = None) -> dict[str, 
         "residual_px": _rounded(face.residual_px, 3),
         "residual_crop_px": _rounded(face.residual_crop_px, 3),
         "matchable_share": _rounded(face.matchable_share, 4),
+        "standard_deviations": _deviations(face),
         "files": files or {},
     }
+
+
+def _deviations(face: "Face") -> dict[str, Any] | None:
+    """Standard deviations of what was found; None where the fit knows none."""
+    sure = face.uncertainty
+    landmarks = np.sqrt(np.trace(sure.landmarks_px, axis1=1, axis2=2) / 2.0)
+    found = {
+        "landmarks_px": (landmarks, 3),
+        "rotation_deg": (np.rad2deg(np.sqrt(np.diag(sure.rotation))), 3),
+        "translation_mm": (np.sqrt(np.diag(sure.translation_mm)), 3),
+        "focal_px": (face.focal_px * sure.log_focal, 3),
+        "identity": (sure.identity, 4),
+        "expression": (sure.expression, 4),
+    }
+    if not all(np.isfinite(values).all() for values, _ in found.values()):
+        return None
+    record = {name: _rounded(*values) for name, values in found.items()}
+    return record | {"expression": dict(zip(face.expression, record["expression"], strict=True))}
 
 
 def photo_record(

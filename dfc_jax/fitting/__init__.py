@@ -20,6 +20,7 @@ from dfc_jax.fitting.linearized import (
 from dfc_jax.fitting.profiles import ProfileSettings, fit_profile, profile_landmarks
 from dfc_jax.fitting.settings import DEFAULT, N_IDENTITY, PAPER, FitSettings
 from dfc_jax.fitting.status import Status
+from dfc_jax.fitting.uncertainty import Uncertainty, uncertainty
 from dfc_jax.fitting.views import fit_views
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Robust",
     "StackedQR",
     "Status",
+    "Uncertainty",
     "cauchy",
     "fit",
     "fit_landmarks",
@@ -50,5 +52,6 @@ __all__ = [
     "levenberg_marquardt",
     "profile_landmarks",
     "project_landmarks",
+    "uncertainty",
     "visible_landmarks",
 ]

@@ -167,7 +167,7 @@ def joint_bounds(x: Array, n_identity: int, focal_known: bool) -> tuple[Array, A
     return lower, upper
 
 
-def _lacking(problem: FitProblem) -> Array:
+def lacking(problem: FitProblem) -> Array:
     """What the points lack to determine a face, a `Status`; MAX_STEPS for nothing."""
     used = problem.weight > 0
     seen, there = (_spread(points, used) for points in (problem.points_px, problem.mean_mm))
@@ -197,13 +197,13 @@ def fit_result(
 ) -> FitResult:
     """The unknowns `x` as parameters, with errors and status; zeros where they are not finite, the
     mean shape where the points do not determine one."""
-    lacking = _lacking(problem)
-    x = jnp.where((lacking == Status.MAX_STEPS) | (jnp.arange(x.size) < N_POSE), x, 0.0)
+    missing = lacking(problem)
+    x = jnp.where((missing == Status.MAX_STEPS) | (jnp.arange(x.size) < N_POSE), x, 0.0)
     leaves = jax.tree.leaves(unflatten(x, n_identity))
     sound = jnp.all(jnp.isfinite(jnp.concatenate([leaf.ravel() for leaf in leaves])))
     x = jnp.where(sound, x, jnp.zeros_like(x).at[0].set(jnp.log(settings.distance_mm)))
     status = jnp.where(sound, results.status[-1], Status.NON_FINITE)
-    status = jnp.where(lacking == Status.MAX_STEPS, status, lacking)
+    status = jnp.where(missing == Status.MAX_STEPS, status, missing)
     error = reprojection(x, problem)
     weight, noise = reweight(error, problem.weight, settings)
     squared = jnp.sum(error**2, axis=-1)

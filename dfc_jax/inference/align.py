@@ -47,10 +47,10 @@ from dfc_jax.types import Array
 DEFAULT_WEIGHTS = "lite"
 # Smaller photographs show no face that could be aligned.
 MIN_PHOTO_EDGE = 16
-# Pixels that have to show a landmark, and those that a landmark of the mesh is worth: the best of
-# 5, 10, 20, 40 and 80 on 40 photographs held out from training.
-MIN_SUPPORT, MESH_SUPPORT = 1.0, 40.0
-
+# Pixels that have to show a landmark; and the variance, crop pixels^2, of one that a single pixel
+# shows, found by `experiments.tools.calibrate_uncertainty`.
+MIN_SUPPORT = 1.0
+FLOW_VARIANCE = 64.0
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -233,10 +233,13 @@ class Aligner:
         return points, np.where(seen, support, 0.0)
 
     def blended_landmarks(self, face: Face) -> np.ndarray:
-        """Landmarks (68, 2) between the mesh's and the flow's, weighted by their support: that of
-        the flow, and `MESH_SUPPORT`."""
+        """Landmarks (68, 2) between the mesh's and the flow's, the surer the nearer: the mesh's
+        have the variance that the fit gives them, the flow's `FLOW_VARIANCE` over its support."""
         points, support = self.flow_landmarks(face)
-        share = (support / (support + MESH_SUPPORT))[:, None]
+        variance = np.trace(face.uncertainty.landmarks_px, axis1=1, axis2=2) / 2.0
+        # Where the fit knows nothing of its errors, the flow alone counts.
+        weight = support * np.minimum(variance * face.crop.scale**2, 1e6)
+        share = (weight / (weight + FLOW_VARIANCE))[:, None]
         return share * points + (1.0 - share) * face.landmarks
 
     @cached_property

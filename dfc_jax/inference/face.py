@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from dfc_jax.crops import Crop, apply_affine
+from dfc_jax.fitting import Uncertainty
 from dfc_jax.inference.detect import Detection
 from dfc_jax.inference.judge import Evidence, doubts
 from dfc_jax.ops.rotations import matrix_to_angles
@@ -40,6 +41,7 @@ class Face(ByValue):
       residual_px: root mean square distance of the correspondences from the mesh, photo pixels.
       residual_crop_px: the same in crop pixels.
       matchable_share: share of crop pixels that are matchable.
+      uncertainty: how sure pose, coefficients and landmarks are, in the frames of the photograph.
       evidence: what the reasons rest on.
       flow: (S, S, 2) crop pixels, from the crop to the template.
       matchability: (S, S) probability of being matchable.
@@ -67,6 +69,7 @@ class Face(ByValue):
     residual_px: float
     residual_crop_px: float
     matchable_share: float
+    uncertainty: Uncertainty = field(repr=False)
     evidence: Evidence = field(repr=False)
     flow: np.ndarray = field(repr=False)
     matchability: np.ndarray = field(repr=False)
@@ -130,6 +133,7 @@ def face_of(
         residual_px=residual / crop.scale,
         residual_crop_px=residual,
         matchable_share=evidence.matchable_share,
+        uncertainty=solution.uncertainty.seen_from(turn, crop.to_photo[:, :2]),
         evidence=evidence,
         flow=flow,
         matchability=matchability,

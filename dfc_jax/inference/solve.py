@@ -12,7 +12,14 @@ import numpy as np
 from flax import struct
 
 from dfc_jax.camera import crop_camera, project, to_camera
-from dfc_jax.fitting import N_IDENTITY, Status, fit, visible_landmarks
+from dfc_jax.fitting import (
+    N_IDENTITY,
+    Status,
+    Uncertainty,
+    fit,
+    uncertainty,
+    visible_landmarks,
+)
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.rotations import head_rotation
 from dfc_jax.raster.flow import fragments_of
@@ -39,6 +46,7 @@ class Dense(NamedTuple):
     Attributes:
       flow: (S, S, 2) crop pixels, from the crop to the template.
       matchability: (S, S) probability of being matchable.
+      correspondences: what the face was fitted to.
       params: the fitted face.
       vertices_mm: (V, 3) its mesh in camera space.
       landmarks3d_mm: (68, 3) camera space.
@@ -46,6 +54,7 @@ class Dense(NamedTuple):
 
     flow: Array
     matchability: Array
+    correspondences: Correspondences
     params: FaceParams
     vertices_mm: Array
     landmarks3d_mm: Array
@@ -90,6 +99,7 @@ class Solution(ByValue):
       identity: (K,) standard deviations.
       expression: (E,) weights in [0, 1].
       residual_px: () root mean square of the fit's inliers, crop pixels.
+      uncertainty: how sure all of this is, in crop pixels.
     """
 
     flow: np.ndarray
@@ -105,6 +115,7 @@ class Solution(ByValue):
     identity: np.ndarray
     expression: np.ndarray
     residual_px: np.ndarray
+    uncertainty: Uncertainty
 
 
 class Buckets(NamedTuple):
@@ -211,11 +222,17 @@ def pose_mesh(model: FaceModel, params: FaceParams, size: int) -> tuple[Array, A
 
 @jax.jit
 def summarise_each(
-    flow: Array, probability: Array, params: FaceParams, model: FaceModel
+    flow: Array,
+    probability: Array,
+    correspondences: Correspondences,
+    params: FaceParams,
+    model: FaceModel,
 ) -> tuple[dict[str, Array], list[Dense]]:
     """What decides between fits (N, ...), and the rest of each by itself."""
 
-    def one(flow: Array, probability: Array, params: FaceParams) -> tuple[dict[str, Array], Dense]:
+    def one(
+        flow: Array, probability: Array, correspondences: Correspondences, params: FaceParams
+    ) -> tuple[dict[str, Array], Dense]:
         vertices, landmarks, pixels = pose_mesh(model, params, flow.shape[0])
         matchable = probability > 0.5
         count = jnp.sum(matchable)
@@ -230,20 +247,25 @@ def summarise_each(
             "sound": jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]))
             & jnp.all(jnp.ptp(pixels, axis=0) >= MIN_EXTENT_PX),
         }
-        return found, Dense(flow, probability, params, vertices, landmarks)
+        return found, Dense(flow, probability, correspondences, params, vertices, landmarks)
 
-    found, batch = each(one, flow, probability, params)
+    found, batch = each(one, flow, probability, correspondences, params)
     return found, [jax.tree.map(lambda a, i=i: a[i], batch) for i in range(len(flow))]
 
 
 @jax.jit
-def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) -> dict[str, Array]:
+def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) -> dict[str, Any]:
     """What `Solution` holds beside the residual, the landmarks in pixels and the rotation, of N
     fits."""
 
     def one(
-        flow: Array, probability: Array, params: FaceParams, vertices: Array, landmarks: Array
-    ) -> dict[str, Array]:
+        flow: Array,
+        probability: Array,
+        correspondences: Correspondences,
+        params: FaceParams,
+        vertices: Array,
+        landmarks: Array,
+    ) -> dict[str, Any]:
         camera = crop_camera(params, template.size)
         fitted = fragments_of(vertices, model.triangles, camera, template.size)
         refined_flow, refined_mask = recover(flow, probability > 0.5, fitted, template)
@@ -258,6 +280,7 @@ def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) ->
             "focal_px": params.focal_px,
             "identity": params.identity,
             "expression": params.expression,
+            "uncertainty": uncertainty(model, correspondences, camera.principal_point, params),
         }
 
     return each(one, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *dense))
@@ -293,11 +316,11 @@ class Solver:
     def _compile(self, size: int) -> None:
         black = np.zeros((size, *self.template.image.shape), np.float32)
         flow, probability = correspond(black, self.variables, self.code, self.spec, self.flip_test)
-        lift_each(self.template, flow, probability)
+        lifted = lift_each(self.template, flow, probability)
         mean = self.template.params
         mean = dataclasses.replace(mean, identity=mean.identity[:N_IDENTITY])
         means = jax.tree.map(lambda a: np.stack([a] * size), jax.device_get(mean))
-        _, dense = summarise_each(flow, probability, jax.device_put(means), self.model)
+        _, dense = summarise_each(flow, probability, lifted, jax.device_put(means), self.model)
         finish_each(dense, self.template, self.model)
 
     def _compile_fits(self) -> None:
@@ -339,7 +362,7 @@ class Solver:
         flow, probability = correspond(batch, self.variables, self.code, self.spec, self.flip_test)
         lifted = lift_each(self.template, flow, probability)
         params, residual = fit_each(self.model, lifted, self.template.camera.principal_point)
-        found, dense = summarise_each(flow, probability, params, self.model)
+        found, dense = summarise_each(flow, probability, lifted, params, self.model)
         rows = {name: np.asarray(value) for name, value in found.items()}
         residuals = np.asarray(residual)
         for i in range(len(crops)):
@@ -358,9 +381,9 @@ class Solver:
     def _finish(self, estimates: Sequence[Estimate], size: int) -> Iterator[Solution]:
         dense = _padded([estimate.dense for estimate in estimates], size)
         found = finish_each(dense, self.template, self.model)
-        rows = {name: np.asarray(value) for name, value in found.items()}
+        rows = jax.tree.map(np.asarray, found)
         for i, estimate in enumerate(estimates):
-            own = {name: value[i] for name, value in rows.items()}
+            own = jax.tree.map(lambda value, i=i: value[i], rows)
             yield Solution(
                 **own,
                 landmarks_px=estimate.landmarks_px,

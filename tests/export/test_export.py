@@ -1,5 +1,6 @@
 """Files are whole or absent, never overwrite each other, and can be read back."""
 
+import dataclasses
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -84,12 +85,30 @@ def test_face_record_is_strict_json_with_the_documented_fields(face):
     assert photo_record("x", (1, 1), [], {})["status"] == "no_face"
 
 
+def test_face_record_says_how_sure_it_is(face):
+    found = face_record(face)["standard_deviations"]
+    side = face.crop.scale**-1
+    np.testing.assert_allclose(found["landmarks_px"], np.sqrt(2.5) * side, atol=1e-3)
+    np.testing.assert_allclose(found["rotation_deg"], [1.0, 2.0, 3.0], atol=1e-3)
+    np.testing.assert_allclose(found["translation_mm"], [1.0, 2.0, 30.0], atol=1e-3)
+    np.testing.assert_allclose(found["focal_px"], 0.2 * face.focal_px, rtol=1e-3)
+    assert found["identity"] == [0.5] * 3
+    assert found["expression"] == dict.fromkeys(face.expression, 0.1)
+
+
+def test_what_is_not_known_of_errors_is_null(face):
+    blind = dataclasses.replace(face.uncertainty, log_focal=np.inf)
+    record = face_record(dataclasses.replace(face, uncertainty=blind))
+    assert record["standard_deviations"] is None
+
+
 def test_the_schema_document_names_every_field(face):
 
     text = (ROOT / "docs" / "ALIGN_SCHEMA.md").read_text()
     record = photo_record("x", (1, 1), [face_record(face)], {})
     assert SCHEMA_VERSION in text
-    for name in [*record, *record["faces"][0]]:
+    (entry,) = record["faces"]
+    for name in [*record, *entry, *entry["standard_deviations"]]:
         assert f"`{name}`" in text, name
 
 

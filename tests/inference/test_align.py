@@ -445,6 +445,7 @@ def test_landmarks_of_flow_mesh_and_blend():
     np.testing.assert_array_equal(points[hidden], face.landmarks[hidden])
     assert (support[hidden] == 0.0).all()
     blend = aligner.blended_landmarks(face)
-    share = (support / (support + align.MESH_SUPPORT))[:, None]
+    # The variance of the mesh's landmarks is 2.5 crop pixels^2; see `mean_solution`.
+    share = (2.5 * support / (2.5 * support + align.FLOW_VARIANCE))[:, None]
     wanted = share * (points - face.landmarks)
     np.testing.assert_allclose(blend - face.landmarks, wanted, atol=1e-4)
