@@ -5,9 +5,9 @@ from dfc_jax.fitting.implicit import implicit_minimum
 from dfc_jax.fitting.kernels import Robust, cauchy, geman_mcclure, huber
 from dfc_jax.fitting.landmarks import (
     LandmarkSettings,
+    fit_both,
     fit_landmarks,
     project_landmarks,
-    visible_landmarks,
 )
 from dfc_jax.fitting.levenberg_marquardt import LMHistory, LMResult, levenberg_marquardt
 from dfc_jax.fitting.linearized import (
@@ -19,6 +19,7 @@ from dfc_jax.fitting.linearized import (
 )
 from dfc_jax.fitting.profiles import ProfileSettings, fit_profile, profile_landmarks
 from dfc_jax.fitting.settings import DEFAULT, N_IDENTITY, PAPER, FitSettings
+from dfc_jax.fitting.silhouette import visible_landmarks
 from dfc_jax.fitting.status import Status
 from dfc_jax.fitting.uncertainty import Uncertainty, uncertainty
 from dfc_jax.fitting.views import fit_views
@@ -43,6 +44,7 @@ __all__ = [
     "Uncertainty",
     "cauchy",
     "fit",
+    "fit_both",
     "fit_landmarks",
     "fit_profile",
     "fit_views",

@@ -193,11 +193,17 @@ def _spread(points: Array, used: Array) -> tuple[Array, Array]:
 
 
 def fit_result(
-    x: Array, problem: FitProblem, settings: FitSettings, n_identity: int, results: LMResult
+    x: Array,
+    problem: FitProblem,
+    settings: FitSettings,
+    n_identity: int,
+    results: LMResult,
+    fitted: FitProblem | None = None,
 ) -> FitResult:
     """The unknowns `x` as parameters, with errors and status; zeros where they are not finite, the
-    mean shape where the points do not determine one."""
-    missing = lacking(problem)
+    mean shape where the points do not determine one. These are those of `fitted`, if there were
+    more than the problem's."""
+    missing = lacking(problem if fitted is None else fitted)
     x = jnp.where((missing == Status.MAX_STEPS) | (jnp.arange(x.size) < N_POSE), x, 0.0)
     leaves = jax.tree.leaves(unflatten(x, n_identity))
     sound = jnp.all(jnp.isfinite(jnp.concatenate([leaf.ravel() for leaf in leaves])))

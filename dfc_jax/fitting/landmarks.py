@@ -1,26 +1,39 @@
-"""Fit the face model to 68 landmarks in the iBUG order, the jaw sliding along the silhouette."""
+"""Fit the face model to 68 landmarks in the iBUG order, the jaw sliding along the silhouette, alone
+or beside correspondences."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dfc_jax.camera import project, to_camera
-from dfc_jax.fitting.fit import FitResult, fit_result, joint_bounds, unprimed, with_priors
-from dfc_jax.fitting.levenberg_marquardt import LMResult
-from dfc_jax.fitting.residuals import N_POSE, FitProblem, flatten, unflatten
-from dfc_jax.fitting.rounds import refine
-from dfc_jax.fitting.settings import LANDMARKS, FitSettings
+from dfc_jax.fitting.fit import (
+    FitResult,
+    fit,
+    fit_result,
+    joint_bounds,
+    problem_of,
+    unprimed,
+    with_priors,
+)
+from dfc_jax.fitting.levenberg_marquardt import LMResult, levenberg_marquardt
+from dfc_jax.fitting.residuals import (
+    FitProblem,
+    flatten,
+    jacobian,
+    residuals,
+)
+from dfc_jax.fitting.rounds import in_units_of_noise, refine
+from dfc_jax.fitting.settings import DEFAULT, LANDMARKS, N_IDENTITY, FitSettings
+from dfc_jax.fitting.silhouette import jaw_lines, on_silhouette, visible_landmarks
 from dfc_jax.fitting.starts import start
+from dfc_jax.fitting.status import Status
 from dfc_jax.landmarks68 import JAW, N_JAW, N_LANDMARKS, OPENINGS
-from dfc_jax.morphable.linear import FaceModel, landmarks3d, shape, surface_basis, surface_positions
-from dfc_jax.ops.rotations import head_rotation
-from dfc_jax.types import Array, Camera, FaceParams, SurfacePoints
-
-_SLIDE_COST_MM = 0.15
+from dfc_jax.morphable.linear import FaceModel, shape, surface_basis, surface_positions
+from dfc_jax.types import Array, Camera, Correspondences, FaceParams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,21 +50,6 @@ class LandmarkSettings:
     fit: FitSettings = LANDMARKS
     jaw_weight: float = 0.3
     opening_weight: float = 4.0
-
-
-def visible_landmarks(model: FaceModel, params: FaceParams) -> SurfacePoints:
-    """Where people see the 68 landmarks of a posed face: surface points (68,).
-
-    The inner ones are `FaceModel.landmarks`; of each jaw line the candidate that `_choose` takes.
-    """
-    mean, basis = surface_basis(model, model.contours, params.identity.shape[-1])
-    candidates = mean + basis @ jnp.concatenate([params.identity, params.expression])
-    index = _choose(candidates, _jaw_lines(model), params)
-    rows, inner = jnp.arange(N_JAW), model.landmarks
-    return SurfacePoints(
-        triangle=inner.triangle.at[:N_JAW].set(model.contours.triangle[rows, index]),
-        barycentric=inner.barycentric.at[:N_JAW].set(model.contours.barycentric[rows, index]),
-    )
 
 
 def project_landmarks(model: FaceModel, params: FaceParams, principal_point: Array) -> Array:
@@ -89,14 +87,10 @@ def fit_landmarks(
       focal_px: the focal length, when known; estimated otherwise.
     """
     n_identity = min(n_identity, model.n_identity)
+    problem, slide = _landmark_problem(
+        model, landmarks_px, principal_point, settings, n_identity, weight
+    )
     is_jaw = jnp.arange(N_LANDMARKS) < N_JAW
-    weight = jnp.ones(N_LANDMARKS) if weight is None else weight
-    part_weight = np.ones(N_LANDMARKS, np.float32)
-    part_weight[JAW], part_weight[OPENINGS] = settings.jaw_weight, settings.opening_weight
-    weight = weight * part_weight
-    contours, lines = surface_basis(model, model.contours, n_identity), _jaw_lines(model)
-    mean, basis = surface_basis(model, model.landmarks, n_identity)
-    problem = unprimed(mean, basis, landmarks_px, weight, principal_point)
     inner = dataclasses.replace(problem, weight=jnp.where(is_jaw, 0.0, problem.weight))
     x = start(inner, settings.fit, focal_px) if initial is None else flatten(initial)
     if focal_px is not None:
@@ -105,64 +99,110 @@ def fit_landmarks(
     lower, upper = joint_bounds(x, n_identity, focal_px is not None)
 
     def one_round(x: Array, _) -> tuple[Array, LMResult]:
-        current = _on_silhouette(x, problem, contours, lines)
+        current = slide(x, problem)
         x, results = refine(x, current, settings.fit, lower, upper, 1, settings.fit.steps)
         return x, jax.tree.map(lambda values: values[0], results)
 
     x, results = jax.lax.scan(one_round, x, None, length=settings.fit.rounds)
-    problem = _on_silhouette(x, problem, contours, lines)
-    return fit_result(x, problem, settings.fit, n_identity, results)
+    return fit_result(x, slide(x, problem), settings.fit, n_identity, results)
+
+
+@partial(jax.jit, static_argnames=("settings", "landmark_settings", "n_identity"))
+def fit_both(
+    model: FaceModel,
+    correspondences: Correspondences,
+    landmarks_px: Array,
+    principal_point: Array,
+    settings: FitSettings = DEFAULT,
+    landmark_settings: LandmarkSettings = LandmarkSettings(),
+    n_identity: int = N_IDENTITY,
+    weight: Array | None = None,
+    focal_px: Array | None = None,
+) -> FitResult:
+    """Pose, shape and expression of one face from N correspondences and 68 landmarks together.
+
+    Starts from the fit to the correspondences alone, or from that to the landmarks where those do
+    not determine a face. Then, in `settings.view_rounds` rounds, both count in units of their own
+    noise: that of landmarks is at least `landmark_settings.fit.min_noise_px`.
+
+    Args:
+      model, correspondences, principal_point, settings, n_identity, focal_px: see `fit`; the priors
+        are those of `settings`.
+      landmarks_px, weight: see `fit_landmarks`.
+      landmark_settings: how much landmarks count beside each other; the effort is not used.
+
+    Returns:
+      A `FitResult`, whose errors, weights and inliers are those of the correspondences.
+    """
+    n_identity = min(n_identity, model.n_identity)
+    marks, slide = _landmark_problem(
+        model, landmarks_px, principal_point, landmark_settings, n_identity, weight
+    )
+    dense = fit(model, correspondences, principal_point, settings, n_identity, focal_px=focal_px)
+    sparse = fit_landmarks(
+        model, landmarks_px, principal_point, landmark_settings, n_identity, weight, None, focal_px
+    )
+    found = dense.status < Status.NO_POINTS
+    x = jnp.where(found, flatten(dense.params), flatten(sparse.params))
+    points = problem_of(model, correspondences, principal_point, n_identity)
+    points, marks = (
+        with_priors(each, x, settings, n_identity, model.expression_names)
+        for each in (points, marks)
+    )
+    lower, upper = joint_bounds(x, n_identity, focal_px is not None)
+
+    def one_round(x: Array, _) -> tuple[Array, LMResult]:
+        weighed = (
+            in_units_of_noise(x, points, settings),
+            in_units_of_noise(x, slide(x, marks), landmark_settings.fit),
+        )
+        result = levenberg_marquardt(
+            residuals,
+            x,
+            _joined(*weighed),
+            max_steps=settings.steps,
+            jacobian_fn=jacobian,
+            lower=lower,
+            upper=upper,
+            ftol=settings.ftol,
+            xtol=0.0,
+            gtol=0.0,
+        )
+        return result.x, result
+
+    x, results = jax.lax.scan(one_round, x, None, length=settings.view_rounds)
+    return fit_result(x, points, settings, n_identity, results, fitted=_joined(points, marks))
+
+
+def _joined(first: FitProblem, second: FitProblem) -> FitProblem:
+    """The points of both, with the priors of the first."""
+    return dataclasses.replace(
+        first,
+        mean_mm=jnp.concatenate([first.mean_mm, second.mean_mm]),
+        basis_mm=jnp.concatenate([first.basis_mm, second.basis_mm]),
+        points_px=jnp.concatenate([first.points_px, second.points_px]),
+        weight=jnp.concatenate([first.weight, second.weight]),
+    )
+
+
+def _landmark_problem(
+    model: FaceModel,
+    landmarks_px: Array,
+    principal_point: Array,
+    settings: LandmarkSettings,
+    n_identity: int,
+    weight: Array | None,
+) -> tuple[FitProblem, Callable[[Array, FitProblem], FitProblem]]:
+    """The problem of 68 landmarks without priors yet, the jaw at its embedded points; and what
+    moves that to the silhouette of a face with the unknowns x."""
+    part_weight = np.ones(N_LANDMARKS, np.float32)
+    part_weight[JAW], part_weight[OPENINGS] = settings.jaw_weight, settings.opening_weight
+    every = jnp.asarray(part_weight) * (1.0 if weight is None else weight)
+    contours, lines = surface_basis(model, model.contours, n_identity), jaw_lines(model)
+    mean, basis = surface_basis(model, model.landmarks, n_identity)
+    problem = unprimed(mean, basis, landmarks_px, every, principal_point)
+    return problem, lambda x, problem: on_silhouette(x, problem, contours, lines)
 
 
 def _camera(params: FaceParams, principal_point: Array) -> Camera:
     return Camera(params.focal_px, jnp.asarray(principal_point))
-
-
-class _JawLines(NamedTuple):
-    """What the choice of the visible jaw points needs to know of a model.
-
-    normals: (17, 2) outward direction in the model's frontal plane.
-    home: (17,) index of the embedded landmark on its line.
-    """
-
-    normals: Array
-    home: Array
-
-
-def _jaw_lines(model: FaceModel) -> _JawLines:
-    jaw = landmarks3d(model, model.mean_mm)[:N_JAW]
-    padded = jnp.concatenate([jaw[:1], jaw, jaw[-1:]])
-    # The jaw runs from the subject's right ear over the chin to the left ear.
-    along = padded[2:] - padded[:-2]
-    normals = jnp.stack([along[:, 1], -along[:, 0]], axis=-1)
-    lines = surface_positions(model.mean_mm, model.triangles, model.contours)
-    home = jnp.argmin(jnp.linalg.norm(lines - jaw[:, None], axis=-1), axis=1)
-    return _JawLines(normals / jnp.linalg.norm(normals, axis=-1, keepdims=True), home)
-
-
-def _choose(candidates_mm: Array, lines: _JawLines, params: FaceParams) -> Array:
-    """(17,) index of the candidate (17, L, 3) of each jaw line that lies farthest outwards.
-
-    Outwards is the jaw's normal in the model's frontal plane, turned with the head. Where the
-    line is seen end on, no place is farther out than another; moving away from the line's
-    embedded place has to gain `_SLIDE_COST_MM` a step, so there the embedded place wins.
-    """
-    rotation = head_rotation(params.rotation)
-    outwards = lines.normals @ rotation[:2, :2].T
-    reach = jnp.einsum("kli,ki->kl", candidates_mm @ rotation[:2].T, outwards)
-    steps = jnp.abs(jnp.arange(candidates_mm.shape[1]) - lines.home[:, None])
-    return jnp.argmax(reach - _SLIDE_COST_MM * steps, axis=-1)
-
-
-def _on_silhouette(
-    x: Array, problem: FitProblem, contours: tuple[Array, Array], lines: _JawLines
-) -> FitProblem:
-    mean, basis = contours
-    params = unflatten(x, 0)
-    index = _choose(mean + basis @ x[N_POSE:], lines, params)
-    rows = jnp.arange(N_JAW)
-    return dataclasses.replace(
-        problem,
-        mean_mm=problem.mean_mm.at[:N_JAW].set(mean[rows, index]),
-        basis_mm=problem.basis_mm.at[:N_JAW].set(basis[rows, index]),
-    )

@@ -45,6 +45,14 @@ def reweight(error_px: Array, weight: Array, settings: FitSettings) -> tuple[Arr
     return jnp.where(used, weight * robust, 0.0), noise
 
 
+def in_units_of_noise(x: Array, problem: FitProblem, settings: FitSettings) -> FitProblem:
+    """The problem with robust weights; with `noise_scaled` in units of its noise, so that a prior
+    counts alike beside problems of different noise."""
+    weight, noise = reweight(reprojection(x, problem), problem.weight, settings)
+    unit = noise**2 if settings.noise_scaled else 1.0
+    return dataclasses.replace(problem, weight=weight / unit)
+
+
 def refine(
     x: Array,
     problem: FitProblem,

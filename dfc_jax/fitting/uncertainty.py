@@ -19,10 +19,10 @@ from flax import struct
 from jax.scipy.linalg import cho_factor, solve_triangular
 
 from dfc_jax.fitting.fit import lacking, problem_of, unprimed, with_priors
-from dfc_jax.fitting.landmarks import visible_landmarks
 from dfc_jax.fitting.residuals import N_POSE, FitProblem, flatten, jacobian, reprojection, unflatten
 from dfc_jax.fitting.rounds import reweight
 from dfc_jax.fitting.settings import DEFAULT, FitSettings
+from dfc_jax.fitting.silhouette import visible_landmarks
 from dfc_jax.fitting.status import Status
 from dfc_jax.landmarks68 import N_LANDMARKS
 from dfc_jax.morphable.linear import FaceModel, surface_basis

@@ -14,10 +14,9 @@ from dfc_jax.fitting.residuals import (
     FitProblem,
     flatten,
     jacobian,
-    reprojection,
     residuals,
 )
-from dfc_jax.fitting.rounds import reweight
+from dfc_jax.fitting.rounds import in_units_of_noise
 from dfc_jax.fitting.settings import DEFAULT, N_IDENTITY, FitSettings
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.types import Array, Correspondences
@@ -77,7 +76,7 @@ def fit_views(
 
     def one_round(x: Array, _) -> tuple[Array, LMResult]:
         xs = _separated(x, count, identity)
-        weighted = jax.vmap(partial(_weighted, settings=settings))(xs, problems)
+        weighted = jax.vmap(partial(in_units_of_noise, settings=settings))(xs, problems)
 
         def error(x: Array) -> Array:
             return jax.vmap(residuals)(_separated(x, count, identity), weighted)
@@ -107,14 +106,6 @@ def fit_views(
     # A view that sees too little has the face of the others.
     shared = jnp.where(jnp.all(jnp.isfinite(xs[:, identity])), xs[:, identity], 0.0)
     return dataclasses.replace(found, params=dataclasses.replace(found.params, identity=shared))
-
-
-def _weighted(x: Array, problem: FitProblem, settings: FitSettings) -> FitProblem:
-    """The problem of a view with robust weights; with `noise_scaled` in units of its noise, so that
-    a prior counts alike beside every view."""
-    weight, noise = reweight(reprojection(x, problem), problem.weight, settings)
-    unit = noise**2 if settings.noise_scaled else 1.0
-    return dataclasses.replace(problem, weight=weight / unit)
 
 
 def _joined(xs: Array, identity: slice) -> Array:

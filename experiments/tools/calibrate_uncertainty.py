@@ -161,7 +161,7 @@ def blended(errors: Errors, flow_variance: float) -> float:
     """The mean error, percent of the size, of a blend with the flow's landmarks, where it shows
     any; infinite takes the mesh's alone."""
     mesh = np.mean(np.square(deviations(errors, CORRELATED, UNEXPLAINED)), axis=-1)
-    share = (mesh / (mesh + flow_variance / errors.support))[..., None]
+    share = (mesh / (mesh + flow_variance / np.maximum(errors.support, 1e-6)))[..., None]
     error = share * errors.flow + (1.0 - share) * errors.error
     return float(100.0 * np.nanmean(np.linalg.norm(error, axis=-1) / errors.size[:, None]))
 
