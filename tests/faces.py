@@ -33,6 +33,7 @@ def mean_solution(model: FaceModel) -> Solution:
         matchability=jnp.asarray((x**2 + y**2 < 40**2).astype(np.float32)),
         refined_flow=flow,
         refined_mask=jnp.asarray(x**2 + y**2 < 42**2),
+        fitted_mask=jnp.asarray(x**2 + y**2 < 42**2),
         landmarks_px=FOCAL_PX * landmarks[:, :2] / landmarks[:, 2:] + middle,
         landmarks3d_mm=landmarks,
         vertices_mm=vertices,

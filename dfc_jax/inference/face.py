@@ -45,8 +45,8 @@ class Face(ByValue):
       evidence: what the reasons rest on.
       flow: (S, S, 2) crop pixels, from the crop to the template.
       matchability: (S, S) probability of being matchable.
-      refined_flow: (S, S, 2) the same flow, completed from the fitted mesh.
-      refined_mask: (S, S) bool, where the fitted mesh is matchable.
+      refined_flow, refined_mask: (S, S, 2) and bool (S, S), flow and matchability completed from
+        the fitted mesh, by the rule of `dfc_jax.systems.dfc.lift.recover`.
       crop: where the crop lies in the photograph: around the box, or upright around the face
         that was found there first.
       vertices_mm: (V, 3) the fitted mesh in camera space.

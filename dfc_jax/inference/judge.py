@@ -93,7 +93,7 @@ def weigh(
       photo_shape: of the photograph.
     """
     matchable = np.asarray(solution.matchability) > 0.5
-    fitted = np.asarray(solution.refined_mask) & on_photo(crop, photo_shape)
+    fitted = np.asarray(solution.fitted_mask) & on_photo(crop, photo_shape)
     return Evidence(
         matchable_share=estimate.matchable_share,
         certainty=estimate.certainty,

@@ -23,6 +23,7 @@ from dfc_jax.fitting import (
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.rotations import head_rotation
 from dfc_jax.raster.flow import fragments_of
+from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.lift import N_CORRESPONDENCES, lift, recover, with_eyes
 from dfc_jax.systems.dfc.networks import (
     NetSpec,
@@ -88,8 +89,8 @@ class Solution(ByValue):
     Attributes:
       flow: (S, S, 2) crop pixels, from the crop to the template.
       matchability: (S, S) probability of being matchable.
-      refined_flow: (S, S, 2) `flow`, with what is missing recovered from the fitted mesh.
-      refined_mask: (S, S) bool, where the fitted mesh is matchable.
+      refined_flow, refined_mask: (S, S, 2) and bool (S, S), both completed by `recover`.
+      fitted_mask: (S, S) bool, where the fitted mesh is matchable.
       landmarks_px: (68, 2) crop pixels.
       landmarks3d_mm: (68, 3) camera space.
       vertices_mm: (V, 3) camera space.
@@ -106,6 +107,7 @@ class Solution(ByValue):
     matchability: np.ndarray
     refined_flow: np.ndarray
     refined_mask: np.ndarray
+    fitted_mask: np.ndarray
     landmarks_px: np.ndarray
     landmarks3d_mm: np.ndarray
     vertices_mm: np.ndarray
@@ -274,6 +276,7 @@ def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) ->
             "matchability": probability,
             "refined_flow": refined_flow,
             "refined_mask": refined_mask,
+            "fitted_mask": flow_to_template(fitted, template)[1],
             "landmarks3d_mm": landmarks,
             "vertices_mm": vertices,
             "translation_mm": params.translation_mm,

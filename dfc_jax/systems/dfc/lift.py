@@ -25,6 +25,9 @@ N_POINTS = 1024
 N_CORRESPONDENCES = N_POINTS + EYES.stop - EYES.start
 # What a landmark of the eyes counts at most, in pixels.
 _EYE_WEIGHT = 4.0
+# See `recover`: of 2, 3, 5, 8 and 12 pixels around the outline, those with which the mask is nearly
+# that of rendered faces and little is lost; the flow hardly depends on how far it may differ.
+_RIM_PX, _AGREES_PX = 3, 5.0
 # What a pixel beyond the edge of its lid or lip counts: it decides only where nothing else is seen.
 _OTHER_SIDE = 0.01
 
@@ -158,7 +161,16 @@ def with_eyes(
 def recover(
     flow: Array, matchable: Array, fitted: Fragments, template: Template
 ) -> tuple[Array, Array]:
-    """Fill what the network missed from the fitted mesh.
+    """Complete what the network saw from the fitted mesh, pixel by pixel.
+
+    Inside the fitted face everything is matchable: what covers it, and what the network missed, is
+    filled in. The network's flow stays where it found the pixel matchable and ends within
+    `_AGREES_PX` of the fit's, which leaves skin that moves as no model does to it; what is farther
+    off is taken for a mistake.
+
+    The outline is the network's: within `_RIM_PX` of that of the fitted face, inside or outside,
+    a pixel is matchable where the network says so. Beards, hair over the face, and cheeks that are
+    fuller than the model's are there.
 
     Args:
       flow, matchable: (H, W, 2) and bool (H, W) from the network.
@@ -166,8 +178,16 @@ def recover(
       template: the template.
 
     Returns:
-      flow and mask, the network's where it is matchable and on the fitted mesh, else the fit's.
+      flow (H, W, 2) and mask (H, W).
     """
     fitted_flow, fitted_mask = flow_to_template(fitted, template)
-    keep = matchable & fitted_mask
-    return jnp.where(keep[..., None], flow, fitted_flow), fitted_mask
+    rim = _near(fitted_mask) & _near(~fitted_mask)
+    agrees = jnp.linalg.norm(flow - fitted_flow, axis=-1) <= _AGREES_PX
+    keep = matchable & jnp.where(fitted_mask, agrees, rim)
+    return jnp.where(keep[..., None], flow, fitted_flow), jnp.where(rim, matchable, fitted_mask)
+
+
+def _near(mask: Array) -> Array:
+    """Pixels (H, W) with one of the mask in the square of `_RIM_PX` around them."""
+    window = 2 * _RIM_PX + 1
+    return jax.lax.reduce_window(mask, False, jax.lax.bitwise_or, (window, window), (1, 1), "SAME")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation, binary_erosion
 from views import SIZE, View, draw, empty
 
 from dfc_jax.camera import project
@@ -110,15 +111,39 @@ def test_recover_fills_a_hole_and_leaves_the_rest_to_the_network(template, face,
     flow, seen = labels
     hole = np.zeros_like(seen)
     hole[50:70, 45:75] = True
-    assert (hole & seen).sum() > 300
+    inside = binary_erosion(seen, iterations=6)
+    assert (hole & inside).sum() > 300
     network = np.where(hole[..., None], 99.0, flow + 0.25)
     filled, mask = map(np.asarray, recover_jit(network, seen & ~hole, face.fragments, template))
-    np.testing.assert_array_equal(mask, seen)
-    np.testing.assert_allclose(filled[hole & seen], flow[hole & seen], atol=1e-3)
-    np.testing.assert_allclose(filled[seen & ~hole], flow[seen & ~hole] + 0.25, atol=1e-3)
-    # What the network claims beside the fitted mesh is dropped.
-    _, mask = recover_jit(network, np.ones_like(seen), face.fragments, template)
-    np.testing.assert_array_equal(np.asarray(mask), seen)
+    assert mask[inside].all() and not mask[~seen].any()
+    np.testing.assert_allclose(filled[hole & inside], flow[hole & inside], atol=1e-3)
+    np.testing.assert_allclose(filled[inside & ~hole], flow[inside & ~hole] + 0.25, atol=1e-3)
+
+
+def test_recover_takes_the_outline_from_the_network(template, face, labels):
+    """Hair over the upper rim, a beard beyond the lower one, and nothing far away."""
+    flow, seen = labels
+    upper = np.arange(SIZE)[:, None] < SIZE / 2
+    beard = binary_dilation(seen, iterations=2) & ~upper
+    network = (seen | beard) & ~(upper & ~binary_erosion(seen, iterations=2))
+    network[:6, :6] = True
+    filled, mask = map(np.asarray, recover_jit(flow + 0.25, network, face.fragments, template))
+    wanted = network.copy()
+    wanted[:6, :6] = False
+    np.testing.assert_array_equal(mask, wanted)
+    outside = mask & ~seen
+    assert outside.sum() > 30
+    np.testing.assert_allclose(filled[outside], flow[outside] + 0.25, atol=1e-3)
+
+
+def test_recover_drops_flow_that_is_far_from_the_fit(template, face, labels):
+    flow, seen = labels
+    inside = binary_erosion(seen, iterations=8)
+    for error, kept in ((4.0, True), (6.0, False)):
+        network = flow + np.float32([error, 0.0])
+        filled, _ = map(np.asarray, recover_jit(network, seen, face.fragments, template))
+        wanted = network if kept else flow
+        np.testing.assert_allclose(filled[inside], wanted[inside], atol=1e-3)
 
 
 def test_landmarks_are_read_from_an_exact_flow(model, template, face, labels):
