@@ -240,7 +240,7 @@ def main(_) -> None:
     }
     for folder in values.check or ():
         errors = measured(solver, photographs([folder], 1), folder)
-        shares[Path(folder).name] = coverage(errors, CORRELATED, UNEXPLAINED)
+        shares["/".join(Path(folder).parts[-2:])] = coverage(errors, CORRELATED, UNEXPLAINED)
     for name, share in shares.items():
         print(name, {key: value for key, value in share.items() if key != "shares"})
     write_json(out / "reliability.json", shares)
