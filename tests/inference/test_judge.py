@@ -67,7 +67,7 @@ def test_what_lies_outside_the_photograph_does_not_disagree():
     solution = mean_aligner().solver.solve(None)
     left = np.arange(128) < 64
     half = dataclasses.replace(
-        solution, matchability=solution.matchability * left, refined_mask=solution.matchability > 0
+        solution, matchability=solution.matchability * left, fitted_mask=solution.matchability > 0
     )
     crop = Crop(np.array([63.5, 63.5]), 128.0)
     estimate = estimate_of(half)
