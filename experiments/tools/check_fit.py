@@ -16,9 +16,11 @@ from what a `FitResult` says of itself.
 ``persons``: see `experiments.tools.check_persons`.
 """
 
+import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -116,8 +118,8 @@ def framed(params: FaceParams, model: FaceModel, edge_px: Array) -> FaceParams:
         low = jnp.min(jnp.where(neck, jnp.inf, xy), axis=(0, 1))
         high = jnp.max(jnp.where(neck, -jnp.inf, xy), axis=(0, 1))
         moved -= jnp.append((low + high) / 2.0, 0.0) * params.translation_mm[2]
-    return params.replace(
-        focal_px=edge_px / jnp.max(high - low), translation_mm=params.translation_mm + moved
+    return dataclasses.replace(
+        params, focal_px=edge_px / jnp.max(high - low), translation_mm=params.translation_mm + moved
     )
 
 
@@ -225,13 +227,19 @@ def within(rows: dict[str, np.ndarray], which: Any = slice(None)) -> dict[str, f
 
 
 def binned(
-    rows: dict[str, np.ndarray], values: np.ndarray, edges: Iterable[float]
+    rows: dict[str, np.ndarray], values: np.ndarray, edges: Sequence[float]
 ) -> dict[str, dict[str, float | int]]:
     """`within` by the sizes of these values, (n,)."""
-    edges = list(edges)
     which = np.clip(np.digitize(np.abs(values), edges) - 1, 0, len(edges) - 2)
-    ranges = zip(edges[:-1], edges[1:], strict=True)
-    return {f"{low} to {high}": within(rows, which == i) for i, (low, high) in enumerate(ranges)}
+    return {
+        f"{low} to {high}": within(rows, which == i)
+        for i, (low, high) in enumerate(pairwise(edges))
+    }
+
+
+def _readable(value: np.ndarray) -> float | None:
+    """Of a failure; None where infinite, which JSON does not know."""
+    return round(float(value), 3) if np.isfinite(value) else None
 
 
 def hostile_report(rows: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -260,7 +268,7 @@ def hostile_report(rows: dict[str, np.ndarray]) -> dict[str, Any]:
         }
     report["failures"] = [
         {"problem": int(i), "suspect": bool(suspect[i])}
-        | {name: round(float(column[i]), 3) for name, column in rows.items()}
+        | {name: _readable(column[i]) for name, column in rows.items()}
         for i in np.flatnonzero(rows["visible_px"] > WITHIN_PX)
     ]
     return report

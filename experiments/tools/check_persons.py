@@ -134,6 +134,7 @@ def persons_report(alone: np.ndarray, together: np.ndarray, mean_face: np.ndarra
 def check_persons(weights: str | None, persons: int, seed: int = VALIDATION_SEED) -> dict[str, Any]:
     """The report on so many persons, seen with these weights (None for the default ones)."""
     solver = dfc_jax.load(weights, detector="none").solver
+    assert isinstance(solver, Solver)
     assets = load_assets(solver.model)
     alone, together, mean_face = [], [], []
     for key in tqdm(jax.random.split(jax.random.key(seed), persons), "persons", disable=None):
