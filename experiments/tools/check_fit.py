@@ -59,7 +59,7 @@ YAW_BINS = (0, 30, 60, 75, 90)
 ROLL_BINS = (0, 45, 90, 135, 180)
 FOCAL_TIMES = 2.0
 # See `is_suspect`.
-MOST_NOISE_PX, LEAST_INLIERS = 0.8, 0.5
+MOST_NOISE_PX, LEAST_INLIERS = 1.2 * NOISE_PX, 0.5
 
 
 @struct.dataclass(eq=False)

@@ -66,14 +66,15 @@ def test_problems_are_as_hostile_as_they_say(model, problems) -> None:
 
 
 def test_error_is_that_of_the_places_in_the_crop(model, problems) -> None:
-    problem = problems[0]
+    # From far away all of a face moves alike.
+    problem = max(problems, key=lambda each: each.params.translation_mm[2])
     for part in check_fit.errors_px(model, problem.params, problem):
         assert part < 0.01
     scale = problem.params.focal_px / problem.params.translation_mm[2]
     moved = problem.params.translation_mm + np.array([3.0 / scale, 4.0 / scale, 0.0])
     wrong = dataclasses.replace(problem.params, translation_mm=moved)
     for part in check_fit.errors_px(model, wrong, problem):
-        assert part == pytest.approx(5.0, rel=0.2)
+        assert part == pytest.approx(5.0, rel=0.05)
 
 
 def test_hostile_problems_are_fitted(model) -> None:
@@ -152,11 +153,12 @@ def test_persons_report_compares_means() -> None:
     assert report["together_mm_by_views"] == {"1": 3.0, "2": 2.5, "3": 2.5, "5": 2.0, "10": 0.5}
 
 
+@pytest.mark.slow
 def test_errors_of_a_person_are_of_fits_alone_and_together(model, problems, monkeypatch) -> None:
     """Two views of one face, whose correspondences stand for what a network would see."""
     views = problems[0], problems[0]
     seen = iter(views)
-    monkeypatch.setattr(check_persons, "VIEWS", (1, 2))
+    monkeypatch.setattr(check_persons, "VIEWS", (2, 5))
     monkeypatch.setattr(check_persons, "correspond", lambda image, *_: (image, image))
     monkeypatch.setattr(
         check_persons,
@@ -171,7 +173,7 @@ def test_errors_of_a_person_are_of_fits_alone_and_together(model, problems, monk
     solver.variables = solver.code = solver.spec = None
     truth = jnp.asarray(problems[0].params.identity)
     alone, together = check_persons.person_errors(solver, jnp.zeros((2, 4, 4, 3)), truth)
-    assert len(alone) == len(together) == 2 and alone[0] == alone[1]
+    assert len(alone) == 2 and len(together) == 1 and alone[0] == alone[1]
     mean_face = check_persons.shape_error_mm(model, jnp.zeros(1), truth)
     assert all(0.0 < error < mean_face for error in (*alone, *together))
     assert together[0] == pytest.approx(alone[0], rel=0.2)
