@@ -59,7 +59,7 @@ YAW_BINS = (0, 30, 60, 75, 90)
 ROLL_BINS = (0, 45, 90, 135, 180)
 FOCAL_TIMES = 2.0
 # See `is_suspect`.
-MOST_NOISE_PX, LEAST_INLIERS = 1.2 * NOISE_PX, 0.5
+MOST_NOISE_PX = 1.2 * NOISE_PX
 
 
 @struct.dataclass(eq=False)
@@ -179,12 +179,14 @@ def errors_px(model: FaceModel, params: FaceParams, problem: Problem) -> tuple[A
     return mean(problem.seen), mean(problem.visible)
 
 
-def is_suspect(status: Any, noise_px: Any, inliers: Any) -> Any:
-    """Whether a fit to correspondences of a crop of 128 pixels says itself that it may be wrong:
-    its points determine no face, its residuals are large, or too small a share of the points are
-    inliers. NumPy arrays or numbers."""
-    undetermined = np.asarray(status) >= Status.NON_FINITE
-    return undetermined | (np.asarray(noise_px) > MOST_NOISE_PX) | (inliers < LEAST_INLIERS)
+def is_suspect(status: Any, noise_px: Any) -> Any:
+    """Whether a fit to correspondences with noise of `NOISE_PX` says itself that it may be wrong:
+    its points determine no face, or it finds more noise than there is. NumPy arrays or numbers.
+
+    The share of inliers adds nothing: a fit that went wrong has so much noise that all are. What a
+    fit makes of a hidden part of the face it cannot check, and nothing here shows that.
+    """
+    return (np.asarray(status) >= Status.NON_FINITE) | (np.asarray(noise_px) > MOST_NOISE_PX)
 
 
 @jax.jit
@@ -244,7 +246,7 @@ def _readable(value: np.ndarray) -> float | None:
 
 def hostile_report(rows: dict[str, np.ndarray]) -> dict[str, Any]:
     """The part ``hostile`` of the report, of columns (n,); see the module."""
-    suspect = is_suspect(rows["status"], rows["noise_px"], rows["inliers"])
+    suspect = is_suspect(rows["status"], rows["noise_px"])
     focal = rows["distance_mm"] / DEFAULT.distance_mm
     wrong_start = np.abs(np.log(focal)) >= np.log(FOCAL_TIMES)
     report: dict[str, Any] = {

@@ -85,11 +85,10 @@ def test_hostile_problems_are_fitted(model) -> None:
 
 
 def test_fit_is_suspect_for_each_thing_that_it_says_of_itself() -> None:
-    assert not check_fit.is_suspect(Status.CONVERGED_FTOL, 0.5, 0.8)
-    assert not check_fit.is_suspect(Status.MAX_STEPS, 0.5, 0.8)
-    assert check_fit.is_suspect(Status.FEW_POINTS, 0.5, 0.8)
-    assert check_fit.is_suspect(Status.CONVERGED_FTOL, 2.0, 0.8)
-    assert check_fit.is_suspect(Status.CONVERGED_FTOL, 0.5, 0.2)
+    assert not check_fit.is_suspect(Status.CONVERGED_FTOL, check_fit.NOISE_PX)
+    assert not check_fit.is_suspect(Status.MAX_STEPS, check_fit.NOISE_PX)
+    assert check_fit.is_suspect(Status.FEW_POINTS, check_fit.NOISE_PX)
+    assert check_fit.is_suspect(Status.CONVERGED_FTOL, 2.0)
 
 
 @pytest.fixture
