@@ -4,8 +4,8 @@ Synthetic persons, each one identity and one skin, are rendered in other poses, 
 and places, seen through the network, and fitted: every picture alone (`fit`), and the first 1, 2,
 3, 5 and 10 together (`fit_views`). The figure is ``mm``, the mean distance of the face's vertices
 (no neck, ears, eyeballs), without expression, from the true ones, after the similarity transform
-that fits best. What of it the network is to blame for, ``mean_face_mm`` shows, the error of a
-face that is nobody's.
+that fits best; ``mean_face_mm`` is that of the mean face, which an estimate has to be below to be
+worth anything.
 """
 
 from typing import Any
