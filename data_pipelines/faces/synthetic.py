@@ -170,10 +170,14 @@ def _load_textures(model: FaceModel, path: str | Path | None) -> np.ndarray:
     return np.concatenate([bank.textures, known[..., None]], axis=-1)
 
 
-def sample_params(key: Array, model: FaceModel, settings: SyntheticSettings) -> FaceParams:
-    """A random face as a loose detector box would frame it."""
+def sample_params(
+    key: Array, model: FaceModel, settings: SyntheticSettings, identity: Array | None = None
+) -> FaceParams:
+    """A random face as a loose detector box would frame it; that of one person if its `identity`
+    (K,) is given."""
     keys = jax.random.split(key, 6)
-    identity = settings.identity_std * jax.random.normal(keys[0], (model.n_identity,))
+    if identity is None:
+        identity = settings.identity_std * jax.random.normal(keys[0], (model.n_identity,))
     low, high = jnp.log(jnp.array(settings.distance_mm))
     distance = jnp.exp(jax.random.uniform(keys[1], minval=low, maxval=high))
     params = FaceParams(
@@ -219,9 +223,14 @@ def _frame(
     return dataclasses.replace(params, focal_px=settings.size / side, translation_mm=translation)
 
 
-def sample_scene(key: Array, assets: SyntheticAssets, settings: SyntheticSettings) -> Scene:
-    """A random face in a random pose, with the inside of its mouth."""
-    params = sample_params(key, assets.model, settings)
+def sample_scene(
+    key: Array,
+    assets: SyntheticAssets,
+    settings: SyntheticSettings,
+    identity: Array | None = None,
+) -> Scene:
+    """A random face in a random pose, with the inside of its mouth; see `sample_params`."""
+    params = sample_params(key, assets.model, settings, identity)
     coefficients = params.identity, params.expression
     face = shape(assets.model, *coefficients)
     both = jnp.concatenate([face, mouth_vertices(assets.mouth, *coefficients)])
@@ -248,16 +257,19 @@ def shade_scene(
     fragments: Fragments,
     assets: SyntheticAssets,
     settings: SyntheticSettings,
+    skin_key: Array | None = None,
 ) -> Array:
     """The picture (s, s, 3) in [0, 1] of a scene: skin, light, what is behind.
 
     Hair behind the face has the colour of that before it in `take_photograph` with the same key.
+    Pictures with one `skin_key` show one skin.
     """
     keys = jax.random.split(key, 7)
+    skin_keys = keys[:2] if skin_key is None else jax.random.split(skin_key)
     model = assets.model
     vertices = scene.vertices_mm[: len(model.mean_mm)]
-    skin = sample_skin(keys[0], assets.maps, settings.skin)
-    albedo = _textured(keys[1], skin.albedo, assets, settings)
+    skin = sample_skin(skin_keys[0], assets.maps, settings.skin)
+    albedo = _textured(skin_keys[1], skin.albedo, assets, settings)
     normals = vertex_normals(vertices, model.triangles)
     light = sample_light(keys[2], settings.light, assets.light)
     irradiance = jnp.maximum(sh_irradiance(light, normals), 0.0)

@@ -13,6 +13,7 @@ from quick import quick_compilation  # noqa: F401
 from data_pipelines.faces import synthetic as module
 from data_pipelines.faces.expressions import ExpressionSettings
 from data_pipelines.faces.mouth import mouth_vertices
+from data_pipelines.faces.skin import Skin
 from data_pipelines.faces.synthetic import (
     Scene,
     SyntheticSettings,
@@ -21,7 +22,9 @@ from data_pipelines.faces.synthetic import (
     sample_batch,
     sample_pair,
     sample_params,
+    sample_scene,
     sample_to_template,
+    shade_scene,
 )
 from data_pipelines.faces.textures import TextureBank, save_texture_bank
 from dfc_jax.camera import crop_camera, project, to_camera
@@ -258,6 +261,42 @@ def test_labels_do_not_depend_on_what_covers_the_face(assets, pairs) -> None:
     assert np.mean(np.abs(np.asarray(bare.flow - covered.flow)) > 1e-2) < 2e-3
     changed = np.abs(np.asarray(covered.source - bare.source)).max(axis=-1)
     assert changed[hidden].mean() > 2.0 * changed[~hidden].mean()
+
+
+def test_pictures_of_a_person_share_identity_and_skin(monkeypatch, assets) -> None:
+    """Skins of one colour each, under one light: pictures of one `skin_key` have one colour."""
+    count = len(assets.model.mean_mm)
+
+    def plain(key, maps, settings):
+        color = jax.random.uniform(key, (3,), minval=0.2, maxval=0.8)
+        return Skin(jnp.tile(color, (count, 1)), jnp.zeros(count), color)
+
+    ambient = jnp.zeros((9, 3)).at[0].set(1.0)
+    monkeypatch.setattr(module, "sample_skin", plain)
+    monkeypatch.setattr(module, "sample_light", lambda *_: ambient)
+    monkeypatch.setattr(module, "shadow", lambda *_: jnp.ones(count))
+    monkeypatch.setattr(module, "highlights", lambda *_: jnp.zeros((count, 3)))
+    identity = jnp.arange(assets.model.n_identity) / 100.0
+
+    @jax.jit
+    def picture(key, skin_key):
+        scene = sample_scene(key, assets, SETTINGS, identity)
+        seen = rasterize_scene(scene, assets, SETTINGS)
+        image = shade_scene(key, scene, seen, assets, SETTINGS, skin_key)
+        return scene.params, image, seen.pix_to_face
+
+    def color(image, pix_to_face):
+        face = (pix_to_face >= 0) & (pix_to_face < len(assets.model.triangles))
+        return np.median(np.asarray(image)[np.asarray(face)], axis=0)
+
+    one, two, three = (
+        picture(jax.random.key(n), jax.random.key(skin)) for n, skin in ((1, 5), (2, 5), (3, 6))
+    )
+    for params, *_ in (one, two):
+        np.testing.assert_array_equal(params.identity, identity)
+    assert np.abs(one[0].rotation - two[0].rotation).max() > 0.01
+    np.testing.assert_allclose(color(*one[1:]), color(*two[1:]), atol=1e-3)
+    assert np.abs(color(*one[1:]) - color(*three[1:])).max() > 0.01
 
 
 @pytest.fixture(scope="module")
