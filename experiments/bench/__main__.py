@@ -7,8 +7,8 @@ process takes to its first face (seconds); with `--batch N` also the network's t
 says how accurate the landmarks are, and how many programs are compiled by loading an aligner and
 by calling anything again. `synthetic` is the generator of training pairs, its stages and its
 floor: see `experiments.bench.synthetic`. `train` is a step of both trainings and its parts: see
-`experiments.bench.train`. `fit` is the fit of the face model beside solvers of others, with `--batch
-N` of so many faces at once: see `experiments.bench.fit`. Close other programs.
+`experiments.bench.train`. `fit` is the fit of the face model beside solvers of others, with
+`--batch N` of so many faces at once: see `experiments.bench.fit`. Close other programs.
 
     python -m experiments.bench --suite cpu --gate experiments/bench/baselines/cpu2.json
 
@@ -259,8 +259,8 @@ if __name__ == "__main__":
     flags.DEFINE_integer(
         "batch",
         None,
-        f"crops for the network's throughput; pairs at once ({PAIRS}); examples of a training step; "
-        f"faces of the fit ({FACES})",
+        f"crops for the network's throughput; pairs at once ({PAIRS}); examples of a training "
+        f"step; faces that are fitted at once ({FACES})",
         lower_bound=1,
     )
     flags.DEFINE_string("network", NETWORK, "what the suite train trains")

@@ -42,20 +42,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from dfc_jax.fitting import DEFAULT, fit
 from dfc_jax.fitting.fit import start, unprimed, with_priors
-from dfc_jax.fitting.residuals import N_POSE, FitProblem, residuals
+from dfc_jax.fitting.residuals import FitProblem, residuals
 from dfc_jax.morphable.linear import FaceModel, surface_basis
 from dfc_jax.types import Array, Correspondences
 from experiments.bench.peers import Solve, of_optimistix, of_scipy, ours
 from experiments.bench.stopwatch import Stopwatch
 from experiments.bench.synthetic import Figures, short
-from experiments.bench.train import compiled_anew
+from experiments.bench.train import compiled_anew, program
 
 IDENTITIES = (50, 100)
 # Faces of a batch, of one of optimistix's, which is that much slower, and of those taken alone.
-FACES, PEER_FACES, ALONE = 256, 64, 8
+FACES, PEER_FACES, ALONE = 256, 32, 6
 NOISE_PX, OUTLIER_PX, OUTLIERS = 0.3, 15.0, 0.1
 SAME_OPTIMUM = 1e-4
 
@@ -199,24 +200,17 @@ def solver_runs(watch: Stopwatch, faces: Faces, peers: dict[str, Solve]) -> list
     scipy, scipy_s = compiled_anew(lambda: of_scipy(*alone[0]))
     runs = [alone_run(watch, "scipy", faces, scipy, scipy_s)]
     for name, solve in {"ours": ours, **peers}.items():
-        compiled, seconds = compiled_anew(
-            lambda solve=solve: jax.jit(solve).lower(*alone[0]).compile()
-        )
-        runs.append(alone_run(watch, name, faces, compiled, seconds))
-    on_cpu = jax.default_backend() == "cpu"
-    batches: dict[str, tuple[Solve, int, bool]] = {"ours": (ours, len(faces.starts), on_cpu)}
-    if "optimistix_cholesky" in peers:
-        solve = peers["optimistix_cholesky"]
-        batches["optimistix_cholesky"] = (solve, min(PEER_FACES, len(faces.starts)), False)
-    for name, (solve, count, threads) in batches.items():
-        batch = batched(solve, faces.first(count), threads)
-        ms = watch.median_ms(batch.call) / count
-        found, steps = batch.solution()
-        reached = costs(faces.problems, found)
-        runs.append(
-            Run(name, f"batch{count}", ms, reached, {**batch.figures, "steps": mean(steps)})
-        )
+        compiled = program(jax.jit(solve), *alone[0])
+        runs.append(alone_run(watch, name, faces, compiled.compiled, compiled.compile_s))
+    runs.append(batch_run(watch, "ours", faces, ours, len(faces.starts), on_cpu()))
+    for name in {"optimistix_cholesky"} & set(peers):
+        count = min(PEER_FACES, len(faces.starts))
+        runs.append(batch_run(watch, name, faces, peers[name], count, False))
     return runs
+
+
+def on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 def alone_run(watch: Stopwatch, name: str, faces: Faces, solve: Solve, compile_s: float) -> Run:
@@ -228,23 +222,35 @@ def alone_run(watch: Stopwatch, name: str, faces: Faces, solve: Solve, compile_s
     return Run(name, "", ms, costs(faces.problems, jnp.stack(found)), figures)
 
 
+def batch_run(
+    watch: Stopwatch, name: str, faces: Faces, solve: Solve, count: int, threads: bool
+) -> Run:
+    batch = batched(solve, faces.first(count), threads)
+    ms = watch.median_ms(batch.call) / count
+    found, steps = batch.solution()
+    reached, figures = costs(faces.problems, found), {**batch.figures, "steps": mean(steps)}
+    return Run(name, f"batch{count}", ms, reached, figures)
+
+
 def fit_runs(watch: Stopwatch, model: FaceModel, faces: Faces) -> list[Run]:
     """The whole fit of faces alone and of a batch."""
-
-    def whole(points: Correspondences) -> Any:
-        return fit(model, points, faces.principal_point, n_identity=faces.n_identity)
-
+    # A leaf, since constants of this size are compiled for long.
+    whole = Partial(partial(_fit, faces.n_identity), model, faces.principal_point)
     count = min(ALONE, len(faces.starts))
     alone = [jax.tree.map(lambda leaf, i=i: leaf[i], faces.seen) for i in range(count)]
-    compiled, seconds = compiled_anew(lambda: jax.jit(whole).lower(alone[0]).compile())
+    compiled = program(jax.jit(lambda whole, points: whole(points)), whole, alone[0])
     following = itertools.cycle(alone)
-    ms = watch.median_ms(lambda: compiled(next(following)))
-    batch = batched(whole, (faces.seen,), jax.default_backend() == "cpu")
+    ms = watch.median_ms(lambda: compiled.compiled(whole, next(following)))
+    batch = batched(whole, (faces.seen,), on_cpu())
     total, count = watch.median_ms(batch.call), len(faces.starts)
     return [
-        Run("fit", "", ms, None, {"compile_s": short(seconds)}),
+        Run("fit", "", ms, None, {"compile_s": short(compiled.compile_s)}),
         Run("fit", f"batch{count}", total / count, None, batch.figures),
     ]
+
+
+def _fit(n_identity: int, model: FaceModel, principal_point: Array, points: Any) -> Any:
+    return fit(model, points, principal_point, n_identity=n_identity)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,21 +275,23 @@ def batched(function: Callable[..., Any], args: tuple, threads: bool) -> Batch:
         for i in range(parts)
     ]
 
-    def share(args: tuple) -> Any:
-        return jax.lax.map(lambda each: function(*each), args) if threads else over(args)
-
-    def over(args: tuple) -> Any:
+    def share(function: Partial, args: tuple) -> Any:
+        if threads:
+            return jax.lax.map(lambda each: function(*each), args)
         return jax.vmap(function)(*args)
 
-    compiled, seconds = compiled_anew(lambda: jax.jit(share).lower(shares[0]).compile())
+    leaf = Partial(function)
+    compiled = program(jax.jit(share), leaf, shares[0])
     pool = ThreadPoolExecutor(parts)
 
     def call() -> list[Any]:
-        return list(pool.map(lambda part: jax.block_until_ready(compiled(part)), shares))
+        return list(
+            pool.map(lambda part: jax.block_until_ready(compiled.compiled(leaf, part)), shares)
+        )
 
     figures = {
-        "compile_s": short(seconds),
-        "mbyte_per_face": short(parts * needed_bytes(compiled) / count / 1e6),
+        "compile_s": short(compiled.compile_s),
+        "mbyte_per_face": short(parts * needed_bytes(compiled.compiled) / count / 1e6),
     }
     return Batch(call, figures)
 
@@ -300,30 +308,33 @@ def mean(steps: Any) -> float:
 
 
 def compared(runs: list[Run], best: np.ndarray, network_ms: float) -> Figures:
-    """All figures of one size; names are "solver/figure"."""
+    """All figures of one size; names are "solver/figure". `best` are the costs (B,) to reach, as
+    far as no run found a lower one."""
+    best = best.copy()
     for run in runs:
         if run.costs is not None:
             best[: len(run.costs)] = np.fmin(best[: len(run.costs)], run.costs)
     own = {bool(run.per): run.ms for run in runs if run.name == "ours"}
-    figures = {}
+    figures: Figures = {}
     for run in runs:
-        of_run = {
-            f"{run.per}_ms_per_face" if run.per else "ms": short(run.ms),
-            **{named(run, name): value for name, value in run.figures.items()},
-            named(run, "times_network"): short(run.ms / network_ms),
-        }
-        if run.costs is not None:
-            excess = run.costs / best[: len(run.costs)] - 1.0
-            of_run[named(run, "reached")] = short(float(np.mean(excess <= SAME_OPTIMUM)))
-            largest = float(np.max(excess))
-            of_run[named(run, "excess")] = short(largest) if math.isfinite(largest) else None
+        of_run: Figures = {"ms_per_face" if run.per else "ms": short(run.ms), **run.figures}
+        of_run["times_network"] = short(run.ms / network_ms)
         if run.name != "ours":
-            of_run[named(run, "times_ours")] = short(run.ms / own[bool(run.per)])
+            of_run["times_ours"] = short(run.ms / own[bool(run.per)])
+        if run.costs is not None:
+            of_run |= how_near(run.costs, best[: len(run.costs)])
+        per = f"{run.per}_" if run.per else ""
+        figures |= {f"{run.name}/{per}{name}": value for name, value in of_run.items()}
         if run.name == "scipy":
-            of_run["batch_times_ours"] = short(run.ms / own[True])
-        figures |= {f"{run.name}/{name}": value for name, value in of_run.items()}
+            figures["scipy/batch_times_ours"] = short(run.ms / own[True])
     return figures
 
 
-def named(run: Run, figure: str) -> str:
-    return f"{run.per}_{figure}" if run.per else figure
+def how_near(costs: np.ndarray, best: np.ndarray) -> Figures:
+    excess = costs / best - 1.0
+    largest = float(np.max(excess))
+    return {
+        "reached": short(float(np.mean(excess <= SAME_OPTIMUM))),
+        # JSON has no number for a solver that diverged.
+        "excess": short(largest) if math.isfinite(largest) else None,
+    }
