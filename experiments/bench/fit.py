@@ -56,7 +56,7 @@ from experiments.bench.train import compiled_anew, program
 
 IDENTITIES = (50, 100)
 # Faces of a batch, of one of optimistix's, which is that much slower, and of those taken alone.
-FACES, PEER_FACES, ALONE = 256, 32, 6
+FACES, PEER_FACES, ALONE = 256, 16, 5
 NOISE_PX, OUTLIER_PX, OUTLIERS = 0.3, 15.0, 0.1
 SAME_OPTIMUM = 1e-4
 
