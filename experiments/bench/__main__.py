@@ -7,7 +7,8 @@ process takes to its first face (seconds); with `--batch N` also the network's t
 says how accurate the landmarks are, and how many programs are compiled by loading an aligner and
 by calling anything again. `synthetic` is the generator of training pairs, its stages and its
 floor: see `experiments.bench.synthetic`. `train` is a step of both trainings and its parts: see
-`experiments.bench.train`. Close other programs.
+`experiments.bench.train`. `fit` is the fit of the face model beside solvers of others, with
+`--batch N` of so many faces at once: see `experiments.bench.fit`. Close other programs.
 
     python -m experiments.bench --suite cpu --gate experiments/bench/baselines/cpu2.json
 
@@ -60,6 +61,7 @@ from dfc_jax.texture.appearance import part_vertex_colors
 from dfc_jax.types import Array, Correspondences
 from experiments.bench.accuracy import accuracy_figures
 from experiments.bench.compiles import compiles
+from experiments.bench.fit import FACES, fit_figures
 from experiments.bench.gate import check_comparable, read_baseline, regressions
 from experiments.bench.start import start_figures
 from experiments.bench.stopwatch import Stopwatch
@@ -181,8 +183,25 @@ def photo_figures(watch: Stopwatch, solver: Batches) -> Figures:
     }
 
 
+def fit_suite(watch: Stopwatch, batch: int | None = None) -> Figures:
+    """The fit beside solvers of others, with `batch` different faces at once; and the network."""
+    model = load_face_model()
+    template = make_template(model)
+    milliseconds = network_ms(
+        watch, init(jax.random.key(0), SPECS["paper"]), SPECS["paper"], template
+    )
+    keys = jax.random.split(jax.random.key(0), batch or FACES)
+    points = jax.lax.map(lambda key: exact_correspondences(key, model, template), keys)
+    centre = template.camera.principal_point
+    return {
+        "network_paper_ms": milliseconds,
+        **fit_figures(watch, model, points, centre, milliseconds),
+    }
+
+
 SUITES: dict[str, Callable[..., Figures]] = {
     "cpu": cpu_suite,
+    "fit": fit_suite,
     "synthetic": synthetic_suite,
     "train": train_suite,
 }
@@ -240,7 +259,8 @@ if __name__ == "__main__":
     flags.DEFINE_integer(
         "batch",
         None,
-        f"crops for the network's throughput; pairs at once ({PAIRS}); examples of a training step",
+        f"crops for the network's throughput; pairs at once ({PAIRS}); examples of a training "
+        f"step; faces that are fitted at once ({FACES})",
         lower_bound=1,
     )
     flags.DEFINE_string("network", NETWORK, "what the suite train trains")
