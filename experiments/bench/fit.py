@@ -45,8 +45,9 @@ import numpy as np
 from jax.tree_util import Partial
 
 from dfc_jax.fitting import DEFAULT, fit
-from dfc_jax.fitting.fit import start, unprimed, with_priors
+from dfc_jax.fitting.fit import unprimed, with_priors
 from dfc_jax.fitting.residuals import FitProblem, residuals
+from dfc_jax.fitting.starts import start
 from dfc_jax.morphable.linear import FaceModel, surface_basis
 from dfc_jax.types import Array, Correspondences
 from experiments.bench.peers import Solve, of_optimistix, of_scipy, ours
