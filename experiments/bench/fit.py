@@ -5,7 +5,9 @@ robust weights and priors of the fit's last round, held, and no bounds, since op
 The start is that of the fit: the pose of the mean shape, all coefficients 0. The unknowns are 7 of
 the pose, 50 or 100 identity and all expression coefficients: 110 or 160 in all. The solvers:
 
-    ours                   `levenberg_marquardt` with the exact Jacobian
+    ours                   `levenberg_marquardt` with the exact Jacobian as `fit` uses it: for a
+                           quarter of the points first, then several steps with one ``J^T J``
+    ours_plain             all points from the start, and a new ``J^T J`` for each step
     optimistix_cholesky    `optimistix.LevenbergMarquardt` on the normal equations
     optimistix_qr          the same with its default linear solver
     scipy                  `scipy.optimize.least_squares`, method "lm", with the exact Jacobian
@@ -50,7 +52,7 @@ from dfc_jax.fitting.residuals import FitProblem, residuals
 from dfc_jax.fitting.starts import start
 from dfc_jax.morphable.linear import FaceModel, surface_basis
 from dfc_jax.types import Array, Correspondences
-from experiments.bench.peers import Solve, of_optimistix, of_scipy, ours
+from experiments.bench.peers import Solve, of_optimistix, of_scipy, ours, ours_plain
 from experiments.bench.stopwatch import Stopwatch
 from experiments.bench.synthetic import Figures, short
 from experiments.bench.train import compiled_anew, program
@@ -200,7 +202,7 @@ def solver_runs(watch: Stopwatch, faces: Faces, peers: dict[str, Solve]) -> list
     alone = faces.alone()
     scipy, scipy_s = compiled_anew(lambda: of_scipy(*alone[0]))
     runs = [alone_run(watch, "scipy", faces, scipy, scipy_s)]
-    for name, solve in {"ours": ours, **peers}.items():
+    for name, solve in {"ours": ours, "ours_plain": ours_plain, **peers}.items():
         compiled = program(jax.jit(solve), *alone[0])
         runs.append(alone_run(watch, name, faces, compiled.compiled, compiled.compile_s))
     runs.append(batch_run(watch, "ours", faces, ours, len(faces.starts), on_cpu()))
