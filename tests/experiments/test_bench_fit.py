@@ -62,6 +62,7 @@ def test_fit_suite_measures_ours_and_the_peers_that_are_there(monkeypatch):
     solved = ("compile_s", "steps", "reached", "excess", "times_network")
     expected = names("ours", n, "", "ms", *solved)
     expected |= names("ours", n, "batch4_", "ms_per_face", "mbyte_per_face", *solved)
+    expected |= names("ours_plain", n, "", "ms", "times_ours", *solved)
     expected |= names("scipy", n, "", "ms", "times_ours", "batch_times_ours", *solved)
     expected |= names("optimistix_cholesky", n, "", "ms", "times_ours", *solved)
     batch = ("ms_per_face", "mbyte_per_face", "times_ours")
