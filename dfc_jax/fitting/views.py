@@ -19,6 +19,7 @@ from dfc_jax.fitting.residuals import (
 from dfc_jax.fitting.rounds import in_units_of_noise
 from dfc_jax.fitting.settings import DEFAULT, N_IDENTITY, FitSettings
 from dfc_jax.morphable.linear import FaceModel
+from dfc_jax.ops.batches import each
 from dfc_jax.types import Array, Correspondences
 
 
@@ -57,14 +58,15 @@ def fit_views(
     """
     n_identity = min(n_identity, model.n_identity)
 
-    def alone(view: tuple) -> tuple[Array, FitProblem]:
-        points, centre, focal = view
+    def alone(
+        points: Correspondences, centre: Array, focal: Array | None
+    ) -> tuple[Array, FitProblem]:
         found = fit(model, points, centre, settings, n_identity, focal_px=focal)
         x = flatten(found.params)
         problem = problem_of(model, points, centre, n_identity)
         return x, with_priors(problem, x, settings, n_identity, model.expression_names)
 
-    xs, problems = jax.lax.map(alone, (correspondences, principal_points, focal_px))
+    xs, problems = each(alone, correspondences, principal_points, focal_px)
     identity = slice(N_POSE, N_POSE + n_identity)
     count = len(xs)
     shared_prior = problems.prior_weight.at[:, identity].divide(count)

@@ -1,7 +1,7 @@
 """From crops to fitted faces, in batches: `Solver.locate` any crop, `Solver.finish` the winners."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -21,6 +21,7 @@ from dfc_jax.fitting import (
     visible_landmarks,
 )
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
+from dfc_jax.ops.batches import each
 from dfc_jax.ops.rotations import head_rotation
 from dfc_jax.raster.flow import fragments_of
 from dfc_jax.systems.dfc.labels import flow_to_template
@@ -155,19 +156,6 @@ ACCELERATOR_BUCKETS = Buckets((1, 4, 16, 64), at_once=2, padded=True)
 def buckets() -> Buckets:
     """Those of the device that JAX uses."""
     return CPU_BUCKETS if jax.default_backend() == "cpu" else ACCELERATOR_BUCKETS
-
-
-def each(function: Callable[..., T], *batches: Any) -> T:
-    """`function` of every example of a batch: on a CPU one after the other, else side by side.
-
-    On a CPU, a loop that runs as long as the slowest example needs costs more than it saves.
-    """
-    if jax.tree.leaves(batches)[0].shape[0] == 1:
-        result = function(*jax.tree.map(lambda a: a[0], batches))
-        return jax.tree.map(lambda a: a[None], result)
-    if jax.default_backend() == "cpu":
-        return jax.lax.map(lambda batch: function(*batch), batches)
-    return jax.vmap(function)(*batches)
 
 
 @partial(jax.jit, static_argnames=("spec", "flip_test"))
