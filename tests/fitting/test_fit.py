@@ -21,7 +21,7 @@ from dfc_jax.fitting.residuals import (
 )
 from dfc_jax.fitting.settings import DEFAULT, PAPER, FitSettings, expression_weights
 from dfc_jax.morphable.linear import PARTS, shape, surface_positions
-from dfc_jax.ops.rotations import angles_to_rotvec
+from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation
 from dfc_jax.types import Camera, Correspondences, FaceParams, SurfacePoints
 
 N, N_IDENTITY = 1024, 50
@@ -133,6 +133,31 @@ def test_faces_within_arms_length_are_found(model):
         )
         far += np.linalg.norm(seen - found, axis=1).mean() > 2.0
     assert far == 0
+
+
+@pytest.mark.parametrize("angles", [(85.0, 0.0, 0.0), (-80.0, 20.0, 0.0), (0.0, 0.0, 180.0)])
+@pytest.mark.parametrize("roll", [0.0, 120.0])
+def test_profiles_and_heads_upside_down_need_no_other_start(model, angles, roll):
+    rng = np.random.default_rng(6)
+    turned = angles_to_rotvec(jnp.array(angles) + jnp.array([0.0, 0.0, roll]))
+    truth = dataclasses.replace(random_params(rng, model), rotation=turned)
+    points = observe(rng, model, truth, noise_px=0.5, outliers=0.3)
+    result = fit(model, points, CENTRE)
+    apart = head_rotation(truth.rotation) @ head_rotation(result.params.rotation).T
+    assert np.rad2deg(np.arccos((jnp.trace(apart) - 1.0) / 2.0)) < 4.0
+    assert result.rms_px < 1.0
+
+
+def test_the_last_round_ends_where_steps_gain_nothing_more(model):
+    _, (points,) = cases(model, 7, 1, noise_px=0.5, outliers=0.1)
+    result = fit(model, points, CENTRE)
+    costs = np.asarray(result.history.cost[-1])
+    assert result.status == Status.CONVERGED_FTOL
+    # Padded with the last cost from where it stopped.
+    assert costs[-1] == costs[-3]
+    settings = dataclasses.replace(DEFAULT, steps=30, ftol=0.0)
+    longer = fit(model, points, CENTRE, settings).history.cost[-1, -1]
+    assert costs[-1] < (1.0 + 2.0 * DEFAULT.ftol) * longer
 
 
 def test_a_known_focal_length_is_kept_and_gives_the_distance(model):
