@@ -155,6 +155,14 @@ def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
         aside.write_text(text + "\n", encoding="utf-8")
 
 
+def print_or_write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
+    """`write_json`, or the same on the standard output where the path is ``-``."""
+    if path == "-":
+        print(json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False))
+    else:
+        write_json(path, record)
+
+
 def write_npz(
     path: str | os.PathLike[str], compress: bool = True, /, **arrays: "np.ndarray"
 ) -> None:

@@ -35,7 +35,8 @@ class FitResult(ByValue):
 
     Attributes:
       params: the estimate; the frontal mean face where that would not be finite.
-      status: () int32, the `Status` of the last round; MAX_STEPS is usual, rounds are short.
+      status: () int32, the `Status` of the last round; CONVERGED_FTOL is usual;
+        fits to landmarks alone, whose rounds are short, say MAX_STEPS.
         Where points determine no face, the code says what they lack.
       history: of every joint round, (rounds, steps + 1); costs of different rounds have different
         weights and cannot be compared.

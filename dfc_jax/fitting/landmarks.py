@@ -19,14 +19,14 @@ from dfc_jax.fitting.fit import (
     unprimed,
     with_priors,
 )
-from dfc_jax.fitting.levenberg_marquardt import LMResult, levenberg_marquardt
+from dfc_jax.fitting.levenberg_marquardt import LMResult
 from dfc_jax.fitting.residuals import (
     FitProblem,
     flatten,
     jacobian,
     residuals,
 )
-from dfc_jax.fitting.rounds import in_units_of_noise, refine
+from dfc_jax.fitting.rounds import in_units_of_noise, refine, settled
 from dfc_jax.fitting.settings import DEFAULT, LANDMARKS, N_IDENTITY, FitSettings
 from dfc_jax.fitting.silhouette import jaw_lines, on_silhouette, visible_landmarks
 from dfc_jax.fitting.starts import start
@@ -139,34 +139,30 @@ def fit_both(
         model, landmarks_px, principal_point, landmark_settings, n_identity, weight
     )
     dense = fit(model, correspondences, principal_point, settings, n_identity, focal_px=focal_px)
-    sparse = fit_landmarks(
-        model, landmarks_px, principal_point, landmark_settings, n_identity, weight, None, focal_px
-    )
-    found = dense.status < Status.NO_POINTS
-    x = jnp.where(found, flatten(dense.params), flatten(sparse.params))
+
+    def from_landmarks() -> Array:
+        given = landmarks_px, principal_point, landmark_settings, n_identity, weight, None, focal_px
+        return flatten(fit_landmarks(model, *given).params)
+
+    x = jax.lax.cond(dense.status < Status.NO_POINTS, lambda: flatten(dense.params), from_landmarks)
     points = problem_of(model, correspondences, principal_point, n_identity)
     points, marks = (
         with_priors(each, x, settings, n_identity, model.expression_names)
         for each in (points, marks)
     )
-    lower, upper = joint_bounds(x, n_identity, focal_px is not None)
+    bounds = joint_bounds(x, n_identity, focal_px is not None)
 
     def one_round(x: Array, _) -> tuple[Array, LMResult]:
-        weighed = (
+        weighed = _joined(
             in_units_of_noise(x, points, settings),
             in_units_of_noise(x, slide(x, marks), landmark_settings.fit),
         )
-        result = levenberg_marquardt(
-            residuals,
+        result = settled(
+            partial(residuals, problem=weighed),
+            partial(jacobian, problem=weighed),
             x,
-            _joined(*weighed),
-            max_steps=settings.steps,
-            jacobian_fn=jacobian,
-            lower=lower,
-            upper=upper,
-            ftol=settings.ftol,
-            xtol=0.0,
-            gtol=0.0,
+            settings,
+            bounds,
         )
         return result.x, result
 

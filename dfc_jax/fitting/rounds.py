@@ -8,12 +8,14 @@ rejection, and robust statistics", IJCV 19, 1996, with the Geman-McClure estimat
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dfc_jax.fitting.kernels import geman_mcclure
 from dfc_jax.fitting.levenberg_marquardt import LMResult, levenberg_marquardt
+from dfc_jax.fitting.linearized import Linearized, NormalEquations
 from dfc_jax.fitting.residuals import FitProblem, jacobian, reprojection, residuals
 from dfc_jax.fitting.settings import FitSettings
 from dfc_jax.types import Array
@@ -51,6 +53,29 @@ def in_units_of_noise(x: Array, problem: FitProblem, settings: FitSettings) -> F
     weight, noise = reweight(reprojection(x, problem), problem.weight, settings)
     unit = noise**2 if settings.noise_scaled else 1.0
     return dataclasses.replace(problem, weight=weight / unit)
+
+
+def settled(
+    error: Callable[[Array], Array],
+    slope: Callable[[Array], Any],
+    x: Array,
+    settings: FitSettings,
+    bounds: tuple[Array, Array],
+    form: type[Linearized] = NormalEquations,
+) -> LMResult:
+    """One round of `settings.steps` at most, which ends at `settings.ftol`."""
+    return levenberg_marquardt(
+        error,
+        x,
+        max_steps=settings.steps,
+        jacobian_fn=slope,
+        form=form,
+        lower=bounds[0],
+        upper=bounds[1],
+        ftol=settings.ftol,
+        xtol=0.0,
+        gtol=0.0,
+    )
 
 
 def refine(

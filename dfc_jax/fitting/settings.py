@@ -54,7 +54,7 @@ class FitSettings:
         steps each; they cost that much less. The pose alone is fitted to these points, too.
       coarse_stride: see `coarse_rounds`.
       rounds: reweighting rounds of the joint fit to all points.
-      view_rounds: the same of all points of all views of a person; see `fit_views`.
+      view_rounds: the same of fits that go on from this one, `fit_views` and `fit_both`.
       steps: Levenberg-Marquardt steps in each of these, at most; the points' own Jacobian is made
         for the first alone, as long as the others gain what it promises.
       ftol: part of its energy that a step has to gain for another one to follow.

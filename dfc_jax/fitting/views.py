@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dfc_jax.fitting.fit import FitResult, fit, fit_result, joint_bounds, problem_of, with_priors
-from dfc_jax.fitting.levenberg_marquardt import LMResult, levenberg_marquardt
+from dfc_jax.fitting.levenberg_marquardt import LMResult
 from dfc_jax.fitting.linearized import ArrowEquations, ArrowJacobian
 from dfc_jax.fitting.residuals import (
     N_POSE,
@@ -16,7 +16,7 @@ from dfc_jax.fitting.residuals import (
     jacobian,
     residuals,
 )
-from dfc_jax.fitting.rounds import in_units_of_noise
+from dfc_jax.fitting.rounds import in_units_of_noise, settled
 from dfc_jax.fitting.settings import DEFAULT, N_IDENTITY, FitSettings
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.ops.batches import each
@@ -74,7 +74,8 @@ def fit_views(
     bounds = jax.vmap(
         partial(joint_bounds, n_identity=n_identity, focal_known=focal_px is not None)
     )
-    lower, upper = (_joined(bound, identity) for bound in bounds(xs))
+    lower, upper = bounds(xs)
+    together = _joined(lower, identity), _joined(upper, identity)
 
     def one_round(x: Array, _) -> tuple[Array, LMResult]:
         xs = _separated(x, count, identity)
@@ -87,18 +88,7 @@ def fit_views(
             rows = jax.vmap(jacobian)(_separated(x, count, identity), weighted)
             return ArrowJacobian(rows[..., identity], _own(rows, identity))
 
-        result = levenberg_marquardt(
-            error,
-            x,
-            max_steps=settings.steps,
-            jacobian_fn=slope,
-            form=ArrowEquations,
-            lower=lower,
-            upper=upper,
-            ftol=settings.ftol,
-            xtol=0.0,
-            gtol=0.0,
-        )
+        result = settled(error, slope, x, settings, together, form=ArrowEquations)
         return result.x, result
 
     x, results = jax.lax.scan(one_round, _joined(xs, identity), None, length=settings.view_rounds)

@@ -258,13 +258,14 @@ def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) ->
     ) -> dict[str, Any]:
         camera = crop_camera(params, template.size)
         fitted = fragments_of(vertices, model.triangles, camera, template.size)
-        refined_flow, refined_mask = recover(flow, probability > 0.5, fitted, template)
+        fitted_flow, fitted_mask = flow_to_template(fitted, template)
+        refined_flow, refined_mask = recover(flow, probability > 0.5, fitted_flow, fitted_mask)
         return {
             "flow": flow,
             "matchability": probability,
             "refined_flow": refined_flow,
             "refined_mask": refined_mask,
-            "fitted_mask": flow_to_template(fitted, template)[1],
+            "fitted_mask": fitted_mask,
             "landmarks3d_mm": landmarks,
             "vertices_mm": vertices,
             "translation_mm": params.translation_mm,

@@ -17,7 +17,6 @@ for each; times that are worse are measured twice, since other programs cost tim
 in place of `--gate`, the same command makes the file again.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from data_pipelines.faces.synthetic import SyntheticSettings, sample_params
 from dfc_jax.camera import crop_camera, to_camera
 from dfc_jax.crops import crop_photo
 from dfc_jax.errors import UserError
-from dfc_jax.files import write_json
+from dfc_jax.files import print_or_write_json
 from dfc_jax.fitting import fit
 from dfc_jax.inference import DEFAULT_DETECTOR
 from dfc_jax.inference.align import DEFAULT_WEIGHTS, load
@@ -234,10 +233,7 @@ def main(_) -> None:
         # Before anything is measured, which takes minutes.
         baseline = read_baseline(Path(values.gate)) if values.gate else None
         figures = measure(values.suite, values.batch, **options)
-        if values.json == "-":
-            print(json.dumps(figures, indent=1))
-        else:
-            write_json(values.json, figures)
+        print_or_write_json(values.json, figures)
         if baseline is None:
             return
         check_comparable(Path(values.gate), baseline, figures)

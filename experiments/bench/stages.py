@@ -28,7 +28,7 @@ from dfc_jax.cache import compiled_programs
 from dfc_jax.commands.align import OUTPUTS
 from dfc_jax.errors import DatasetError, UserError
 from dfc_jax.export.results import Results
-from dfc_jax.files import write_json, written_aside
+from dfc_jax.files import print_or_write_json, written_aside
 from dfc_jax.inference.detect import Detection, Detector
 from dfc_jax.photo import read_photo
 
@@ -125,10 +125,8 @@ def main(arguments: list[str]) -> None:
             figure = draw({file.stem: _read(file) for file in files})
             with written_aside(values.draw) as aside:
                 figure.savefig(aside, format="png")
-        elif values.json == "-":
-            print(json.dumps(stages(files), indent=1))
         else:
-            write_json(values.json, stages(files))
+            print_or_write_json(values.json, stages(files))
     except UserError as error:
         sys.exit(f"stages: {error}")
 

@@ -17,6 +17,7 @@ Writes `reliability.png` and `reliability.json`.
 import dataclasses
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from dfc_jax.landmarks68 import N_JAW, N_LANDMARKS, OUTWARDS
 from dfc_jax.systems.dfc.lift import flow_landmarks
 from dfc_jax.systems.dfc.template import template_landmarks
 from dfc_jax.types import Array, ByValue, Correspondences
+from experiments import launch
 from experiments.robustness import View, rendered, view_of
 
 ONE_SIGMA = norm.cdf(1.0) - norm.cdf(-1.0)
@@ -209,7 +211,7 @@ def draw(shares: dict[str, dict[str, Any]]) -> Figure:
     return figure
 
 
-def main(_) -> None:
+def main() -> None:
     values = flags.FLAGS
     out = Path(values.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -256,4 +258,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer("rendered", 500, "rendered faces, about half of which are used")
     flags.DEFINE_string("weights", None, "weights instead of the default ones")
     flags.DEFINE_string("out", "out/uncertainty", "folder for the results")
-    app.run(main)
+    app.run(
+        lambda _: launch.run_program(main), flags_parser=partial(launch.parse_flags, example="")
+    )

@@ -18,7 +18,6 @@ With ``--align`` the aligner goes on from there: ``aligned_<set>``, ``aligned_tu
 a face that is ``wrong_and_ok``; ``aligned_backgrounds`` those with ``a_face`` and with ``an_ok``.
 """
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,7 +33,7 @@ from data_pipelines.sources.layouts import open_faces, with_layout
 from dfc_jax.crops import Crop, apply_affine
 from dfc_jax.data.faces import AnnotatedFace
 from dfc_jax.evaluation.protocols import FAILURE_PERCENT
-from dfc_jax.files import write_json
+from dfc_jax.files import print_or_write_json
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.detect import Detection, Detector
 from dfc_jax.inference.detectors import make_detector
@@ -267,10 +266,7 @@ def check_as_told(values: flags.FlagValues) -> None:
     report = check(detector, sets, backgrounds)
     if values.align:
         report |= check_all_aligned(dfc_jax.load(detector=detector), sets, backgrounds)
-    if values.json == "-":
-        print(json.dumps(report, indent=2))
-    else:
-        write_json(values.json, report)
+    print_or_write_json(values.json, report)
 
 
 if __name__ == "__main__":

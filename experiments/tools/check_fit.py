@@ -17,7 +17,6 @@ from what a `FitResult` says of itself.
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -32,7 +31,7 @@ from tqdm import tqdm
 
 from dfc_jax.camera import crop_camera, project, to_camera
 from dfc_jax.errors import OptionError
-from dfc_jax.files import write_json
+from dfc_jax.files import print_or_write_json
 from dfc_jax.fitting import DEFAULT, FitResult, Status, fit
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import PARTS, FaceModel, shape, surface_positions
@@ -300,10 +299,7 @@ def check_as_told(values: flags.FlagValues) -> None:
         report["hostile"] = hostile_report(solve_all(load_face_model(), values.problems))
     if values.persons:
         report["persons"] = check_persons(values.weights, values.persons)
-    if values.json == "-":
-        print(json.dumps(report, indent=2))
-    else:
-        write_json(values.json, report)
+    print_or_write_json(values.json, report)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,11 @@ from dfc_jax.camera import project
 from dfc_jax.landmarks68 import EYES, OUTWARDS
 from dfc_jax.ops.sampling import pixel_grid
 from dfc_jax.raster.flow import cross2d
-from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.template import Template, on_template, template_landmarks
 from dfc_jax.types import (
     AnyArray,
     Array,
     Correspondences,
-    Fragments,
     SurfacePoints,
 )
 
@@ -159,7 +157,7 @@ def with_eyes(
 
 
 def recover(
-    flow: Array, matchable: Array, fitted: Fragments, template: Template
+    flow: Array, matchable: Array, fitted_flow: Array, fitted_mask: Array
 ) -> tuple[Array, Array]:
     """Complete what the network saw from the fitted mesh, pixel by pixel.
 
@@ -174,13 +172,11 @@ def recover(
 
     Args:
       flow, matchable: (H, W, 2) and bool (H, W) from the network.
-      fitted: what each pixel of the crop sees of the fitted mesh.
-      template: the template.
+      fitted_flow, fitted_mask: the same of the fitted mesh; see `labels.flow_to_template`.
 
     Returns:
       flow (H, W, 2) and mask (H, W).
     """
-    fitted_flow, fitted_mask = flow_to_template(fitted, template)
     rim = _near(fitted_mask) & _near(~fitted_mask)
     agrees = jnp.linalg.norm(flow - fitted_flow, axis=-1) <= _AGREES_PX
     keep = matchable & jnp.where(fitted_mask, agrees, rim)

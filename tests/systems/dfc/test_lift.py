@@ -114,7 +114,7 @@ def test_recover_fills_a_hole_and_leaves_the_rest_to_the_network(template, face,
     inside = binary_erosion(seen, iterations=6)
     assert (hole & inside).sum() > 300
     network = np.where(hole[..., None], 99.0, flow + 0.25)
-    filled, mask = map(np.asarray, recover_jit(network, seen & ~hole, face.fragments, template))
+    filled, mask = map(np.asarray, recover_jit(network, seen & ~hole, flow, seen))
     assert mask[inside].all() and not mask[~seen].any()
     np.testing.assert_allclose(filled[hole & inside], flow[hole & inside], atol=1e-3)
     np.testing.assert_allclose(filled[inside & ~hole], flow[inside & ~hole] + 0.25, atol=1e-3)
@@ -127,7 +127,7 @@ def test_recover_takes_the_outline_from_the_network(template, face, labels):
     beard = binary_dilation(seen, iterations=2) & ~upper
     network = (seen | beard) & ~(upper & ~binary_erosion(seen, iterations=2))
     network[:6, :6] = True
-    filled, mask = map(np.asarray, recover_jit(flow + 0.25, network, face.fragments, template))
+    filled, mask = map(np.asarray, recover_jit(flow + 0.25, network, flow, seen))
     wanted = network.copy()
     wanted[:6, :6] = False
     np.testing.assert_array_equal(mask, wanted)
@@ -141,7 +141,7 @@ def test_recover_drops_flow_that_is_far_from_the_fit(template, face, labels):
     inside = binary_erosion(seen, iterations=8)
     for error, kept in ((4.0, True), (6.0, False)):
         network = flow + np.float32([error, 0.0])
-        filled, _ = map(np.asarray, recover_jit(network, seen, face.fragments, template))
+        filled, _ = map(np.asarray, recover_jit(network, seen, flow, seen))
         wanted = network if kept else flow
         np.testing.assert_allclose(filled[inside], wanted[inside], atol=1e-3)
 
@@ -220,7 +220,7 @@ def test_landmarks_of_the_eyes_join_the_pixels(template, face, labels):
 
 def test_everything_is_finite_when_nothing_is_seen(template):
     flow, zero = jnp.zeros((SIZE, SIZE, 2)), jnp.zeros((SIZE, SIZE))
-    completed, mask = recover_jit(flow, zero > 0, empty(), template)
+    completed, mask = recover_jit(flow, zero > 0, *to_template(empty(), template))
     found = lift_jit(template, flow, zero, n_points=1024)
     points, support = landmarks_of_flow(flow, zero, template_landmarks(template))
     for leaf in jax.tree.leaves((completed, found, points)):
