@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -66,6 +67,8 @@ def test_what_may_be_half_written_is_removed_and_the_rest_is_kept(tmp_path: Path
     older = file.with_name("older-cache")
     older.write_bytes(file.read_bytes())
     os.utime(older, (0, 0))
+    # However long the second process takes to start, this one is of the last seconds.
+    os.utime(file, (time.time() + 600.0,) * 2)
     forget = "from dfc_jax.cache import forget_latest; forget_latest()"
     run_program(forget, tmp_path)
     assert files(tmp_path) == [older]
