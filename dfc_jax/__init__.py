@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from dfc_jax.inference.detectors import make_detector
     from dfc_jax.inference.face import Face
     from dfc_jax.photo import read_photo
+    from dfc_jax.video import open_video
 
 __version__ = "0.1.0"
-__all__ = ["Aligner", "Face", "__version__", "load", "make_detector", "read_photo"]
+__all__ = ["Aligner", "Face", "__version__", "load", "make_detector", "open_video", "read_photo"]
 
 _HOMES = {
     "Aligner": "dfc_jax.inference.align",
     "Face": "dfc_jax.inference.face",
     "load": "dfc_jax.inference.align",
     "make_detector": "dfc_jax.inference.detectors",
+    "open_video": "dfc_jax.video",
     "read_photo": "dfc_jax.photo",
 }
 

@@ -21,6 +21,10 @@ class PhotoError(UserError):
     """A photograph cannot be used; the message is one sentence that names the file."""
 
 
+class VideoError(UserError):
+    """A video cannot be read or written; the message is one sentence that names it."""
+
+
 class DatasetError(UserError):
     """A dataset cannot be read; the message is one sentence that names the file."""
 

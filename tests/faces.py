@@ -40,6 +40,7 @@ def mean_solution(model: FaceModel) -> Solution:
         rotation=jnp.asarray(FRONTAL),
         translation_mm=jnp.array([0.0, 0.0, DISTANCE_MM]),
         focal_px=jnp.asarray(FOCAL_PX),
+        principal_point=jnp.full(2, middle),
         identity=jnp.zeros(3),
         expression=jnp.zeros(model.n_expression),
         residual_px=jnp.asarray(0.5),
@@ -87,7 +88,7 @@ class FakeSolver:
         """It is ready."""
 
     def locate(
-        self, crops: Sequence[np.ndarray], largest: int | None = None
+        self, crops: Sequence[np.ndarray], largest: int | None = None, known=None
     ) -> list[Estimate | None]:
         return [estimate_of(self.solve(crop)) for crop in crops]
 

@@ -65,6 +65,7 @@ def fit(
     n_identity: int = N_IDENTITY,
     initial: FaceParams | None = None,
     focal_px: Array | None = None,
+    identity: Array | None = None,
 ) -> FitResult:
     """Pose, shape and expression of one face from N correspondences (eq. 3 of the paper).
 
@@ -76,14 +77,18 @@ def fit(
       settings: weights and effort.
       n_identity: identity directions to use, as far as the model has them, the rest stays 0;
         all expressions are used.
-      initial: start here (with `n_identity` coefficients) instead of from scratch.
+      initial: start here (with `n_identity` coefficients) instead of from scratch; without any,
+        where the identity is known.
       focal_px: the focal length, when known; estimated otherwise.
+      identity: (`n_identity`,) the identity's coefficients, when known.
 
     A dozen well-spread points or fewer give a face near the mean, never a failure; see
     `FitResult.n_inliers` and `FitResult.rms_px`.
     """
     n_identity = min(n_identity, model.n_identity)
     problem = problem_of(model, correspondences, principal_point, n_identity)
+    if identity is not None:
+        problem, n_identity = of_person(problem, identity), 0
     thin = thinned(problem, settings)
     x = start(thin, settings, focal_px) if initial is None else flatten(initial)
     if focal_px is not None:
@@ -99,7 +104,12 @@ def fit(
     x, results = refine(
         x, problem, settings, lower, upper, *effort, refresh=settings.steps, ftol=settings.ftol
     )
-    return fit_result(x, problem, settings, n_identity, results)
+    found = fit_result(x, problem, settings, n_identity, results)
+    if identity is None:
+        return found
+    # As for the other coefficients, the mean shape where the points determine no face.
+    shown = jnp.where(found.status < Status.NON_FINITE, identity, 0.0)
+    return dataclasses.replace(found, params=dataclasses.replace(found.params, identity=shown))
 
 
 def problem_of(
@@ -115,6 +125,13 @@ def problem_of(
     mean, basis = surface_basis(model, surface, n_identity)
     weight = jnp.where(inside, correspondences.weight, 0.0)
     return unprimed(mean, basis, correspondences.points_px, weight, principal_point)
+
+
+def of_person(problem: FitProblem, identity: Array) -> FitProblem:
+    """The problem of a person whose identity (K,) is known: the expressions alone are left."""
+    shape = problem.mean_mm + problem.basis_mm[..., : len(identity)] @ identity
+    rest = problem.basis_mm[..., len(identity) :]
+    return unprimed(shape, rest, problem.points_px, problem.weight, problem.principal_point)
 
 
 def unprimed(

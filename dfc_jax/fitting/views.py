@@ -5,6 +5,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dfc_jax.fitting.fit import FitResult, fit, fit_result, joint_bounds, problem_of, with_priors
 from dfc_jax.fitting.levenberg_marquardt import LMResult
@@ -23,7 +24,7 @@ from dfc_jax.ops.batches import each
 from dfc_jax.types import Array, Correspondences
 
 
-@partial(jax.jit, static_argnames=("settings", "n_identity"))
+@partial(jax.jit, static_argnames=("settings", "n_identity", "one_camera"))
 def fit_views(
     model: FaceModel,
     correspondences: Correspondences,
@@ -31,6 +32,7 @@ def fit_views(
     settings: FitSettings = DEFAULT,
     n_identity: int = N_IDENTITY,
     focal_px: Array | None = None,
+    one_camera: bool = False,
 ) -> FitResult:
     """One identity, and pose and expression of each of F views: a person's photographs, or frames
     of a video.
@@ -41,6 +43,7 @@ def fit_views(
 
     The views' focal lengths are independent, as crops of one video are of different scales. Where
     it is not known, a view determines it hardly, and the distance with it, but their ratio well.
+    Frames of `one_camera`, all in its pixels, share the focal length, too.
 
     Args:
       model: the face model.
@@ -50,6 +53,7 @@ def fit_views(
       settings: weights and effort.
       n_identity: identity directions to use, as in `fit`.
       focal_px: (F,) the focal lengths, when known.
+      one_camera: whether the views share an unknown focal length.
 
     Returns:
       A `FitResult` with leaves (F, ...); all rows of ``params.identity`` are the same, and
@@ -67,53 +71,67 @@ def fit_views(
         return x, with_priors(problem, x, settings, n_identity, model.expression_names)
 
     xs, problems = each(alone, correspondences, principal_points, focal_px)
-    identity = slice(N_POSE, N_POSE + n_identity)
     count = len(xs)
-    shared_prior = problems.prior_weight.at[:, identity].divide(count)
-    problems = dataclasses.replace(problems, prior_weight=shared_prior)
+    sees = jnp.any(problems.weight > 0, axis=1)
+    common = _common(xs.shape[1], n_identity, one_camera and focal_px is None)
+    problems = dataclasses.replace(
+        problems, prior_weight=_counted_once(problems.prior_weight, common, sees)
+    )
     bounds = jax.vmap(
         partial(joint_bounds, n_identity=n_identity, focal_known=focal_px is not None)
     )
     lower, upper = bounds(xs)
-    together = _joined(lower, identity), _joined(upper, identity)
+    together = _joined(lower, common, sees), _joined(upper, common, sees)
 
     def one_round(x: Array, _) -> tuple[Array, LMResult]:
-        xs = _separated(x, count, identity)
+        xs = _separated(x, count, common)
         weighted = jax.vmap(partial(in_units_of_noise, settings=settings))(xs, problems)
 
         def error(x: Array) -> Array:
-            return jax.vmap(residuals)(_separated(x, count, identity), weighted)
+            return jax.vmap(residuals)(_separated(x, count, common), weighted)
 
         def slope(x: Array) -> ArrowJacobian:
-            rows = jax.vmap(jacobian)(_separated(x, count, identity), weighted)
-            return ArrowJacobian(rows[..., identity], _own(rows, identity))
+            rows = jax.vmap(jacobian)(_separated(x, count, common), weighted)
+            return ArrowJacobian(rows[..., common], rows[..., ~common])
 
         result = settled(error, slope, x, settings, together, form=ArrowEquations)
         return result.x, result
 
-    x, results = jax.lax.scan(one_round, _joined(xs, identity), None, length=settings.view_rounds)
-    xs = _separated(x, count, identity)
+    start = _joined(xs, common, sees)
+    x, results = jax.lax.scan(one_round, start, None, length=settings.view_rounds)
+    xs = _separated(x, count, common)
     finish = partial(fit_result, settings=settings, n_identity=n_identity, results=results)
     found = jax.vmap(finish)(xs, problems)
     # A view that sees too little has the face of the others.
-    shared = jnp.where(jnp.all(jnp.isfinite(xs[:, identity])), xs[:, identity], 0.0)
+    identity = xs[:, N_POSE : N_POSE + n_identity]
+    shared = jnp.where(jnp.all(jnp.isfinite(identity)), identity, 0.0)
     return dataclasses.replace(found, params=dataclasses.replace(found.params, identity=shared))
 
 
-def _joined(xs: Array, identity: slice) -> Array:
-    """The unknowns (F, 7 + K + E) of views as ``[identity (K), own of the first (7 + E), ...]``;
-    the identity is the mean of the views'."""
-    return jnp.concatenate([jnp.mean(xs[:, identity], axis=0), _own(xs, identity).ravel()])
+def _common(size: int, n_identity: int, focal: bool) -> np.ndarray:
+    """Which of a view's unknowns (size,) are those of all: the identity, and the focal length."""
+    place = np.arange(size)
+    return ((place >= N_POSE) & (place < N_POSE + n_identity)) | (focal & (place == 0))
 
 
-def _own(values: Array, identity: slice) -> Array:
-    """Of values (..., 7 + K + E), those of the unknowns that a view has for itself."""
-    return jnp.concatenate([values[..., : identity.start], values[..., identity.stop :]], axis=-1)
+def _counted_once(prior_weight: Array, common: np.ndarray, sees: Array) -> Array:
+    """Priors (F, n) of views, of which those of the common unknowns count once, and only where a
+    view sees something, which alone says where a focal length is to be expected."""
+    share = sees / jnp.maximum(jnp.sum(sees), 1)
+    return jnp.where(common, prior_weight * share[:, None], prior_weight)
 
 
-def _separated(x: Array, count: int, identity: slice) -> Array:
-    """The unknowns (F, 7 + K + E) of each of the F = `count` views; see `_joined`."""
-    n_identity = identity.stop - identity.start
-    own = x[n_identity:].reshape(count, -1)
-    shared = jnp.broadcast_to(x[:n_identity], (count, n_identity))
-    return jnp.concatenate([own[:, : identity.start], shared, own[:, identity.start :]], axis=1)
+def _joined(xs: Array, common: np.ndarray, sees: Array) -> Array:
+    """The unknowns (F, n) of views as ``[common, own of the first, ...]``; common are the means of
+    the views that see something."""
+    share = sees / jnp.maximum(jnp.sum(sees), 1)
+    mean = jnp.sum(jnp.where(sees[:, None], share[:, None] * xs[:, common], 0.0), axis=0)
+    return jnp.concatenate([mean, xs[:, ~common].ravel()])
+
+
+def _separated(x: Array, count: int, common: np.ndarray) -> Array:
+    """The unknowns (F, n) of each of the F = `count` views; see `_joined`."""
+    n_common = int(common.sum())
+    own = x[n_common:].reshape(count, -1)
+    both = jnp.concatenate([jnp.tile(x[:n_common], (count, 1)), own], axis=1)
+    return both[:, np.argsort(np.concatenate([np.flatnonzero(common), np.flatnonzero(~common)]))]

@@ -33,6 +33,7 @@ from dfc_jax.inference.forked import check_not_forked
 from dfc_jax.inference.schedule import Batches, Deferred, Job, Work, run, run_many
 from dfc_jax.inference.search import Search
 from dfc_jax.inference.solve import Solver
+from dfc_jax.inference.track import Tracked, Tracker, TrackSettings
 from dfc_jax.landmarks68 import N_JAW, OUTWARDS
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel
@@ -43,6 +44,7 @@ from dfc_jax.systems.dfc.lift import flow_landmarks
 from dfc_jax.systems.dfc.networks import NetSpec
 from dfc_jax.systems.dfc.template import make_template, template_landmarks
 from dfc_jax.types import Array
+from dfc_jax.video import USUAL_FPS, Frame, open_video, read_ahead
 
 DEFAULT_WEIGHTS = "lite"
 # Smaller photographs show no face that could be aligned.
@@ -180,6 +182,44 @@ class Aligner:
         pairs = zip(photos, repeat(None)) if boxes is None else _paired(photos, boxes)
         jobs = (self._read_and_search(photo, own, read) for photo, own in pairs)
         return self._outcomes(jobs, int(workers))
+
+    def track(
+        self,
+        frames: str | os.PathLike[str] | Iterable[Frame | ArrayLike],
+        fps: float | None = None,
+        smooth: bool = True,
+        max_people: int | None = None,
+    ) -> Iterator[Tracked]:
+        """The people of a video, frame by frame.
+
+        Each keeps a number, and has one identity and focal length for all frames, as far as these
+        have shown them by then. The camera looks through the middle of the frame: poses and meshes
+        of all people and frames stand in its space. A frame costs less than a photograph, since the
+        detector looks only now and then.
+
+        Args:
+          frames: what `dfc_jax.open_video` opens or returns; or pictures (H, W, 3) of one size, as
+            a call takes them, one at a time.
+          fps: pictures a second, where they do not come with their times (30).
+          smooth: smooth poses and expressions over time, by One-Euro filters.
+          max_people: the most at a time.
+
+        Yields:
+          the people of each frame.
+
+        Raises:
+          ForkError: the process was forked after the aligner was loaded.
+          OptionError, PhotoError, VideoError: something given cannot be used.
+        """
+        check_not_forked()
+        if max_people is not None and not (isinstance(max_people, Integral) and max_people >= 1):
+            raise OptionError(f"max_people needs a whole number from 1 on; got {max_people!r}")
+        if isinstance(frames, str | os.PathLike):
+            frames = open_video(frames, fps)
+        settings = TrackSettings(smooth=smooth, max_people=max_people)
+        tracker = Tracker(self.model, self.detector, settings)
+        timed = read_ahead(_timed(frames, USUAL_FPS if fps is None else fps))
+        return (run(tracker.frame(*frame), self.solver) for frame in timed)
 
     def _outcomes(self, jobs: Iterable[Job[Aligned]], workers: int) -> Iterator[Aligned]:
         for outcome in run_many(jobs, self.solver, workers):
@@ -323,6 +363,11 @@ def load(
         flip_test=flip_test,
     )
     return Aligner(solver, model, detector, versions, recrop, source)
+
+
+def _timed(frames: Iterable[Frame | ArrayLike], fps: float) -> Iterator[Frame]:
+    for number, frame in enumerate(frames):
+        yield frame if isinstance(frame, Frame) else Frame(number / fps, as_photo(frame))
 
 
 def _paired(photos: Iterable[T], boxes: Iterable[U]) -> Iterator[tuple[T, U]]:

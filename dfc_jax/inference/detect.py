@@ -35,7 +35,8 @@ class Detection(ByValue):
     Attributes:
       box: (4,) float64.
       score: the detector's own confidence; comparable within one kind only.
-      kind: which detector drew the box, a key of `CALIBRATIONS`, or "dfc", "given" or "whole".
+      kind: which detector drew the box, a key of `CALIBRATIONS`, or "dfc", "given", "whole", or
+        "followed" from frame to frame.
       roll_deg: how far the box, and the face in it, is turned about the box's middle, clockwise.
     """
 
@@ -90,7 +91,7 @@ CALIBRATIONS: dict[str, Calibration] = {
     "yunet": Calibration(0.909, 0.0, 0.119),
 }
 # Boxes that are landmark boxes already.
-_EXACT_KINDS = ("given", "whole", "dfc")
+_EXACT_KINDS = ("given", "whole", "dfc", "followed")
 
 
 def landmark_box(kind: str, box: np.ndarray) -> np.ndarray:
@@ -335,12 +336,13 @@ def merge_overlaps(found: list[Detection], overlap: float = 0.4) -> list[Detecti
     """
     kept: list[Detection] = []
     for detection in sorted(found, key=lambda d: -d.score):
-        if all(_shared(detection.box, other.box) <= overlap for other in kept):
+        if all(shared(detection.box, other.box) <= overlap for other in kept):
             kept.append(detection)
     return sorted(kept, key=lambda d: -d.box[2] * d.box[3])
 
 
-def _shared(a: np.ndarray, b: np.ndarray) -> float:
+def shared(a: np.ndarray, b: np.ndarray) -> float:
+    """The part of the smaller one of two boxes (x, y, width, height) that both have in common."""
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[:2] + a[2:], b[:2] + b[2:])
     return float(np.prod(np.maximum(high - low, 0.0)) / min(a[2] * a[3], b[2] * b[3]))
 

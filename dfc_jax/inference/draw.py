@@ -1,6 +1,6 @@
 """Drawing faces: the overlay on a photograph, and meshes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dfc_jax.crops import Crop, apply_affine
+from dfc_jax.crops import Crop, apply_affine, box_of_points
 from dfc_jax.morphable.linear import FaceModel, vertex_normals
 from dfc_jax.ops.rotations import angles_to_matrix
 from dfc_jax.raster.interpolate import interpolate
@@ -47,7 +47,7 @@ class MeshView(NamedTuple):
     """A fitted mesh as the camera sees it, in a square of the photograph around it.
 
     Attributes:
-      crop: the square, of `MESH_SIZE` pixels.
+      crop: the square.
       zbuf: (S, S) depth in mm, infinite on the background; on the device.
       normals: (V, 3) unit normals in camera space; on the device.
       light: (S, S) float32 in [0, 1], of the mesh lit from beside the camera.
@@ -61,13 +61,15 @@ class MeshView(NamedTuple):
     covered: np.ndarray
 
 
-def look_at(face: "Face", triangles: Array, shown: Array | None = None) -> MeshView:
+def look_at(
+    face: "Face", triangles: Array, shown: Array | None = None, size: int = MESH_SIZE
+) -> MeshView:
     """Rasterize the mesh of a face; `shown` (T,) bool are the triangles to show, all if None."""
     points = projected(face, face.vertices_mm)
     low, high = points.min(axis=0), points.max(axis=0)
-    crop = Crop((low + high) / 2.0, float(max(high - low)) * 1.04 + 2.0, size=MESH_SIZE)
+    crop = Crop((low + high) / 2.0, float(max(high - low)) * 1.04 + 2.0, size=size)
     screen = apply_affine(crop.to_crop, points)
-    return MeshView(crop, *_shaded(screen, face.vertices_mm, triangles, MESH_SIZE, shown))
+    return MeshView(crop, *_shaded(screen, face.vertices_mm, triangles, size, shown))
 
 
 def overlay(
@@ -75,14 +77,15 @@ def overlay(
     faces: Sequence["Face"],
     triangles: Array,
     views: Sequence[MeshView] | None = None,
+    edge: tuple[int, int] | None = OVERLAY_EDGE,
 ) -> np.ndarray:
     """The photograph (H, W, 3) uint8 with each face's mesh, landmarks and axes; uint8 RGB.
 
-    The picture's longer edge lies in `OVERLAY_EDGE`. `views` are what `look_at` says of the faces,
-    if that is known already.
+    The picture's longer edge lies in `edge`; with None it has the photograph's size. `views` are
+    what `look_at` says of the faces, if that is known already.
     """
     long = max(image.shape[:2])
-    scale = float(np.clip(long, *OVERLAY_EDGE)) / long
+    scale = 1.0 if edge is None else float(np.clip(long, *edge)) / long
     canvas = _resized(image, scale)
     if views is None:
         views = [look_at(face, triangles) for face in faces]
@@ -132,6 +135,17 @@ def _shaded(
     return seen.zbuf, normals, np.asarray(light), np.asarray(covered)
 
 
+def number_faces(canvas: np.ndarray, faces: Mapping[int, "Face"]) -> None:
+    """Write each face's number above it, into a picture (H, W, 3) uint8 of the frame's size."""
+    for number, face in faces.items():
+        x, y, width, height = box_of_points(face.landmarks)
+        size = max(max(width, height) / 220.0, 0.45)
+        place = (round(x), max(round(y - 0.45 * height), round(24 * size)))
+        for thick, colour in ((4, (25, 25, 30)), (2, (255, 214, 102))):
+            style = cv2.FONT_HERSHEY_SIMPLEX, size, colour, max(1, round(thick * size)), cv2.LINE_AA
+            cv2.putText(canvas, f"{number}", place, *style)
+
+
 def model_picture(
     model: FaceModel, vertices_mm: np.ndarray, angles_deg: Sequence[float], size: int
 ) -> np.ndarray:
@@ -155,7 +169,8 @@ def model_picture(
 
 
 def _lay_mesh(canvas: np.ndarray, view: MeshView, scale: float) -> None:
-    corners = _scaled(apply_affine(view.crop.to_photo, np.array([[0, 0], [MESH_SIZE] * 2])), scale)
+    ends = np.array([[0, 0], [view.crop.size] * 2])
+    corners = _scaled(apply_affine(view.crop.to_photo, ends), scale)
     low = np.clip(np.floor(corners[0]), 0, canvas.shape[1::-1]).astype(int)
     high = np.clip(np.ceil(corners[1]), low, canvas.shape[1::-1]).astype(int)
     part = canvas[low[1] : high[1], low[0] : high[0]]

@@ -35,7 +35,7 @@ class Face(ByValue):
       rotation: (3, 3) model to camera.
       translation_mm: (3,) model origin in camera space.
       focal_px: focal length in photo pixels.
-      principal_point: (2,) photo pixels; the centre of the crop.
+      principal_point: (2,) photo pixels; the centre of the crop, in a video that of the frame.
       identity: (K,) standard deviations.
       expression: weight of each named expression shape, in [0, 1].
       residual_px: root mean square distance of the correspondences from the mesh, photo pixels.
@@ -101,7 +101,6 @@ def face_of(
       crop: what was solved.
       names: of the expression shapes.
     """
-    middle = (crop.size - 1) / 2.0
     residual = float(solution.residual_px)
     reasons = doubts(evidence)
     weights = solution.expression.astype(float).tolist()
@@ -127,7 +126,7 @@ def face_of(
         rotation=rotation,
         translation_mm=turn @ solution.translation_mm,
         focal_px=float(solution.focal_px) / crop.scale,
-        principal_point=apply_affine(crop.to_photo, np.array([middle, middle])),
+        principal_point=apply_affine(crop.to_photo, solution.principal_point.astype(np.float64)),
         identity=identity,
         expression=dict(zip(names, weights, strict=True)),
         residual_px=residual / crop.scale,

@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from dfc_jax.inference.solve import Buckets, Estimate, Solution, buckets
+from dfc_jax.inference.solve import Buckets, Estimate, Known, Solution, buckets
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -29,9 +29,11 @@ class Work(NamedTuple):
 
 
 class Locate(NamedTuple):
-    """A crop (S, S, 3) for `Solver.locate`. The answer is an `Estimate`, or None."""
+    """A crop (S, S, 3) for `Solver.locate`, and what is known of its face. The answer is an
+    `Estimate`, or None."""
 
     crop: np.ndarray
+    known: Known | None = None
 
 
 class Finish(NamedTuple):
@@ -53,7 +55,10 @@ class Batches(Protocol):
         """Return when it is ready; raises what keeps it from being so."""
 
     def locate(
-        self, crops: Sequence[np.ndarray], largest: int | None = None
+        self,
+        crops: Sequence[np.ndarray],
+        largest: int | None = None,
+        known: Sequence[Known | None] | None = None,
     ) -> list[Estimate | None]: ...
     def finish(
         self, estimates: Sequence[Estimate], largest: int | None = None
@@ -74,10 +79,13 @@ class Deferred:
         self._made.result()
 
     def locate(
-        self, crops: Sequence[np.ndarray], largest: int | None = None
+        self,
+        crops: Sequence[np.ndarray],
+        largest: int | None = None,
+        known: Sequence[Known | None] | None = None,
     ) -> list[Estimate | None]:
         """As of the solver itself."""
-        return self._made.result().locate(crops, largest)
+        return self._made.result().locate(crops, largest, known)
 
     def finish(self, estimates: Sequence[Estimate], largest: int | None = None) -> list[Solution]:
         """As of the solver itself."""
@@ -260,13 +268,18 @@ def _solve(queue: Iterable[_Running[Any]], solver: Batches, largest: int) -> Non
     if missing:
         # Outside of what is caught below: without a solver there is nothing to go on with.
         solver.wait()
-    located = [(each, i, r.crop) for each, i, r in missing if isinstance(r, Locate)]
+    located = [(each, i, r) for each, i, r in missing if isinstance(r, Locate)]
     finished = [(each, i, r.estimate) for each, i, r in missing if isinstance(r, Finish)]
-    estimates = _apart(partial(solver.locate, largest=largest), [crop for *_, crop in located])
+    estimates = _apart(partial(_located, solver, largest), [request for *_, request in located])
     solutions = _apart(partial(solver.finish, largest=largest), [fit for *_, fit in finished])
     for wanted, found in ((located, estimates), (finished, solutions)):
         for (each, i, _), answer in zip(wanted, found, strict=True):
             each.answers[i] = answer
+
+
+def _located(solver: Batches, largest: int, requests: Sequence[Locate]) -> list[Estimate | None]:
+    known = [request.known for request in requests]
+    return solver.locate([request.crop for request in requests], largest, known)
 
 
 def _apart(solve: Callable[[list[T]], list[Any]], items: list[T]) -> list[Any]:

@@ -29,7 +29,7 @@ from dfc_jax.inference.judge import (
     weigh,
 )
 from dfc_jax.inference.schedule import Finish, Job, Locate, Work, together
-from dfc_jax.inference.solve import Estimate
+from dfc_jax.inference.solve import Estimate, Known
 from dfc_jax.types import ByValue
 
 # How far, in degrees, photographs and crops are turned to find faces that do not stand upright.
@@ -73,11 +73,13 @@ class Search(ByValue):
       image: the photograph.
       names: of the expression shapes.
       recrop: as in `dfc_jax.inference.align.load`.
+      known: says of a crop what is known of the face in it, if anything is.
     """
 
     image: np.ndarray
     names: Sequence[str]
     recrop: int
+    known: Callable[[Crop], Known] | None = None
 
     def with_detector(
         self, detector: Detector, found: Sequence[Detection] | None = None
@@ -109,6 +111,15 @@ class Search(ByValue):
         """The face in each of the boxes, but for those in which none is located."""
         faces = yield from together(self._face(detection) for detection in found)
         return [face for face in faces if face is not None]
+
+    def in_crop(self, detection: Detection, crop: Crop) -> Job[tuple[Fit, Face] | None]:
+        """The face in a crop, or in one around what is found there, if it shows one."""
+        (first,) = yield from self._locate(detection, [crop])
+        fit = yield from self._crop_again(first)
+        if fit is None:
+            return None
+        face = yield from self._finish(fit)
+        return (fit, face) if may_be_a_face(face.evidence) else None
 
     def _turned(
         self, detector: Detector, faces: list[Face], turns_deg: Sequence[float]
@@ -153,7 +164,10 @@ class Search(ByValue):
 
     def _locate(self, detection: Detection, crops: Sequence[Crop]) -> Job[list[Fit | None]]:
         possible = [crop for crop in crops if has_possible_size(crop, self.image)]
-        found = yield [Locate(crop_photo(self.image, crop)) for crop in possible]
+        found = yield [
+            Locate(crop_photo(self.image, crop), self.known(crop) if self.known else None)
+            for crop in possible
+        ]
         fits = {
             id(crop): Fit(detection, crop, estimate)
             for crop, estimate in zip(possible, found, strict=True)
@@ -161,7 +175,7 @@ class Search(ByValue):
         }
         return [fits.get(id(crop)) for crop in crops]
 
-    def _finish(self, fit: Fit) -> Job[Face | None]:
+    def _finish(self, fit: Fit) -> Job[Face]:
         (solution,) = yield [Finish(fit.estimate)]
         evidence = weigh(fit.estimate, solution, fit.crop, self.image.shape)
         return face_of(solution, evidence, fit.detection, fit.crop, self.names)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from dfc_jax.camera import crop_camera, project, to_camera
+from dfc_jax.camera import project, to_camera
 from dfc_jax.fitting import (
     N_IDENTITY,
     Status,
@@ -34,12 +34,34 @@ from dfc_jax.systems.dfc.networks import (
     matchability,
 )
 from dfc_jax.systems.dfc.template import Template, make_template
-from dfc_jax.types import Array, ByValue, Correspondences, FaceParams, SurfacePoints
+from dfc_jax.types import (
+    AnyArray,
+    Array,
+    ByValue,
+    Camera,
+    Correspondences,
+    FaceParams,
+    SurfacePoints,
+)
 
 T = TypeVar("T")
 
 # Crop pixels between the landmarks, across and down, from which a fit can be a face.
 MIN_EXTENT_PX = 1.0
+
+
+class Known(NamedTuple):
+    """What is known of the face in a crop before it is looked at.
+
+    Attributes:
+      principal_point: (2,) crop pixels.
+      focal_px: () crop pixels, or None.
+      identity: (K,) standard deviations, or None; both or neither.
+    """
+
+    principal_point: AnyArray
+    focal_px: AnyArray | None = None
+    identity: AnyArray | None = None
 
 
 class Dense(NamedTuple):
@@ -49,6 +71,7 @@ class Dense(NamedTuple):
       flow: (S, S, 2) crop pixels, from the crop to the template.
       matchability: (S, S) probability of being matchable.
       correspondences: what the face was fitted to.
+      principal_point: (2,) crop pixels.
       params: the fitted face.
       vertices_mm: (V, 3) its mesh in camera space.
       landmarks3d_mm: (68, 3) camera space.
@@ -57,6 +80,7 @@ class Dense(NamedTuple):
     flow: Array
     matchability: Array
     correspondences: Correspondences
+    principal_point: Array
     params: FaceParams
     vertices_mm: Array
     landmarks3d_mm: Array
@@ -98,6 +122,7 @@ class Solution(ByValue):
       rotation: (3, 3) model to camera.
       translation_mm: (3,).
       focal_px: () crop pixels.
+      principal_point: (2,) crop pixels.
       identity: (K,) standard deviations.
       expression: (E,) weights in [0, 1].
       residual_px: () root mean square of the fit's inliers, crop pixels.
@@ -115,6 +140,7 @@ class Solution(ByValue):
     rotation: np.ndarray
     translation_mm: np.ndarray
     focal_px: np.ndarray
+    principal_point: np.ndarray
     identity: np.ndarray
     expression: np.ndarray
     residual_px: np.ndarray
@@ -190,24 +216,29 @@ def lift_each(template: Template, flow: Array, probability: Array) -> Correspond
 
 @jax.jit
 def fit_each(
-    model: FaceModel, correspondences: Correspondences, principal_point: Array
+    model: FaceModel, correspondences: Correspondences, known: Known
 ) -> tuple[FaceParams, Array]:
     """`fit` to each of N sets of correspondences: parameters, and the residual (N,) in pixels,
     infinite where they determine no face: a network without sense may send all pixels to a point
-    or a line."""
+    or a line. What is `known` has a leading axis of N."""
 
-    def one(correspondences: Correspondences) -> tuple[FaceParams, Array]:
-        result = fit(model, correspondences, principal_point)
+    def one(correspondences: Correspondences, known: Known) -> tuple[FaceParams, Array]:
+        focal, identity = known.focal_px, known.identity
+        result = fit(
+            model, correspondences, known.principal_point, focal_px=focal, identity=identity
+        )
         return result.params, jnp.where(result.status < Status.NO_POINTS, result.rms_px, jnp.inf)
 
-    return each(one, correspondences)
+    return each(one, correspondences, known)
 
 
-def pose_mesh(model: FaceModel, params: FaceParams, size: int) -> tuple[Array, Array, Array]:
+def pose_mesh(
+    model: FaceModel, params: FaceParams, principal_point: Array
+) -> tuple[Array, Array, Array]:
     """Vertices (V, 3) and landmarks (68, 3) in camera space, and the latter in pixels (68, 2)."""
     vertices = to_camera(params, shape(model, params.identity, params.expression))
     landmarks = surface_positions(vertices, model.triangles, visible_landmarks(model, params))
-    return vertices, landmarks, project(crop_camera(params, size), landmarks)
+    return vertices, landmarks, project(Camera(params.focal_px, principal_point), landmarks)
 
 
 @jax.jit
@@ -215,15 +246,20 @@ def summarise_each(
     flow: Array,
     probability: Array,
     correspondences: Correspondences,
+    principal_point: Array,
     params: FaceParams,
     model: FaceModel,
 ) -> tuple[dict[str, Array], list[Dense]]:
     """What decides between fits (N, ...), and the rest of each by itself."""
 
     def one(
-        flow: Array, probability: Array, correspondences: Correspondences, params: FaceParams
+        flow: Array,
+        probability: Array,
+        correspondences: Correspondences,
+        principal_point: Array,
+        params: FaceParams,
     ) -> tuple[dict[str, Array], Dense]:
-        vertices, landmarks, pixels = pose_mesh(model, params, flow.shape[0])
+        vertices, landmarks, pixels = pose_mesh(model, params, principal_point)
         matchable = probability > 0.5
         count = jnp.sum(matchable)
         total = jnp.sum(jnp.where(matchable, probability, 0.0))
@@ -237,9 +273,12 @@ def summarise_each(
             "sound": jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]))
             & jnp.all(jnp.ptp(pixels, axis=0) >= MIN_EXTENT_PX),
         }
-        return found, Dense(flow, probability, correspondences, params, vertices, landmarks)
+        rest = Dense(
+            flow, probability, correspondences, principal_point, params, vertices, landmarks
+        )
+        return found, rest
 
-    found, batch = each(one, flow, probability, correspondences, params)
+    found, batch = each(one, flow, probability, correspondences, principal_point, params)
     return found, [jax.tree.map(lambda a, i=i: a[i], batch) for i in range(len(flow))]
 
 
@@ -252,11 +291,12 @@ def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) ->
         flow: Array,
         probability: Array,
         correspondences: Correspondences,
+        principal_point: Array,
         params: FaceParams,
         vertices: Array,
         landmarks: Array,
     ) -> dict[str, Any]:
-        camera = crop_camera(params, template.size)
+        camera = Camera(params.focal_px, principal_point)
         fitted = fragments_of(vertices, model.triangles, camera, template.size)
         fitted_flow, fitted_mask = flow_to_template(fitted, template)
         refined_flow, refined_mask = recover(flow, probability > 0.5, fitted_flow, fitted_mask)
@@ -270,9 +310,10 @@ def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) ->
             "vertices_mm": vertices,
             "translation_mm": params.translation_mm,
             "focal_px": params.focal_px,
+            "principal_point": principal_point,
             "identity": params.identity,
             "expression": params.expression,
-            "uncertainty": uncertainty(model, correspondences, camera.principal_point, params),
+            "uncertainty": uncertainty(model, correspondences, principal_point, params),
         }
 
     return each(one, *jax.tree.map(lambda *leaves: jnp.stack(leaves), *dense))
@@ -312,7 +353,9 @@ class Solver:
         mean = self.template.params
         mean = dataclasses.replace(mean, identity=mean.identity[:N_IDENTITY])
         means = jax.tree.map(lambda a: np.stack([a] * size), jax.device_get(mean))
-        _, dense = summarise_each(flow, probability, lifted, jax.device_put(means), self.model)
+        centres = self._stacked([self._unknown], size).principal_point
+        params = jax.device_put(means)
+        _, dense = summarise_each(flow, probability, lifted, centres, params, self.model)
         finish_each(dense, self.template, self.model)
 
     def _compile_fits(self) -> None:
@@ -322,20 +365,33 @@ class Solver:
             corners = jax.device_put(np.zeros((size, N_CORRESPONDENCES, 3), np.float32))
             ids = jax.device_put(np.zeros((size, N_CORRESPONDENCES), np.int32))
             nothing = Correspondences(pixels, SurfacePoints(ids, corners), weight)
-            fit_each(self.model, nothing, jax.device_put(np.zeros(2, np.float32)))
+            centres = Known(jax.device_put(np.zeros((size, 2), np.float32)))
+            fit_each(self.model, nothing, centres)
 
     def wait(self) -> None:
         """It is ready from the start."""
 
     def locate(
-        self, crops: Sequence[np.ndarray], largest: int | None = None
+        self,
+        crops: Sequence[np.ndarray],
+        largest: int | None = None,
+        known: Sequence[Known | None] | None = None,
     ) -> list[Estimate | None]:
         """The face of each crop (S, S, 3) in [0, 1]; None where what was found is not finite, or
         its landmarks span less than `MIN_EXTENT_PX`.
 
-        `largest` limits the batches, by default to what is compiled from the start.
+        `largest` limits the batches, by default to what is compiled from the start. `known` is what
+        is known of each beforehand; without, the principal point is the crop's centre.
         """
-        return [found for part in self._parts(crops, largest) for found in self._locate(*part)]
+        told = [each or self._unknown for each in known or [None] * len(crops)]
+        found: list[Estimate | None] = [None] * len(crops)
+        for is_known in (False, True):
+            those = [i for i, one in enumerate(told) if (one.identity is not None) == is_known]
+            parts = self._parts([(crops[i], told[i]) for i in those], largest)
+            solved = (estimate for part in parts for estimate in self._locate(*part))
+            for i, estimate in zip(those, solved, strict=True):
+                found[i] = estimate
+        return found
 
     def finish(self, estimates: Sequence[Estimate], largest: int | None = None) -> list[Solution]:
         """The mesh, the completed flow and the landmarks of faces that were located."""
@@ -349,12 +405,27 @@ class Solver:
             yield items[start : start + size], size
             start += size
 
-    def _locate(self, crops: Sequence[np.ndarray], size: int) -> Iterator[Estimate | None]:
-        batch = np.stack(_padded(crops, size))
+    @property
+    def _unknown(self) -> Known:
+        middle = np.float32((self.template.size - 1) / 2.0)
+        return Known(np.array([middle, middle]))
+
+    @staticmethod
+    def _stacked(known: Sequence[Known], size: int) -> Known:
+        """Of a batch, each with a leading axis."""
+        return jax.tree.map(lambda *a: np.stack(a, dtype=np.float32), *_padded(known, size))
+
+    def _locate(
+        self, items: Sequence[tuple[np.ndarray, Known]], size: int
+    ) -> Iterator[Estimate | None]:
+        crops, known = zip(*items, strict=True)
+        batch, told = np.stack(_padded(crops, size)), self._stacked(known, size)
         flow, probability = correspond(batch, self.variables, self.code, self.spec, self.flip_test)
         lifted = lift_each(self.template, flow, probability)
-        params, residual = fit_each(self.model, lifted, self.template.camera.principal_point)
-        found, dense = summarise_each(flow, probability, lifted, params, self.model)
+        params, residual = fit_each(self.model, lifted, told)
+        found, dense = summarise_each(
+            flow, probability, lifted, told.principal_point, params, self.model
+        )
         rows = {name: np.asarray(value) for name, value in found.items()}
         residuals = np.asarray(residual)
         for i in range(len(crops)):

@@ -260,7 +260,7 @@ class Doubling:
     def wait(self):
         pass
 
-    def locate(self, crops, largest=None):
+    def locate(self, crops, largest=None, known=None):
         self.batches.append(len(crops))
         return [2 * crop for crop in crops]
 

@@ -1,0 +1,190 @@
+"""`dfc video`: the people of a video, followed from frame to frame."""
+
+import argparse
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dfc_jax.commands.arguments import (
+    EXIT_CODES,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NO_FACE,
+    EXIT_OK,
+    UsageError,
+    add_network,
+    between,
+    check_network,
+    check_output,
+    complain,
+    load_aligner,
+    plural,
+    whole,
+)
+from dfc_jax.files import escaped
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dfc_jax.inference.align import Aligner
+    from dfc_jax.inference.track import Tracked
+    from dfc_jax.video import Video
+
+# Edge of the square in which a mesh is drawn: a quarter of a photograph's time.
+_MESH_PX = 256
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("video", help="follow the people of a video", epilog=EXIT_CODES)
+    parser.add_argument(
+        "video",
+        metavar="VIDEO",
+        help="a file (MP4, MOV, WebM, GIF ...), a folder of pictures, or their pattern",
+    )
+    parser.add_argument(
+        "--fps",
+        type=between(0.01, 10_000.0),
+        metavar="N",
+        help="pictures a second of a folder or pattern (30)",
+    )
+    add_results(parser)
+    add_network(parser)
+    parser.set_defaults(run=run)
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """What `video` and `webcam` have in common."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="a video with the faces drawn: .mp4, .mov, .mkv, .webm; the sound is kept",
+    )
+    parser.add_argument(
+        "--track",
+        type=Path,
+        metavar="FILE",
+        help="a line for each face of each frame: .csv, or .jsonl with all that dfc align writes",
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="do not smooth poses and expressions over time"
+    )
+    parser.add_argument(
+        "--max-people",
+        type=whole(1, 1_000),
+        metavar="N",
+        help="the most at a time (all)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.out is None and arguments.track is None:
+        raise UsageError("nothing to write; give --out FILE.mp4, --track FILE.csv, or both")
+    check_network(arguments)
+    check_results(arguments, arguments.video)
+    from dfc_jax.video import open_video
+
+    frames = open_video(arguments.video, arguments.fps)
+    return follow(arguments, frames, arguments.video)
+
+
+def check_results(arguments: argparse.Namespace, video: str | None) -> None:
+    """
+    Raises:
+      UsageError: a result cannot be written, or would overwrite the video.
+    """
+    for path in (arguments.out, arguments.track):
+        if path is not None:
+            check_output(path)
+            if video is not None and path.exists() and path.samefile(video):
+                raise UsageError(f"{path}: this is the video itself; give another name")
+
+
+def follow(
+    arguments: argparse.Namespace,
+    frames: "Video",
+    video: str,
+    show: "Callable[[np.ndarray], bool] | None" = None,
+) -> int:
+    """Follow the people of a video and write what was asked for; returns the exit code.
+
+    `show` is given every frame with the faces drawn, and says whether to go on.
+    """
+    from tqdm import tqdm
+
+    from dfc_jax.cache import compiled_programs
+    from dfc_jax.export.track import TrackWriter
+    from dfc_jax.inference.schedule import ahead
+    from dfc_jax.video import VideoWriter
+
+    people: set[int] = set()
+    n_frames, interrupted = 0, False
+    with ExitStack() as stack:
+        stack.enter_context(compiled_programs())
+        aligner = load_aligner(arguments)
+        sinks: list[Callable[[Tracked], bool | None]] = []
+        if arguments.track is not None:
+            names = aligner.model.expression_names
+            table = TrackWriter(arguments.track, names, video, aligner.versions)
+            sinks.append(stack.enter_context(table).write)
+        if arguments.out is not None or show is not None:
+            sound = video if Path(video).is_file() else None
+            out = arguments.out and stack.enter_context(VideoWriter(arguments.out, sound))
+            sinks.append(_Drawn(aligner, out, show))
+        tracked = aligner.track(frames, smooth=not arguments.raw, max_people=arguments.max_people)
+
+        def write(frame: "Tracked") -> bool:
+            return all([sink(frame) is not False for sink in sinks])
+
+        bar = stack.enter_context(tqdm(total=frames.n_frames, unit="frame", disable=None))
+        try:
+            # One thread draws and writes while the next frames are looked at.
+            for frame, written in ahead(write, tracked, 1):
+                n_frames += 1
+                people |= frame.faces.keys()
+                bar.update()
+                if not written.result():
+                    break
+        except KeyboardInterrupt:
+            # What is there is complete up to here.
+            interrupted = True
+    for problem in frames.problems:
+        complain(problem)
+    who = "1 person" if len(people) == 1 else f"{len(people)} people"
+    print(escaped(f"{who} in {plural(n_frames, 'frame')}: {video}"))
+    if interrupted:
+        complain("interrupted; what was written is complete up to there")
+        return EXIT_INTERRUPTED
+    if frames.problems:
+        return EXIT_FAILED
+    return EXIT_OK if people else EXIT_NO_FACE
+
+
+class _Drawn:
+    """Draws the faces of frames, and writes or shows them."""
+
+    def __init__(
+        self,
+        aligner: "Aligner",
+        out: "Any | None",
+        show: "Callable[[np.ndarray], bool] | None",
+    ) -> None:
+        import numpy as np
+
+        from dfc_jax.morphable.linear import PARTS
+
+        self._out, self._show = out, show
+        self._triangles = aligner.model.triangles
+        self._shown = np.asarray(aligner.model.triangle_part) != PARTS.index("neck")
+
+    def __call__(self, tracked: "Tracked") -> bool:
+        from dfc_jax.inference import draw
+
+        faces = list(tracked.faces.values())
+        views = [draw.look_at(face, self._triangles, self._shown, _MESH_PX) for face in faces]
+        picture = draw.overlay(tracked.image, faces, self._triangles, views, edge=None)
+        draw.number_faces(picture, tracked.faces)
+        if self._out is not None:
+            self._out.write(tracked.time_s, picture)
+        return self._show is None or self._show(picture)
