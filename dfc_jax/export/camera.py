@@ -1,13 +1,14 @@
 """The camera of a scene and the poses before it, as COLMAP names and counts them."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dfc_jax.inference.scene import Scene
+if TYPE_CHECKING:
+    from dfc_jax.inference.scene import Scene
 
 
-def camera_record(scene: Scene) -> dict[str, Any]:
+def camera_record(scene: "Scene") -> dict[str, Any]:
     """A scene's camera as a JSON-ready dict.
 
     ``params`` are fx, fy, cx, cy in COLMAP's pixels, whose (0.5, 0.5) is the middle of the upper

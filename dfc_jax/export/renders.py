@@ -20,6 +20,8 @@ from dfc_jax.types import Array, ByValue, Camera
 
 # What one step of a 16-bit depth picture stands for: it reaches 16 metres.
 DEPTH_STEP_MM = 0.25
+# Rows of a photograph that are drawn at a time, to hold memory.
+STRIP_PX = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,25 +77,33 @@ def _draw(
     seen = np.asarray(_seen(jnp.asarray(vertices, jnp.float32), triangles, camera, codes))
     photo = np.array([scene.width, scene.height])
     low, high = (np.clip(end, 0, photo).astype(int) for end in (low - 1.0, high + 2.0))
-    if not (high > low).all():
-        return
-    # Pixels of this part of the photograph to those of the crop.
+    if high[0] > low[0]:
+        for top in range(low[1], high[1], STRIP_PX):
+            bottom = min(top + STRIP_PX, high[1])
+            _paste(renders, seen, crop, np.array([low[0], top]), np.array([high[0], bottom]))
+
+
+def _paste(
+    renders: Renders, seen: np.ndarray, crop: Crop, low: np.ndarray, high: np.ndarray
+) -> None:
+    """Put what is seen (S, S, 8) in a crop into the photograph between two corners (2,)."""
     matrix = crop.to_crop.copy()
     matrix[:, 2] = apply_affine(crop.to_crop, low.astype(np.float64))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     # OpenCV takes four channels at most.
     halves = [
-        cv2.warpAffine(half, matrix, high - low, flags=flags) for half in np.split(seen, 2, -1)
+        cv2.warpAffine(half, matrix, high - low, flags=flags) for half in np.split(seen, 2, 2)
     ]
-    seen = np.concatenate(halves, axis=-1)
     part = np.s_[low[1] : high[1], low[0] : high[0]]
-    covered = seen[..., 0] > 0.5
-    values = seen[..., 1:] / np.maximum(seen[..., :1], 0.5)
-    before = renders.depth_mm[part]
-    won = covered & ((before == 0.0) | (values[..., 0] < before))
-    before[won] = values[won, 0]
-    renders.normals[part][won] = _bytes(0.5 + 0.5 * values[won, 1:4])
-    renders.pncc[part][won] = _bytes(values[won, 4:])
+    covered, before = halves[0][..., 0], renders.depth_mm[part]
+    # At the outline, the mean of the covered pixels around.
+    depth = halves[0][..., 1] / np.maximum(covered, 0.5)
+    won = (covered > 0.5) & ((before == 0.0) | (depth < before))
+    before[won] = depth[won]
+    share = covered[won, None]
+    normals = np.concatenate([halves[0][won, 2:], halves[1][won, :1]], axis=-1)
+    renders.normals[part][won] = _bytes(0.5 + 0.5 * normals / share)
+    renders.pncc[part][won] = _bytes(halves[1][won, 1:] / share)
 
 
 @jax.jit

@@ -183,6 +183,12 @@ def test_outputs_chooses_what_is_written_and_a_rerun_drops_the_rest(tmp_path, fa
             for files, of in ((record["faces"][0]["files"], face), (record["files"], photograph)):
                 assert set(files.values()) == set().union(*(of.get(k, set()) for k in kinds))
             assert (record["camera"] is not None) == ("camera" in kinds)
+    photo(one, (1, 1))
+    assert run(capsys, "align", one, "--out", folder, "--outputs", "all")[0] == 3
+    assert names_in(folder) == {"a.json"}
+    record = json.loads((folder / "a.json").read_text())
+    assert (record["files"], record["camera"]) == ({}, None)
+    photo(one)
     # A file of this name that is none of ours stays, as long as none is asked for.
     (folder / "a.json").write_text('{"my": "own"}')
     assert run(capsys, "align", one, "--out", folder, "--outputs", "mask")[0] == 0

@@ -56,6 +56,8 @@ def test_the_pose_of_a_mat_is_a_weak_perspective_of_the_face(tmp_path, face):
     turned = np.diag([1.0, -1.0, -1.0]) @ np.asarray(
         angles_to_matrix(np.rad2deg(np.array([yaw, pitch, roll], np.float32)))
     )
+    origin = projected(face, face.translation_mm[None])[0]
+    assert np.allclose([moved[0] - 1.0, SIZE[1] - moved[1]], origin, atol=1e-3)
     landmarks = (face.landmarks3d_mm - face.translation_mm) @ face.rotation
     drawn = scale * 1000.0 * landmarks @ turned.T + moved
     drawn[:, 1] = SIZE[1] + 1.0 - drawn[:, 1]
