@@ -149,7 +149,7 @@ def test_an_animation_holds_weights_and_pose_of_each_time(tmp_path, model, ident
     times = np.array([0.0, 0.04, 0.1])
     weights = np.random.default_rng(2).uniform(size=(3, model.n_expression))
     # SciPy gives the second and third quaternion the other sign, which is no motion.
-    angles = np.array([[0.0, 0.0, -80.0], [5.0, 0.0, -110.0], [0.0, 0.0, -140.0]], np.float32)
+    angles = np.array([[0.0, 0.0, 80.0], [5.0, 0.0, 110.0], [0.0, 0.0, 140.0]], np.float32)
     rotation = np.asarray(angles_to_matrix(angles))
     translation = np.array([[0.0, 0.0, 1000.0], [5.0, 0.0, 1000.0], [9.0, -8.0, 990.0]])
     animation = Animation(times, weights, rotation, translation)
