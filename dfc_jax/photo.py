@@ -16,7 +16,7 @@ from dfc_jax.files import written_aside
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
-    """Write an RGB (H, W, 3) or grey (H, W) uint8 image."""
+    """Write an RGB (H, W, 3), RGBA (H, W, 4) or grey (H, W) image, of 8 or 16 bits."""
     _write_coded(path, image, ".png")
 
 
@@ -26,7 +26,9 @@ def write_picture(path: str | os.PathLike[str], image: np.ndarray) -> None:
 
 
 def _write_coded(path: str | os.PathLike[str], image: np.ndarray, suffix: str) -> None:
-    coded = cv2.imencode(suffix, image[..., ::-1] if image.ndim == 3 else image)[1]
+    if image.ndim == 3:
+        image = image[..., [2, 1, 0, 3][: image.shape[2]]]
+    coded = cv2.imencode(suffix, image)[1]
     with written_aside(path) as aside:
         aside.write_bytes(coded.tobytes())
 

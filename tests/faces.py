@@ -1,5 +1,6 @@
 """Results to write and draw in tests: the mean face, looking into the camera."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 from dfc_jax.fitting import Uncertainty
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.detect import WholeImage
+from dfc_jax.inference.face import Face
 from dfc_jax.inference.solve import CPU_BUCKETS, Estimate, Solution
 from dfc_jax.landmarks68 import N_LANDMARKS
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel, landmarks3d
-from dfc_jax.ops.rotations import FRONTAL
+from dfc_jax.ops.rotations import FRONTAL, angles_to_matrix
 
 DISTANCE_MM = 1000.0
 FOCAL_PX = 300.0
@@ -107,4 +109,34 @@ def mean_aligner(detector=None, solver=None, **keywords) -> Aligner:
         detector or WholeImage(),
         versions,
         **keywords,
+    )
+
+
+def posed(
+    face: Face,
+    model: FaceModel,
+    angles_deg: Sequence[float],
+    translation_mm: Sequence[float],
+    focal_px: float,
+    principal_point: Sequence[float],
+) -> Face:
+    """The same face in another pose (yaw, pitch, roll) before another camera."""
+    rotation = np.asarray(angles_to_matrix(jnp.asarray(angles_deg, jnp.float32)))
+    translation = np.asarray(translation_mm, np.float32)
+
+    def moved(points_mm: np.ndarray) -> np.ndarray:
+        own = (points_mm - face.translation_mm) @ face.rotation
+        return (own @ rotation.T + translation).astype(np.float32)
+
+    landmarks = moved(face.landmarks3d_mm)
+    return dataclasses.replace(
+        face,
+        rotation=rotation,
+        translation_mm=translation,
+        angles_deg=dict(zip(("yaw", "pitch", "roll"), map(float, angles_deg), strict=True)),
+        vertices_mm=moved(face.vertices_mm),
+        landmarks3d_mm=landmarks,
+        landmarks=focal_px * landmarks[:, :2] / landmarks[:, 2:] + principal_point,
+        focal_px=focal_px,
+        principal_point=np.asarray(principal_point, np.float64),
     )

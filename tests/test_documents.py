@@ -11,6 +11,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "WORKSPACE.md",
     "docs/ALIGN_SCHEMA.md",
+    "docs/EXPORTS.md",
     "docs/EVALUATE.md",
     "dfc_jax/assets/MODEL_CARD.md",
     "examples/README.md",

@@ -32,7 +32,12 @@ if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligned, Aligner
     from dfc_jax.inference.face import Face
 
+# What is written if nothing else is said; and what can be asked for besides.
 OUTPUTS = ("json", "overlay", "flow", "mask", "npz", "obj")
+MORE_OUTPUTS = (
+    *("glb", "ply", "texture", "depth", "normals", "pncc"),
+    *("pts", "mat", "livelink", "camera", "scene"),
+)
 
 
 def add(commands: Any) -> None:
@@ -46,8 +51,8 @@ def add(commands: Any) -> None:
         type=_outputs,
         default=OUTPUTS,
         metavar="KIND,...",
-        help=f"which results to write, of {', '.join(OUTPUTS)}; all if left out. obj comes with "
-        "its material and texture",
+        help=f"which results to write; {','.join(OUTPUTS)} if left out, and of "
+        f"{', '.join(MORE_OUTPUTS)} those that you name; all for all of them",
     )
     parser.add_argument(
         "--obj-space",
@@ -71,11 +76,11 @@ def add(commands: Any) -> None:
 def _outputs(text: str) -> tuple[str, ...]:
     kinds = [kind.strip() for kind in text.split(",")]
     if kinds == ["all"]:
-        return OUTPUTS
+        return OUTPUTS + MORE_OUTPUTS
     for kind in kinds:
-        if kind not in OUTPUTS:
+        if kind not in OUTPUTS + MORE_OUTPUTS:
             raise argparse.ArgumentTypeError(
-                f"{kind!r} is none of {', '.join(OUTPUTS)}; separate them by commas"
+                f"{kind!r} is none of {', '.join(OUTPUTS + MORE_OUTPUTS)}; separate them by commas"
             )
     return tuple(kinds)
 

@@ -38,7 +38,7 @@ def write_obj(
     """
     # Not by trimesh's exporter: it has one number of digits for mm and for uv, and its own names
     # for the material's files.
-    turned = _TO_VIEWER if space == "camera" else np.ones(3)
+    turned = to_viewer(space)
     text = [f"# millimetres, {space} space, y up, z towards the viewer\n"]
     if material is not None:
         text.append(f"mtllib {material}\nusemtl {_MATERIAL}\n")
@@ -56,6 +56,11 @@ def write_obj(
     text.append(_kept_lines("f " + " ".join(corners), ids))
     with written_aside(path) as aside:
         aside.write_text("".join(text), encoding="utf-8")
+
+
+def to_viewer(space: ObjSpace) -> np.ndarray:
+    """(3,) signs that turn the axes of a space to those of mesh viewers."""
+    return _TO_VIEWER if space == "camera" else np.ones(3)
 
 
 def write_mtl(path: str | os.PathLike[str], texture: str) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from dfc_jax.inference.face import Face
 from dfc_jax.errors import ExportError
 
-SCHEMA_VERSION = "1.3"
+SCHEMA_VERSION = "1.4"
 
 
 def face_record(face: "Face", files: dict[str, str] | None = None) -> dict[str, Any]:
@@ -60,7 +60,12 @@ def _deviations(face: "Face") -> dict[str, Any] | None:
 
 
 def photo_record(
-    file: str, size: tuple[int, int], faces: Sequence[dict[str, Any]], versions: dict[str, str]
+    file: str,
+    size: tuple[int, int],
+    faces: Sequence[dict[str, Any]],
+    versions: dict[str, str],
+    files: dict[str, str] | None = None,
+    camera: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One photograph of `size` (width, height) as the JSON-ready dict of docs/ALIGN_SCHEMA.md."""
     return {
@@ -68,6 +73,8 @@ def photo_record(
         "photo": {"file": file, "width": size[0], "height": size[1]},
         "status": "ok" if faces else "no_face",
         "versions": versions,
+        "files": files or {},
+        "camera": camera,
         "faces": list(faces),
     }
 

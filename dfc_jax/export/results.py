@@ -8,36 +8,34 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from dfc_jax.errors import ExportError
-from dfc_jax.export.obj import ObjSpace, write_mtl, write_obj
+from dfc_jax.export.camera import camera_record
+from dfc_jax.export.kinds import FACE_KINDS, PHOTO_KINDS, FaceKind, PhotoKind, Shot, Studio
+from dfc_jax.export.obj import ObjSpace
 from dfc_jax.export.records import face_record, photo_record
-from dfc_jax.files import path_text, safe_stem, write_json, write_npz
-from dfc_jax.photo import write_picture, write_png
+from dfc_jax.files import path_text, safe_stem, write_json
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
-    from dfc_jax.inference.draw import MeshView
     from dfc_jax.inference.face import Face
 
-# What follows the name of a photograph in the names of the files of one of its faces.
-_FACE_FILES = {
-    "npz": ".npz",
-    "obj": ".obj",
-    "mtl": ".mtl",
-    "texture": "_texture.jpg",
-    "flow": "_flow.png",
-    "mask": "_mask.png",
-}
-# Files that are there for another's sake.
-_ASKED_BY = {"mtl": "obj", "texture": "obj"}
-_FACE_ENDINGS = "|".join(map(re.escape, _FACE_FILES.values()))
-_RESULT = re.compile(rf"(.+)(?:_overlay\.png|_face[1-9]\d*(?:{_FACE_ENDINGS}))", re.DOTALL)
+K = TypeVar("K", FaceKind, PhotoKind)
+
+
+def _either(kinds: Mapping[str, K]) -> str:
+    """A pattern of what follows the names of faces or of photographs in the names of files."""
+    return "|".join(re.escape(end) for kind in kinds.values() for end in kind.endings.values())
+
+
+_RESULT = re.compile(
+    rf"(.+)(?:{_either(PHOTO_KINDS)}|_face[1-9]\d*(?:{_either(FACE_KINDS)}))", re.DOTALL
+)
 
 
 def output_names(photos: Sequence[str | os.PathLike[str]]) -> list[str]:
@@ -84,7 +82,8 @@ class Results:
     Args:
       folder: exists.
       aligner: what found the faces.
-      outputs: which to write of "json", "overlay", "flow", "mask", "npz" and "obj".
+      outputs: which to write: "json", "camera" (the JSON with its `camera`), and names of
+        `dfc_jax.export.kinds`.
       obj_space: the space of the meshes, see `docs/ALIGN_SCHEMA.md`.
     """
 
@@ -95,15 +94,8 @@ class Results:
         outputs: Collection[str],
         obj_space: ObjSpace = "model",
     ) -> None:
-        from dfc_jax.export.texture import TextureMaker
-        from dfc_jax.morphable.linear import PARTS
-
-        self.folder, self.outputs, self.obj_space = folder, outputs, obj_space
-        self.versions = aligner.versions
-        self.triangles, self.uv = aligner.model.triangles, np.asarray(aligner.model.uv)
-        # The neck is there for renders; over a photograph it would hide collars and hair.
-        self._shown = np.asarray(aligner.model.triangle_part) != PARTS.index("neck")
-        self._texture = TextureMaker(aligner.model) if "obj" in outputs else None
+        self.folder, self.outputs, self.versions = folder, outputs, aligner.versions
+        self._studio = Studio(aligner.model, obj_space)
         self._earlier: dict[str, list[Path]] = defaultdict(list)
         for path in folder.iterdir():
             result = _RESULT.fullmatch(path.name)
@@ -128,22 +120,15 @@ class Results:
         Raises:
           ExportError: something cannot be written or replaced.
         """
-        from dfc_jax.inference import draw
-
         self._clear(name)
-        records, views = [], []
-        if {"overlay", "obj"}.intersection(self.outputs):
-            views = [draw.look_at(face, self.triangles, self._shown) for face in faces]
-        for number, face in enumerate(faces, start=1):
-            view = views[number - 1] if views else None
-            files = self._write_face(f"{name}_face{number}", image, face, view)
-            records.append(face_record(face, files))
-        if faces and "overlay" in self.outputs:
-            picture = draw.overlay(image, faces, self.triangles, views)
-            write_png(self.folder / f"{name}_overlay.png", picture)
-        if "json" in self.outputs:
-            size = (image.shape[1], image.shape[0])
-            record = photo_record(path_text(photo), size, records, self.versions)
+        shot = Shot(self._studio, image, faces)
+        own = [self._write_face(f"{name}_face{i + 1}", shot, i) for i in range(len(faces))]
+        files = self._write_photo(name, shot) if faces else {}
+        if not {"json", "camera"}.isdisjoint(self.outputs):
+            camera = camera_record(shot.scene) if faces and "camera" in self.outputs else None
+            records = [face_record(face, listed) for face, listed in zip(faces, own, strict=True)]
+            text = path_text(photo)
+            record = photo_record(text, shot.size, records, self.versions, files, camera)
             write_json(self.folder / f"{name}.json", record)
 
     def _clear(self, name: str) -> None:
@@ -159,55 +144,33 @@ class Results:
                 f"{error.filename}: earlier results cannot be removed ({error.strerror})"
             ) from error
 
-    def _write_face(
-        self, name: str, image: np.ndarray, face: "Face", view: "MeshView | None"
-    ) -> dict[str, str]:
-        """Write what was asked for of a face; returns kind -> file name.
-
-        The ``.npz`` holds what the JSON leaves out: ``flow`` (S, S, 2) and ``mask`` (S, S) of the
-        crop, both completed from the fitted mesh (``refined_flow``, ``refined_mask``),
-        ``crop_to_photo`` (2, 3), and ``vertices_mm`` (V, 3) in camera space.
-        """
-        from dfc_jax.systems.dfc.draw import flow_picture, mask_picture
-
-        wanted = [kind for kind in _FACE_FILES if _ASKED_BY.get(kind, kind) in self.outputs]
-        files = {kind: f"{name}{_FACE_FILES[kind]}" for kind in wanted}
-        places = {kind: self.folder / file for kind, file in files.items()}
-        if "npz" in places:
-            write_npz(
-                places["npz"],
-                flow=face.flow,
-                mask=face.matchability,
-                refined_flow=face.refined_flow,
-                refined_mask=face.refined_mask,
-                crop_to_photo=face.crop.to_photo,
-                vertices_mm=face.vertices_mm,
-                landmarks_px=face.landmarks,
-            )
-        if self._texture is not None and view is not None:
-            self._write_mesh(places, face, view)
-            write_mtl(places["mtl"], files["texture"])
-            write_picture(places["texture"], self._texture(image, face, view))
-        if "flow" in places:
-            write_png(places["flow"], flow_picture(face.flow, face.matchability))
-        if "mask" in places:
-            write_png(places["mask"], mask_picture(face.matchability))
+    def _write_face(self, name: str, shot: Shot, index: int) -> dict[str, str]:
+        """Write what was asked for of a face; returns name in the JSON -> file name."""
+        files: dict[str, str] = {}
+        for kind in self._wanted(FACE_KINDS):
+            own = _named(name, kind.endings)
+            kind.write(shot, index, self._places(own))
+            files |= own
         return files
 
-    def _write_mesh(self, places: dict[str, Path], face: "Face", view: "MeshView") -> None:
-        vertices, normals = face.vertices_mm, np.asarray(view.normals)
-        if self.obj_space == "model":
-            vertices = (vertices - face.translation_mm) @ face.rotation
-            normals = normals @ face.rotation
-        write_obj(
-            places["obj"],
-            vertices,
-            np.asarray(self.triangles),
-            self.uv,
-            normals,
-            places["mtl"].name,
-            self.obj_space,
-        )
+    def _write_photo(self, name: str, shot: Shot) -> dict[str, str]:
+        """The same of a photograph with faces."""
+        files: dict[str, str] = {}
+        for kind in self._wanted(PHOTO_KINDS):
+            own = _named(name, kind.endings)
+            kind.write(shot, self._places(own))
+            files |= own
+        return files
+
+    def _wanted(self, kinds: Mapping[str, K]) -> list[K]:
+        return [kind for name, kind in kinds.items() if name in self.outputs]
+
+    def _places(self, files: dict[str, str]) -> dict[str, Path]:
+        return {key: self.folder / file for key, file in files.items()}
+
+
+def _named(name: str, endings: dict[str, str]) -> dict[str, str]:
+    return {key: f"{name}{ending}" for key, ending in endings.items()}
 
 
 def _is_record(path: Path) -> bool:

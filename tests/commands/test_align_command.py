@@ -10,8 +10,10 @@ from command_line import names_in, photo, run
 from faces import mean_aligner
 from paths import ASTRONAUT
 from photographs import broken_files
+from PIL import Image
 
 import dfc_jax
+from dfc_jax.commands.align import MORE_OUTPUTS, OUTPUTS
 
 
 def test_align_says_how_many_faces_are_uncertain(tmp_path, monkeypatch, capsys):
@@ -155,19 +157,92 @@ def test_outputs_chooses_what_is_written_and_a_rerun_drops_the_rest(tmp_path, fa
         "obj": {"a_face1.obj", "a_face1.mtl", "a_face1_texture.jpg"},
         "flow": {"a_face1_flow.png"},
         "mask": {"a_face1_mask.png"},
+        "glb": {"a_face1.glb"},
+        "ply": {"a_face1.ply"},
+        "texture": {"a_face1_texture.png"},
+        "pts": {"a_face1.pts"},
+        "mat": {"a_face1.mat"},
     }
-    names = {"json": {"a.json"}, "overlay": {"a_overlay.png"}, **face}
-    for chosen in ("all", "json,obj", "mask", "npz, overlay", "flow,json"):
+    photograph = {
+        "overlay": {"a_overlay.png"},
+        "depth": {"a_depth.png", "a_depth.npy"},
+        "normals": {"a_normals.png"},
+        "pncc": {"a_pncc.png"},
+        "livelink": {"a_livelink.csv"},
+        "scene": {"a_scene.glb", "a_scene.obj"},
+    }
+    names = {"json": {"a.json"}, "camera": {"a.json"}, **photograph, **face}
+    assert set(names) == {*OUTPUTS, *MORE_OUTPUTS}
+    more = ("json,glb,texture", "camera,livelink", "depth", "scene,json,ply")
+    for chosen in ("all", "json,obj", "mask", "npz, overlay", "flow,json", *more):
         assert run(capsys, "align", one, "--out", folder, "--outputs", chosen)[0] == 0
         kinds = list(names) if chosen == "all" else chosen.replace(" ", "").split(",")
         assert names_in(folder) == set().union(*(names[kind] for kind in kinds))
-        if "json" in kinds:
-            files = json.loads((folder / "a.json").read_text())["faces"][0]["files"]
-            assert set(files.values()) == set().union(*(face.get(kind, set()) for kind in kinds))
+        if not {"json", "camera"}.isdisjoint(kinds):
+            record = json.loads((folder / "a.json").read_text())
+            for files, of in ((record["faces"][0]["files"], face), (record["files"], photograph)):
+                assert set(files.values()) == set().union(*(of.get(k, set()) for k in kinds))
+            assert (record["camera"] is not None) == ("camera" in kinds)
+    photo(one, (1, 1))
+    assert run(capsys, "align", one, "--out", folder, "--outputs", "all")[0] == 3
+    assert names_in(folder) == {"a.json"}
+    record = json.loads((folder / "a.json").read_text())
+    assert (record["files"], record["camera"]) == ({}, None)
+    photo(one)
     # A file of this name that is none of ours stays, as long as none is asked for.
     (folder / "a.json").write_text('{"my": "own"}')
     assert run(capsys, "align", one, "--out", folder, "--outputs", "mask")[0] == 0
     assert names_in(folder) == {"a.json", "a_face1_mask.png"}
+
+
+def test_what_two_faces_share_is_in_the_pictures_and_scenes_of_the_photograph(
+    tmp_path, fake, capsys, aligner
+):
+    one, folder = photo(tmp_path / "a.png"), tmp_path / "out"
+    boxes = ("--box", "10,20,60,60", "--box", "110,120,60,60")
+    assert run(capsys, "align", one, *boxes, "--out", folder, "--outputs", "all")[0] == 0
+    record = json.loads((folder / "a.json").read_text())
+    with Image.open(one) as picture:
+        size = picture.size
+    depth = np.load(folder / record["files"]["depth_npy"])
+    assert depth.shape == size[::-1]
+    fx, _, cx, cy = record["camera"]["params"]
+    for face, pose in zip(record["faces"], record["camera"]["faces"], strict=True):
+        x, y = np.round(face["landmarks_px"][30]).astype(int)
+        assert depth[y, x] > 0.0
+        # The nose is nearer than the head's middle, by less than a head.
+        assert 0.0 < pose["tvec"][2] - depth[y, x] < 200.0
+        middle = np.array(pose["tvec"][:2]) / pose["tvec"][2] * fx + [cx, cy]
+        box = np.array(face["box"])
+        assert np.linalg.norm(middle - box[:2] - box[2:] / 2.0) < box[2]
+    for kind in ("depth", "normals", "pncc"):
+        with Image.open(folder / record["files"][kind]) as picture:
+            assert picture.size == size
+    n_vertices = len(aligner.model.mean_mm)
+    mesh = trimesh.load(folder / record["files"]["scene_obj"], process=False)
+    assert len(mesh.vertices) == 2 * n_vertices
+    assert len(mesh.faces) == 2 * len(aligner.model.triangles)
+    scene = trimesh.load(folder / record["files"]["scene_glb"], process=False)
+    assert {"face1", "face2"} <= set(scene.graph.nodes)
+    whole = scene.to_geometry()
+    assert np.allclose(1000.0 * whole.bounds, mesh.bounds, atol=0.5)
+    with (folder / record["files"]["livelink"]).open() as file:
+        assert len(file.readlines()) == 3
+    ply = trimesh.load(folder / record["faces"][0]["files"]["ply"], process=False)
+    obj = trimesh.load(folder / record["faces"][0]["files"]["obj"], process=False)
+    assert np.allclose(ply.vertices, obj.vertices, atol=1e-3)
+
+
+@pytest.mark.parametrize("space", ["model", "camera"])
+def test_a_glb_stands_where_the_mesh_does(tmp_path, fake, capsys, space):
+    folder = tmp_path / "out"
+    options = ("--outputs", "glb,obj,ply", "--obj-space", space)
+    assert run(capsys, "align", photo(tmp_path / "a.png"), "--out", folder, *options)[0] == 0
+    obj = trimesh.load(folder / "a_face1.obj", process=False)
+    ply = trimesh.load(folder / "a_face1.ply", process=False)
+    glb = trimesh.load(folder / "a_face1.glb", process=False).to_geometry()
+    assert np.allclose(1000.0 * glb.vertices, obj.vertices, atol=0.01)
+    assert np.allclose(ply.vertices, obj.vertices, atol=0.01)
 
 
 @pytest.mark.parametrize("space", ["model", "camera"])

@@ -63,7 +63,7 @@ ALIGN = ["align", "a.png", "--out", "o"]
         (["synth", "--out", "o", "--backgrounds", "none"], "none: there is no such folder"),
         (["synth", "--out", "o", "--light", "none.npz"], "none.npz: there is no such file"),
         (["align", "a.png", "--out", "o", "--recrop", "x"], "whole number from 0 to 3"),
-        (["align", "a.png", "--out", "o", "--outputs", "json,ply"], "'ply' is none of json, "),
+        (["align", "a.png", "--out", "o", "--outputs", "json,stl"], "'stl' is none of json, "),
         (["align", "a.png", "--out", "o", "--outputs", ""], "'' is none of json, "),
         (["align", "a.png", "--out", "o", "--obj-space", "world"], "invalid choice: 'world'"),
         (

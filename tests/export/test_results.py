@@ -125,7 +125,8 @@ def test_while_the_json_is_there_so_is_the_rest_wherever_a_run_is_killed(
 
 
 def test_photographs_in_the_way_of_results_are_found(tmp_path):
-    photos = [tmp_path / name for name in ("a.png", "a_face12.obj", "a_overlay.png", "b_mask.png")]
-    assert overwritten(tmp_path, photos, ["a", "b"]) == photos[1:3]
+    names = ("a.png", "a_face12.obj", "a_overlay.png", "a_depth.png", "b_mask.png")
+    photos = [tmp_path / name for name in names]
+    assert overwritten(tmp_path, photos, ["a", "b"]) == photos[1:4]
     assert overwritten(tmp_path, photos, ["b"]) == []
     assert overwritten(tmp_path / "out", photos, ["a", "b"]) == []

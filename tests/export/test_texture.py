@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from dfc_jax.export.texture import TextureMaker, continued
+from dfc_jax.export.texture import Seen, TextureMaker, blended, continued, masked
 from dfc_jax.inference.draw import projected
 from dfc_jax.morphable.linear import PARTS, vertex_normals
+from dfc_jax.photo import write_png
 
 SIZE = 256
 
@@ -75,3 +77,78 @@ def test_continued_keeps_what_is_known_and_fills_the_rest_with_what_is_around():
     assert (filled[32:] >= 0.0).all()
     assert (filled[32:] <= 1.0).all()
     assert np.abs(filled[48:].mean() - 0.5) < 0.1
+
+
+def blind_to_the_left(seen, make):
+    """The same, without what lies on the right half of the atlas: the subject's left."""
+    weight = seen.weight.copy()
+    weight[:, make.size // 2 :] = 0.0
+    return Seen(seen.colour, weight)
+
+
+@pytest.fixture(scope="module")
+def smooth_face(aligner, make):
+    """A face in a photograph of smooth colours, alike on both sides."""
+    y, x = np.mgrid[:300, :200] / 40.0
+    image = 128.0 + 60.0 * np.stack([np.cos(x - 99.5 / 40), np.sin(y), np.cos(y)], axis=-1)
+    (face,) = aligner(image.astype(np.uint8))
+    return make.see(image.astype(np.uint8), face)
+
+
+def test_what_one_side_does_not_show_comes_from_the_other(make, smooth_face):
+    expected = make.complete(smooth_face).astype(int)
+    half = blind_to_the_left(smooth_face, make)
+    shown = smooth_face.weight > 0.9
+    hidden = shown & (half.weight == 0.0)
+    assert hidden.sum() > 5000
+    found = make.complete(half).astype(int)
+    assert np.abs(found - expected)[hidden].mean() < 5.0
+    alone = make.complete(half, symmetric=False).astype(int)
+    assert np.abs(alone - expected)[hidden].mean() > 10.0
+
+
+def test_the_other_side_becomes_as_bright_as_its_surroundings(make, smooth_face):
+    """The subject's left is half as bright, and shown in a strip beside the middle."""
+    # Towards the middle the ratio tends to 1, so that there is no seam.
+    left = np.arange(make.size) >= make.size // 2
+    colour = smooth_face.colour * np.where(left, 0.5, 1.0)[None, :, None].astype(np.float32)
+    weight = smooth_face.weight.copy()
+    weight[:, make.size // 2 + 40 :] = 0.0
+    found = make.complete(Seen(colour, weight)) / 255.0
+    hidden = (smooth_face.weight > 0.9) & (weight == 0.0)
+    assert hidden.sum() > 3000
+    ratio = found[hidden].mean() / smooth_face.colour[hidden].mean()
+    assert 0.45 < ratio < 0.7
+
+
+def test_masked_textures_are_transparent_where_nothing_is_shown(make, smooth_face, tmp_path):
+    half = blind_to_the_left(smooth_face, make)
+    write_png(tmp_path / "t.png", masked(half))
+    with Image.open(tmp_path / "t.png") as picture:
+        assert picture.mode == "RGBA"
+        read = np.asarray(picture)
+    assert (read[half.weight == 0.0] == 0).all()
+    full = half.weight == 1.0
+    assert (read[full, 3] == 255).all()
+    assert np.abs(read[full, :3] / 255.0 - half.colour[full]).max() < 0.01
+
+
+def test_several_photographs_are_blended_by_what_they_show(make, smooth_face):
+    half = blind_to_the_left(smooth_face, make)
+    red = Seen(np.zeros_like(half.colour) + [1.0, 0.0, 0.0], np.full_like(half.weight, 0.5))
+    both = blended([half, red])
+    hidden, full = half.weight == 0.0, half.weight == 1.0
+    assert np.allclose(both.colour[hidden], [1.0, 0.0, 0.0])
+    assert np.allclose(both.weight[hidden], 0.5)
+    expected = (half.colour[full] + 0.5 * red.colour[full]) / 1.5
+    assert np.allclose(both.colour[full], expected, atol=1e-5)
+    assert (both.weight[full] == 1.0).all()
+    with pytest.raises(ValueError, match="nothing to blend"):
+        blended([])
+
+
+def test_a_model_without_symmetry_has_no_other_side(aligner, make, smooth_face):
+    model = aligner.model.replace(mean_mm=aligner.model.mean_mm.at[0, 0].add(30.0))
+    lopsided = TextureMaker(model, make.size)
+    half = blind_to_the_left(smooth_face, make)
+    assert lopsided.mirrored(half) is half
