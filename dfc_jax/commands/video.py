@@ -1,8 +1,8 @@
 """`dfc video`: the people of a video, followed from frame to frame."""
 
 import argparse
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from dfc_jax.files import escaped
 if TYPE_CHECKING:
     import numpy as np
 
+    from dfc_jax.export.animate import Animator
     from dfc_jax.inference.align import Aligner
     from dfc_jax.inference.track import Tracked
     from dfc_jax.video import Video
@@ -68,6 +69,19 @@ def add_results(parser: argparse.ArgumentParser) -> None:
         help="a line for each face of each frame: .csv, or .jsonl with all that dfc align writes",
     )
     parser.add_argument(
+        "--glb",
+        type=Path,
+        metavar="FILE",
+        help="animated heads of all people, for viewers and engines: .glb",
+    )
+    parser.add_argument(
+        "--livelink",
+        type=Path,
+        metavar="FILE",
+        help="ARKit's weights and head angles over time, as Live Link Face records them: .csv; "
+        "for people after the first, NAME_personN.csv",
+    )
+    parser.add_argument(
         "--raw", action="store_true", help="do not smooth poses and expressions over time"
     )
     parser.add_argument(
@@ -79,8 +93,8 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.out is None and arguments.track is None:
-        raise UsageError("nothing to write; give --out FILE.mp4, --track FILE.csv, or both")
+    if not any(path for path, _ in wanted(arguments)):
+        raise UsageError("nothing to write; give --out, --track, --glb or --livelink, or several")
     check_network(arguments)
     check_results(arguments, arguments.video)
     from dfc_jax.video import open_video
@@ -89,16 +103,32 @@ def run(arguments: argparse.Namespace) -> int:
     return follow(arguments, frames, arguments.video)
 
 
+def wanted(arguments: argparse.Namespace) -> list[tuple[Path | None, Sequence[str]]]:
+    """Files to write, None for those that are not asked for, and how their names may end."""
+    from dfc_jax.export.track import TRACK_SUFFIXES
+    from dfc_jax.video import WRITTEN_SUFFIXES
+
+    return [
+        (arguments.out, WRITTEN_SUFFIXES),
+        (arguments.track, TRACK_SUFFIXES),
+        (arguments.glb, (".glb",)),
+        (arguments.livelink, (".csv",)),
+    ]
+
+
 def check_results(arguments: argparse.Namespace, video: str | None) -> None:
     """
     Raises:
       UsageError: a result cannot be written, or would overwrite the video.
     """
-    for path in (arguments.out, arguments.track):
-        if path is not None:
-            check_output(path)
-            if video is not None and path.exists() and path.samefile(video):
-                raise UsageError(f"{path}: this is the video itself; give another name")
+    for path, suffixes in wanted(arguments):
+        if path is None:
+            continue
+        if path.suffix.lower() not in suffixes:
+            raise UsageError(f"{path}: end its name in one of {', '.join(suffixes)}")
+        check_output(path)
+        if video is not None and path.exists() and path.samefile(video):
+            raise UsageError(f"{path}: this is the video itself; give another name")
 
 
 def follow(
@@ -111,44 +141,35 @@ def follow(
 
     `show` is given every frame with the faces drawn, and says whether to go on.
     """
-    from tqdm import tqdm
-
     from dfc_jax.cache import compiled_programs
-    from dfc_jax.export.track import TrackWriter
-    from dfc_jax.inference.schedule import ahead
-    from dfc_jax.video import VideoWriter
 
-    people: set[int] = set()
-    n_frames, interrupted = 0, False
     with ExitStack() as stack:
         stack.enter_context(compiled_programs())
         aligner = load_aligner(arguments)
-        sinks: list[Callable[[Tracked], bool | None]] = []
+        sinks: list[Callable[[Tracked], Any]] = []
         if arguments.track is not None:
+            from dfc_jax.export.track import TrackWriter
+
             names = aligner.model.expression_names
             table = TrackWriter(arguments.track, names, video, aligner.versions)
             sinks.append(stack.enter_context(table).write)
         if arguments.out is not None or show is not None:
+            from dfc_jax.video import VideoWriter
+
             sound = video if Path(video).is_file() else None
             out = arguments.out and stack.enter_context(VideoWriter(arguments.out, sound))
             sinks.append(_Drawn(aligner, out, show))
-        tracked = aligner.track(frames, smooth=not arguments.raw, max_people=arguments.max_people)
-
-        def write(frame: "Tracked") -> bool:
-            return all([sink(frame) is not False for sink in sinks])
-
-        bar = stack.enter_context(tqdm(total=frames.n_frames, unit="frame", disable=None))
-        try:
-            # One thread draws and writes while the next frames are looked at.
-            for frame, written in ahead(write, tracked, 1):
-                n_frames += 1
-                people |= frame.faces.keys()
-                bar.update()
-                if not written.result():
-                    break
-        except KeyboardInterrupt:
-            # What is there is complete up to here.
-            interrupted = True
+        animator = _animator(arguments, aligner)
+        if animator is not None:
+            sinks.append(animator.add)
+        smooth, most = not arguments.raw, arguments.max_people
+        tracked = aligner.track(frames, smooth=smooth, max_people=most)
+        people, n_frames, interrupted = _watch(tracked, sinks, frames.n_frames)
+        # What is there is complete up to here, also after an interrupt.
+        if animator is not None and arguments.glb is not None:
+            animator.write_glb(arguments.glb)
+        if animator is not None and arguments.livelink is not None:
+            animator.write_livelink(arguments.livelink)
     for problem in frames.problems:
         complain(problem)
     who = "1 person" if len(people) == 1 else f"{len(people)} people"
@@ -159,6 +180,44 @@ def follow(
     if frames.problems:
         return EXIT_FAILED
     return EXIT_OK if people else EXIT_NO_FACE
+
+
+def _animator(arguments: argparse.Namespace, aligner: "Aligner") -> "Animator | None":
+    if arguments.glb is None and arguments.livelink is None:
+        return None
+    from dfc_jax.export.animate import Animator
+
+    return Animator(aligner.model, textured=arguments.glb is not None)
+
+
+def _watch(
+    tracked: "Iterable[Tracked]", sinks: "Sequence[Callable[[Tracked], Any]]", total: int | None
+) -> tuple[set[int], int, bool]:
+    """Hand frames to sinks, until one says False; the people in them, how many frames they were,
+    and whether Ctrl-C ended them."""
+    from tqdm import tqdm
+
+    from dfc_jax.inference.schedule import ahead
+
+    people: set[int] = set()
+    n_frames = 0
+
+    def hand_on(frame: "Tracked") -> bool:
+        return all([sink(frame) is not False for sink in sinks])
+
+    # One thread draws and writes while the next frames are looked at.
+    bar = tqdm(total=total, unit="frame", disable=None)
+    with closing(ahead(hand_on, tracked, 1)) as handed, bar:
+        try:
+            for frame, wanted in handed:
+                n_frames += 1
+                people |= frame.faces.keys()
+                bar.update()
+                if not wanted.result():
+                    break
+        except KeyboardInterrupt:
+            return people, n_frames, True
+    return people, n_frames, False
 
 
 class _Drawn:

@@ -169,7 +169,7 @@ def _threads(workers: int, name: str) -> Iterator[ThreadPoolExecutor]:
 
 def ahead(
     call: Callable[[T], U], items: Iterable[T], workers: int
-) -> Iterator[tuple[T, Future[U]]]:
+) -> Generator[tuple[T, Future[U]], None, None]:
     """Call a function of every item in threads; items and their outcomes in order.
 
     Items are taken as they are needed: some wait, and are held in memory, while `workers` threads
