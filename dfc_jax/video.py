@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from fractions import Fraction
 from glob import glob, has_magic
 from pathlib import Path
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
@@ -59,10 +59,12 @@ class Video(Protocol):
 
     Attributes:
       n_frames: about how many, where that is known.
+      live: whether they come by themselves, and those that nobody has time for are to be dropped.
       problems: what was left out and why, a sentence each; complete after the last frame.
     """
 
     n_frames: int | None
+    live: bool
     problems: list[str]
 
     def __iter__(self) -> Iterator[Frame]: ...
@@ -101,7 +103,7 @@ class _Pictures:
         self._files = sorted(pictures, key=lambda file: _in_order(file.name))
         if not self._files:
             raise VideoError(f"{path}: there are no pictures; check the path")
-        self._path, self._fps = path, fps
+        self._path, self._fps, self.live = path, fps, False
         self.n_frames: int | None = len(self._files)
         self.problems: list[str] = []
 
@@ -125,7 +127,7 @@ class _File:
     """A file that PyAV decodes."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self.live = path, False
         self.problems: list[str] = []
         with self._opened() as container:
             stream = container.streams.video[0]
@@ -191,7 +193,7 @@ class _Camera:
     """A camera of this machine; its times are those of the clock."""
 
     def __init__(self, index: int) -> None:
-        self._capture = cv2.VideoCapture(index)
+        self._capture, self.live = cv2.VideoCapture(index), True
         self.n_frames: int | None = None
         self.problems: list[str] = []
         if not self._capture.isOpened():
@@ -211,16 +213,20 @@ class _Camera:
             self._capture.release()
 
 
-def read_ahead(frames: Iterable[T], count: int = 4) -> Iterator[T]:
-    """The same, of which a thread has up to `count` ready."""
+def read_ahead(frames: Iterable[T], count: int = 4, live: bool = False) -> Iterator[T]:
+    """The same, of which a thread has up to `count` ready; the newest of them, if they are `live`,
+    else it waits with the next one."""
     ready: Queue[tuple[T | None, Exception | None]] = Queue(count)
     ended = Event()
 
     def put(item: T | None, error: Exception | None) -> bool:
         while not ended.is_set():
             with suppress(Full):
-                ready.put((item, error), timeout=0.1)
+                ready.put((item, error), timeout=0.01 if live else 0.1)
                 return True
+            if live:
+                with suppress(Empty):
+                    ready.get_nowait()
         return False
 
     def read() -> None:

@@ -1,7 +1,7 @@
 """`dfc video`: the people of a video, followed from frame to frame."""
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dfc_jax.export.animate import Animator
     from dfc_jax.inference.align import Aligner
     from dfc_jax.inference.track import Tracked
-    from dfc_jax.video import Video
+    from dfc_jax.video import Video, VideoWriter
 
 # Edge of the square in which a mesh is drawn: a quarter of a photograph's time.
 _MESH_PX = 256
@@ -135,11 +135,11 @@ def follow(
     arguments: argparse.Namespace,
     frames: "Video",
     video: str,
-    show: "Callable[[np.ndarray], bool] | None" = None,
+    show: "Callable[[Drawn, np.ndarray], bool] | None" = None,
 ) -> int:
     """Follow the people of a video and write what was asked for; returns the exit code.
 
-    `show` is given every frame with the faces drawn, and says whether to go on.
+    `show` is given every frame with the faces drawn, and by whom, and says whether to go on.
     """
     from dfc_jax.cache import compiled_programs
 
@@ -158,13 +158,14 @@ def follow(
 
             sound = video if Path(video).is_file() else None
             out = arguments.out and stack.enter_context(VideoWriter(arguments.out, sound))
-            sinks.append(_Drawn(aligner, out, show))
+            sinks.append(Drawn(aligner, out, show))
         animator = _animator(arguments, aligner)
         if animator is not None:
             sinks.append(animator.add)
         smooth, most = not arguments.raw, arguments.max_people
         tracked = aligner.track(frames, smooth=smooth, max_people=most)
-        people, n_frames, interrupted = _watch(tracked, sinks, frames.n_frames)
+        handed = _handed_on(tracked, sinks, show is not None)
+        people, n_frames, interrupted = _watch(handed, frames.n_frames)
         # What is there is complete up to here, also after an interrupt.
         if animator is not None and arguments.glb is not None:
             animator.write_glb(arguments.glb)
@@ -191,48 +192,65 @@ def _animator(arguments: argparse.Namespace, aligner: "Aligner") -> "Animator | 
 
 
 def _watch(
-    tracked: "Iterable[Tracked]", sinks: "Sequence[Callable[[Tracked], Any]]", total: int | None
+    handed: "Generator[tuple[Tracked, bool], None, None]", total: int | None
 ) -> tuple[set[int], int, bool]:
-    """Hand frames to sinks, until one says False; the people in them, how many frames they were,
+    """Hand frames on until somebody has seen enough; the people in them, how many frames they were,
     and whether Ctrl-C ended them."""
     from tqdm import tqdm
 
-    from dfc_jax.inference.schedule import ahead
-
     people: set[int] = set()
     n_frames = 0
-
-    def hand_on(frame: "Tracked") -> bool:
-        return all([sink(frame) is not False for sink in sinks])
-
-    # One thread draws and writes while the next frames are looked at.
-    bar = tqdm(total=total, unit="frame", disable=None)
-    with closing(ahead(hand_on, tracked, 1)) as handed, bar:
+    with closing(handed), tqdm(total=total, unit="frame", disable=None) as bar:
         try:
-            for frame, wanted in handed:
+            for frame, go_on in handed:
                 n_frames += 1
                 people |= frame.faces.keys()
                 bar.update()
-                if not wanted.result():
+                if not go_on:
                     break
         except KeyboardInterrupt:
             return people, n_frames, True
     return people, n_frames, False
 
 
-class _Drawn:
-    """Draws the faces of frames, and writes or shows them."""
+def _handed_on(
+    tracked: "Iterable[Tracked]", sinks: "Sequence[Callable[[Tracked], Any]]", live: bool
+) -> "Generator[tuple[Tracked, bool], None, None]":
+    """Frames, each with whether no sink said False of it."""
+    from dfc_jax.inference.schedule import ahead
+
+    def hand_on(frame: "Tracked") -> bool:
+        return all([sink(frame) is not False for sink in sinks])
+
+    if live:
+        # At once, and in the main thread, the only one that windows may be drawn in.
+        for frame in tracked:
+            yield frame, hand_on(frame)
+        return
+    # One thread draws and writes while the next frames are looked at.
+    with closing(ahead(hand_on, tracked, 1)) as written:
+        for frame, outcome in written:
+            yield frame, outcome.result()
+
+
+class Drawn:
+    """Draws the faces of frames, and writes or shows them.
+
+    Attributes:
+      mesh: whether meshes and landmarks are drawn.
+    """
 
     def __init__(
         self,
         aligner: "Aligner",
-        out: "Any | None",
-        show: "Callable[[np.ndarray], bool] | None",
+        out: "VideoWriter | None",
+        show: "Callable[[Drawn, np.ndarray], bool] | None",
     ) -> None:
         import numpy as np
 
         from dfc_jax.morphable.linear import PARTS
 
+        self.mesh = True
         self._out, self._show = out, show
         self._triangles = aligner.model.triangles
         self._shown = np.asarray(aligner.model.triangle_part) != PARTS.index("neck")
@@ -240,10 +258,10 @@ class _Drawn:
     def __call__(self, tracked: "Tracked") -> bool:
         from dfc_jax.inference import draw
 
-        faces = list(tracked.faces.values())
+        faces = list(tracked.faces.values()) if self.mesh else []
         views = [draw.look_at(face, self._triangles, self._shown, _MESH_PX) for face in faces]
         picture = draw.overlay(tracked.image, faces, self._triangles, views, edge=None)
         draw.number_faces(picture, tracked.faces)
         if self._out is not None:
             self._out.write(tracked.time_s, picture)
-        return self._show is None or self._show(picture)
+        return self._show is None or self._show(self, picture)

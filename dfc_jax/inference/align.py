@@ -218,7 +218,9 @@ class Aligner:
             frames = open_video(frames, fps)
         settings = TrackSettings(smooth=smooth, max_people=max_people)
         tracker = Tracker(self.model, self.detector, settings)
-        timed = read_ahead(_timed(frames, USUAL_FPS if fps is None else fps))
+        live = getattr(frames, "live", False)
+        timed = _timed(frames, USUAL_FPS if fps is None else fps)
+        timed = read_ahead(timed, 1 if live else 4, live)
         return (run(tracker.frame(*frame), self.solver) for frame in timed)
 
     def _outcomes(self, jobs: Iterable[Job[Aligned]], workers: int) -> Iterator[Aligned]:
