@@ -6,6 +6,7 @@
 All but the version is imported when first used, so that ``import dfc_jax`` is light.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from dfc_jax.inference.detectors import make_detector
     from dfc_jax.inference.face import Face
     from dfc_jax.photo import read_photo
+
+# What is logged is heard by those who set up logging, and by nobody else.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
 __all__ = ["Aligner", "Face", "__version__", "load", "make_detector", "read_photo"]

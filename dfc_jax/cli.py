@@ -18,10 +18,16 @@ from dfc_jax.commands.arguments import (
     complain,
 )
 from dfc_jax.commands.interrupt import end_now, end_on_interrupt
+from dfc_jax.commands.logs import logging_to_terminal
 from dfc_jax.files import escaped
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **keywords: Any) -> None:
+        # Examples keep their lines.
+        keywords.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**keywords)
+
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {escaped(message)}; see {self.prog} --help", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
@@ -38,8 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # As standard error does with what the terminal's encoding has not.
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
+    verbosity = getattr(arguments, "verbosity", 0)
     try:
-        code = arguments.run(arguments)
+        with logging_to_terminal(verbosity, whole_process=argv is None):
+            code = arguments.run(arguments)
         # Not when Python ends, where an error could not be caught.
         sys.stdout.flush()
         return code

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from dfc_jax.inference.face import Face
 from dfc_jax.errors import ExportError
 
-SCHEMA_VERSION = "1.3"
+if TYPE_CHECKING:
+    from dfc_jax.export.journal import Stamp
+    from dfc_jax.inference.face import Face
+
+SCHEMA_VERSION = "1.4"
 
 
 def face_record(face: "Face", files: dict[str, str] | None = None) -> dict[str, Any]:
@@ -60,14 +62,23 @@ def _deviations(face: "Face") -> dict[str, Any] | None:
 
 
 def photo_record(
-    file: str, size: tuple[int, int], faces: Sequence[dict[str, Any]], versions: dict[str, str]
+    file: str,
+    size: tuple[int, int],
+    faces: Sequence[dict[str, Any]],
+    versions: dict[str, str],
+    settings: dict[str, Any] | None = None,
+    stamp: "Stamp | None" = None,
 ) -> dict[str, Any]:
     """One photograph of `size` (width, height) as the JSON-ready dict of docs/ALIGN_SCHEMA.md."""
+    photo: dict[str, Any] = {"file": file, "width": size[0], "height": size[1]}
+    if stamp is not None:
+        photo |= stamp._asdict()
     return {
         "schema_version": SCHEMA_VERSION,
-        "photo": {"file": file, "width": size[0], "height": size[1]},
+        "photo": photo,
         "status": "ok" if faces else "no_face",
         "versions": versions,
+        "settings": settings or {},
         "faces": list(faces),
     }
 
