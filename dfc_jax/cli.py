@@ -9,13 +9,13 @@ from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
 import dfc_jax
-from dfc_jax.commands import align, evaluate, model
+from dfc_jax.commands import align, completion, evaluate, info, model
 from dfc_jax.commands.arguments import (
-    EXIT_CODES,
     EXIT_INTERRUPTED,
     EXIT_PIPE_CLOSED,
     EXIT_USAGE,
     complain,
+    ending,
 )
 from dfc_jax.commands.interrupt import end_now, end_on_interrupt
 from dfc_jax.commands.logs import logging_to_terminal
@@ -70,12 +70,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="dfc", description="Dense 3D face alignment.", epilog=EXIT_CODES)
+    parser = _Parser(
+        prog="dfc",
+        description="Dense 3D face alignment.",
+        epilog=ending(
+            "dfc align me.jpg --out out", "dfc align --help", "dfc info", "dfc model info"
+        ),
+    )
     parser.add_argument("--version", action="version", version=f"dfc {dfc_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (align, evaluate, model, *_from_above()):
+    for module in (align, evaluate, model, *_from_above(), info):
         module.add(commands)
-    version = commands.add_parser("version", help="print the version")
+    completion.add(commands, _parser)
+    version = commands.add_parser(
+        "version", help="print the version", epilog=ending("dfc version", "dfc --version")
+    )
     version.set_defaults(run=_version)
     return parser
 

@@ -95,8 +95,7 @@ class Batch:
         clock, start, done_before = Clock(), time.perf_counter(), self.counts.done_before
         # Threads write while the next photographs are aligned.
         workers = os.cpu_count() or 1
-        hidden = True if self.quiet else None
-        with tqdm(total=len(self.names), unit="photo", disable=hidden) as bar:
+        with tqdm(total=len(self.names), unit="photo", disable=self.quiet or None) as bar:
             aligned = self._aligned(clock, workers, bar)
             for (task, _), written in ahead(partial(_write, self.results, clock), aligned, workers):
                 self._count(task, written, bar)
