@@ -22,7 +22,7 @@ from dfc_jax.commands.arguments import (
 )
 from dfc_jax.commands.inputs import Inputs, add_inputs, find_photos, part_of
 from dfc_jax.commands.logs import LOG, add_verbosity
-from dfc_jax.files import escaped, file_version
+from dfc_jax.files import escaped, file_version, path_text
 
 if TYPE_CHECKING:
     from dfc_jax.commands.batch import Counts
@@ -179,8 +179,10 @@ def _align(
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the results depend on besides versions, in words of JSON; a file by its content."""
-    settings = {name: v for name, v in vars(arguments).items() if name not in _NO_SETTINGS}
-    return {
-        name: file_version(value) if isinstance(value, Path) else value
-        for name, value in sorted(settings.items())
-    }
+    settings = {}
+    for name in sorted(vars(arguments).keys() - _NO_SETTINGS):
+        value = getattr(arguments, name)
+        if isinstance(value, Path):
+            value = file_version(value) if value.is_file() else path_text(value)
+        settings[name] = value
+    return settings

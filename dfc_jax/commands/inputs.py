@@ -183,9 +183,8 @@ class _Search:
             for entry in self._entries(folder):
                 if _is_folder(entry):
                     waiting.append(entry.path)
-                elif entry.name.lower().endswith(PHOTO_SUFFIXES):
-                    if not (is_out and self._is_result(entry.name)):
-                        yield entry.path
+                elif _is_photo(entry) and not (is_out and self._is_result(entry.name)):
+                    yield entry.path
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
         try:
@@ -216,6 +215,13 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to where one may not look
         return False
+
+
+def _is_photo(entry: os.DirEntry[str]) -> bool:
+    """By its name; not a pipe, which would be waited for. A link that leads nowhere is one, and is
+    named when it is read."""
+    is_file = entry.is_symlink() or entry.is_file()
+    return is_file and entry.name.lower().endswith(PHOTO_SUFFIXES)
 
 
 def _readable(folder: str) -> list[os.DirEntry[str]]:

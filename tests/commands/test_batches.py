@@ -278,52 +278,73 @@ def begun(log):
     return log.read_text().split() if log.exists() else []
 
 
+def noise_photos(folder, count):
+    """Small pictures, 100 pixels wide and more."""
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(count):
+        pixels = noise.integers(0, 255, (50, 100 + number, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03}.png")
+
+
+def started(folder, out, *arguments):
+    """A `dfc align` of the photographs in `folder`, which tells in ``OUT.log`` what it begins."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", PROGRAM, f"{out}.log", "align", "photos", "--out", out]
+    return subprocess.Popen([*command, "--quiet", *arguments], cwd=folder, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("outputs", ["json,mask", "mask"])
+def test_shards_that_run_at_the_same_time_write_what_a_whole_run_writes(tmp_path, outputs):
+    noise_photos(tmp_path / "photos", 30)
+    assert started(tmp_path, "whole", "--outputs", outputs).wait() == 0
+    shards = [
+        started(tmp_path, "parts", "--outputs", outputs, "--shard", f"{n}/3") for n in (1, 2, 3)
+    ]
+    assert [shard.wait() for shard in shards] == [0, 0, 0]
+    assert sorted(begun(tmp_path / "parts.log")) == sorted(begun(tmp_path / "whole.log"))
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("outputs", ["json,mask,npz", "mask,flow"])
 def test_a_run_that_is_killed_again_and_again_gives_what_an_undisturbed_one_gives(
     tmp_path, outputs
 ):
     """And aligns nothing twice but what it had under way."""
-    rng, count, kills = random.Random(len(outputs)), 60, 5
-    (tmp_path / "photos").mkdir()
-    noise = np.random.default_rng(0)
-    for number in range(count):
-        pixels = noise.integers(0, 255, (50, 100 + number, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number:03}.png")
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    rng, count, kills = random.Random(len(outputs)), 80, 5
+    noise_photos(tmp_path / "photos", count)
 
-    def start(out, log):
-        command = [sys.executable, "-c", PROGRAM, str(log), "align", "photos", "--out", out]
-        command += ["--outputs", outputs, "--resume", "--quiet", "--summary", f"{out}.csv"]
-        return subprocess.Popen(command, cwd=tmp_path, env=environment)
+    def start(out):
+        options = ("--outputs", outputs, "--resume", "--summary", f"{out}.csv")
+        return started(tmp_path, out, *options)
 
     def done():
         return [path.stem for path in (tmp_path / "killed").rglob("[0-9][0-9][0-9].json")]
 
-    assert start("whole", tmp_path / "whole.log").wait() == 0
+    assert start("whole").wait() == 0
     assert sorted(begun(tmp_path / "whole.log")) == [str(100 + n) for n in range(count)]
     log, twice = tmp_path / "killed.log", Counter()
     for _ in range(kills):
         before, finished = begun(log), set(done())
-        process = start("killed", log)
-        # Somewhere among the next ten.
-        until = len(before) + rng.randint(1, 10)
+        process = start("killed")
+        # Somewhere among the next few.
+        until = len(before) + rng.randint(1, 6)
         while process.poll() is None and len(begun(log)) < until:
             time.sleep(0.002)
-        time.sleep(rng.uniform(0.0, 0.05))
+        time.sleep(rng.uniform(0.0, 0.03))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
         again = {f"{int(width) - 100:03}" for width in begun(log)[len(before) :]}
         assert not again & finished
         twice.update(again - set(done()))
-    left = [path for path in (tmp_path / "killed").rglob(".*.*") if path.is_file()]
     unfinished = count - len(done())
     assert unfinished > 0
     before = begun(log)
-    assert start("killed", log).wait() == 0
+    assert start("killed").wait() == 0
     assert len(begun(log)) - len(before) == unfinished
-    most = {width: 1 + twice[f"{int(width) - 100:03}"] for width in begun(log)}
-    assert Counter(begun(log)) == most
+    times = {width: 1 + twice[f"{int(width) - 100:03}"] for width in begun(log)}
+    assert Counter(begun(log)) == times
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    print(f"{len(left)} files were left half written, {sum(twice.values())} aligned again")

@@ -70,9 +70,17 @@ def test_links_that_lead_back_are_followed_once(tree):
     Path("p/self").symlink_to(".")
     Path("p/gone").symlink_to("nowhere")
     Path("p/other").symlink_to(tree / "q")
-    assert sorted(found("p").photos) == sorted([*IN_P, "p/other/a.jpg"])
+    Path("p/gone.jpg").symlink_to("nowhere")
+    assert sorted(found("p").photos) == sorted([*IN_P, "p/other/a.jpg", "p/gone.jpg"])
+    Path("p/gone.jpg").unlink()
     names = {os.path.basename(photo) for photo in found("p/**/*.jpg").photos}
     assert names == {"b.jpg", "a.jpg"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_what_is_no_file_is_no_photograph(tree):
+    os.mkfifo("p/pipe.jpg")
+    assert found("p").photos == IN_P
 
 
 def test_a_folder_that_cannot_be_read_is_named_and_stops_nothing(tree, monkeypatch):
