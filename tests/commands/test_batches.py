@@ -26,6 +26,7 @@ from data_pipelines.faces import export, synthetic
 from dfc_jax import cli
 from dfc_jax.commands.align import _NO_SETTINGS
 from dfc_jax.commands.clock import Clock
+from dfc_jax.commands.logs import logging_to_terminal
 from dfc_jax.export.summary import COLUMNS
 
 LISTED = ("--outputs", "json")
@@ -74,8 +75,9 @@ def rows(path):
 def test_shards_write_what_a_whole_run_writes(tmp_path, folder, aligned, capsys):
     assert run(capsys, "align", folder, "--out", tmp_path / "whole")[0] == 0
     aligned.clear()
-    for number in (2, 4, 1, 3):
-        out = ("--out", tmp_path / "parts", "--shard", f"{number}/4")
+    # The two of one name are in the first and the last.
+    for number in (2, 5, 1, 3, 4):
+        out = ("--out", tmp_path / "parts", "--shard", f"{number}/5")
         assert run(capsys, "align", folder, *out)[0] == 0
     assert sorted(aligned) == [40, 41, 42, 43, 44, 45]
     assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
@@ -242,6 +244,14 @@ def test_logs_are_set_up_by_the_command_and_for_it_alone(tmp_path, folder, align
     code = "import logging, dfc_jax; logging.getLogger('dfc_jax.x').warning('heard')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("verbosity", "heard"), [(-1, False), (0, False), (1, True)])
+def test_what_jax_warns_of_is_heard_by_those_who_asked_for_it(verbosity, heard):
+    log = logging.getLogger("jax._src.xla_bridge")
+    with logging_to_terminal(verbosity, whole_process=False):
+        assert log.isEnabledFor(logging.WARNING) == heard
+        assert log.isEnabledFor(logging.ERROR)
 
 
 def test_a_stage_does_not_count_what_lies_in_it() -> None:
