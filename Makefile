@@ -43,5 +43,5 @@ $(VENV)/.installed: $(PROJECT) | $(BIN)/pip
 	touch $@
 
 $(VENV)/.installed-dev: $(PROJECT) | $(BIN)/pip
-	$(INSTALL) -e ".[train,tfds,video,dev]"
+	$(INSTALL) -e ".[train,tfds,video,tables,completion,dev]"
 	touch $@ $(VENV)/.installed

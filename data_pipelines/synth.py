@@ -10,16 +10,23 @@ from dfc_jax.commands.arguments import (
     add_face_model,
     check_face_model,
     check_folder,
+    ending,
     made_folder,
     plural,
     whole,
 )
+from dfc_jax.commands.logs import LOG, add_verbosity
 from dfc_jax.files import escaped
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "synth", help="write synthetic training pairs, and pictures of them"
+        "synth",
+        help="write synthetic training pairs, and pictures of them",
+        epilog=ending(
+            "dfc synth --out pairs --count 100",
+            "dfc synth --out pairs --backgrounds pictures --seed 1",
+        ),
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="pairs go here")
     parser.add_argument(
@@ -36,6 +43,7 @@ def add(commands: Any) -> None:
         "--light", type=Path, metavar="FILE.npz", help="a prior of lights, from the same program"
     )
     add_face_model(parser)
+    add_verbosity(parser)
     parser.set_defaults(run=run)
 
 
@@ -52,8 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
         from dfc_jax.morphable.file import load_face_model
 
         model = load_face_model(arguments.face_model)
+        LOG.info("face_model: %s", model.version)
         assets = load_assets(model, arguments.backgrounds, arguments.textures, arguments.light)
     with compiled_programs():
         export_pairs(arguments.out, assets, SyntheticSettings(), arguments.count, arguments.seed)
-    print(escaped(f"{plural(arguments.count, 'pair')} in {arguments.out}"))
+    if arguments.verbosity >= 0:
+        print(escaped(f"{plural(arguments.count, 'pair')} in {arguments.out}"))
     return EXIT_OK

@@ -36,6 +36,12 @@ def cache_folder() -> Path | None:
     return folder.absolute() / f"jaxlib-{version('jaxlib')}-{machine}"
 
 
+def folder_in_use() -> Path | None:
+    """The same, or the folder of a cache that is set up already, which is used instead."""
+    set_up = getattr(jax.config, FOLDER_SETTING)
+    return Path(set_up) if set_up else cache_folder()
+
+
 def _processor() -> str:
     """The processor's name and instructions, as far as the system tells."""
     try:
@@ -87,8 +93,7 @@ def forget_latest() -> None:
 
     One of them may be half written, and JAX never writes a file of the cache again.
     """
-    set_up = getattr(jax.config, FOLDER_SETTING)
-    folder = Path(set_up) if set_up else cache_folder()
+    folder = folder_in_use()
     if folder is None:
         return
     for path in folder.glob("*-cache"):

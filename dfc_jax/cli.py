@@ -9,19 +9,25 @@ from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
 import dfc_jax
-from dfc_jax.commands import align, evaluate, model, video, webcam
+from dfc_jax.commands import align, completion, evaluate, info, model, video, webcam
 from dfc_jax.commands.arguments import (
-    EXIT_CODES,
     EXIT_INTERRUPTED,
     EXIT_PIPE_CLOSED,
     EXIT_USAGE,
     complain,
+    ending,
 )
 from dfc_jax.commands.interrupt import end_now, end_on_interrupt
+from dfc_jax.commands.logs import logging_to_terminal
 from dfc_jax.files import escaped
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **keywords: Any) -> None:
+        # Examples keep their lines.
+        keywords.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**keywords)
+
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {escaped(message)}; see {self.prog} --help", file=sys.stderr)
         raise SystemExit(EXIT_USAGE)
@@ -38,8 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # As standard error does with what the terminal's encoding has not.
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
+    verbosity = getattr(arguments, "verbosity", 0)
     try:
-        code = arguments.run(arguments)
+        with logging_to_terminal(verbosity, whole_process=argv is None):
+            code = arguments.run(arguments)
         # Not when Python ends, where an error could not be caught.
         sys.stdout.flush()
         return code
@@ -62,12 +70,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="dfc", description="Dense 3D face alignment.", epilog=EXIT_CODES)
+    parser = _Parser(
+        prog="dfc",
+        description="Dense 3D face alignment.",
+        epilog=ending(
+            "dfc align me.jpg --out out", "dfc align --help", "dfc info", "dfc model info"
+        ),
+    )
     parser.add_argument("--version", action="version", version=f"dfc {dfc_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (align, video, webcam, evaluate, model, *_from_above()):
+    for module in (align, video, webcam, evaluate, model, *_from_above(), info):
         module.add(commands)
-    version = commands.add_parser("version", help="print the version")
+    completion.add(commands, _parser)
+    version = commands.add_parser(
+        "version", help="print the version", epilog=ending("dfc version", "dfc --version")
+    )
     version.set_defaults(run=_version)
     return parser
 

@@ -7,6 +7,7 @@ before they load anything.
 import hashlib
 import json
 import os
+import re
 import unicodedata
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,7 @@ from dfc_jax.errors import ExportError, WeightsError
 if TYPE_CHECKING:
     import numpy as np
 
+_ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}(\.[^.]*)?", re.DOTALL)
 # A few kilobytes of zeros unpack to more than a machine holds.
 MAX_NPZ_BYTES = 2**30
 
@@ -53,6 +55,12 @@ WEIGHTS_SUFFIX = ".safetensors"
 MAX_STEM_BYTES = 220
 # Categories of what steers a terminal or breaks a line, and of half characters.
 _UNSAFE = {"Cc", "Cs", "Zl", "Zp"}
+# What Windows takes in no name, and names that are devices there, whatever ending follows.
+_NOT_ON_WINDOWS = frozenset('<>:"/\\|?*')
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"}
+_DEVICES |= {
+    f"{port}{number}" for port in ("com", "lpt") for number in "0123456789\u00b9\u00b2\u00b3"
+}
 # Those that turn the direction of what follows.
 _TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
@@ -71,10 +79,15 @@ def path_text(path: str | os.PathLike[str]) -> str:
 def safe_stem(stem: str) -> str:
     """A name for results: itself if file systems and terminals take it with our endings.
 
-    Otherwise unsafe characters become ``_``, what is too long is cut, and a hash of the whole
-    keeps names apart that would become alike.
+    Otherwise characters that are unsafe, or not for Windows, become ``_``, as does what it does not
+    take at an end; what is too long is cut, and a hash of the whole keeps names apart that would
+    become alike.
     """
-    kept = "".join("_" if _is_unsafe(c) else c for c in stem)
+    kept = "".join("_" if _is_unsafe(c) or c in _NOT_ON_WINDOWS else c for c in stem)
+    if kept.endswith((".", " ")):
+        kept = f"{kept[:-1]}_"
+    if kept.split(".")[0].rstrip().lower() in _DEVICES:
+        kept = f"_{kept}"
     if kept == stem and len(stem.encode()) <= MAX_STEM_BYTES:
         return stem
     digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
@@ -136,7 +149,7 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
       ExportError: the folder cannot be written to.
     """
     path = Path(path)
-    # Not by `tempfile`, whose files are readable for their owner alone.
+    # Not by `tempfile`, whose files are readable for their owner alone; `_ASIDE` knows the name.
     aside = path.with_name(f".{path.stem}.{os.urandom(4).hex()}{path.suffix}")
     try:
         try:
@@ -146,6 +159,13 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
     except OSError as error:
         raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def written_for(name: str) -> str | None:
+    """The file that a file of this name was written aside for, by `written_aside`; None if it is
+    none of those. One that is still there is what a killed process left, or is being written."""
+    aside = _ASIDE.fullmatch(name)
+    return None if aside is None else aside[1] + (aside[2] or "")
 
 
 def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:

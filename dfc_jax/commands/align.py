@@ -1,16 +1,11 @@
 """`dfc align`: a 3D face fitted to every face of photographs, as files."""
 
 import argparse
-import os
-from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfc_jax.commands.arguments import (
-    EXIT_CODES,
     EXIT_FAILED,
     EXIT_NO_FACE,
     EXIT_OK,
@@ -19,18 +14,19 @@ from dfc_jax.commands.arguments import (
     add_network,
     box,
     check_network,
+    check_output,
     complain,
+    ending,
     load_aligner,
     made_folder,
-    plural,
-    sentence,
 )
-from dfc_jax.files import escaped
+from dfc_jax.commands.inputs import Inputs, add_inputs, find_photos, part_of
+from dfc_jax.commands.logs import LOG, add_verbosity
+from dfc_jax.files import escaped, file_version, path_text
 
 if TYPE_CHECKING:
-    from dfc_jax.export.results import Results
-    from dfc_jax.inference.align import Aligned, Aligner
-    from dfc_jax.inference.face import Face
+    from dfc_jax.commands.batch import Counts
+    from dfc_jax.inference.align import Aligner
 
 # What is written if nothing else is said; and what can be asked for besides.
 OUTPUTS = ("json", "overlay", "flow", "mask", "npz", "obj")
@@ -38,13 +34,26 @@ MORE_OUTPUTS = (
     *("glb", "ply", "texture", "depth", "normals", "pncc"),
     *("pts", "mat", "livelink", "camera", "scene"),
 )
+# What results do not depend on, or what their records say elsewhere. All other arguments are
+# settings: where one is another, results are made again.
+_NO_SETTINGS = {
+    *("command", "run", "photos", "from_file", "shard", "out", "resume", "summary", "verbosity"),
+    *("weights", "face_model", "outputs", "obj_space"),
+}
 
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "align", help="fit a 3D face to every face of photographs", epilog=EXIT_CODES
+        "align",
+        help="fit a 3D face to every face of photographs",
+        epilog=ending(
+            "dfc align me.jpg --out out",
+            "dfc align photos --out out --outputs json --summary out/faces.csv",
+            'dfc align "photos/**/*.jpg" --out out --resume',
+            "find photos -name '*.png' -print0 | dfc align - --out out --shard 3/16",
+        ),
     )
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="JPEG, PNG, WebP ...")
+    add_inputs(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results go here")
     parser.add_argument(
         "--outputs",
@@ -69,7 +78,20 @@ def add(commands: Any) -> None:
         help="landmark box in photo pixels instead of a detector; may be repeated, and may leave "
         "the picture (its longer edge from 4 pixels to 4 times the picture's)",
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out photographs whose results are there, of the same file, settings, weights "
+        "and version; else they are replaced",
+    )
+    parser.add_argument(
+        "--summary",
+        type=Path,
+        metavar="FILE",
+        help="a table with a row for each face, also of those done before: .csv, or .parquet",
+    )
     add_network(parser)
+    add_verbosity(parser)
     parser.set_defaults(run=run)
 
 
@@ -86,89 +108,86 @@ def _outputs(text: str) -> tuple[str, ...]:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    photos = list(dict.fromkeys(arguments.photos))
-    if arguments.box and len(photos) > 1:
-        raise UsageError("--box goes with one photograph; run dfc align once per photograph")
     check_network(arguments)
-    problems = {photo: _problem(photo) for photo in photos}
-    absent = {photo: problem for photo, problem in problems.items() if problem}
-    for problem in absent.values():
+    inputs = find_photos(arguments.photos, arguments.from_file, _is_result, arguments.out)
+    if arguments.box and len(inputs.photos) > 1:
+        raise UsageError("--box goes with one photograph; run dfc align once per photograph")
+    if arguments.summary is not None:
+        from dfc_jax.export.summary import check_summary
+
+        check_summary(arguments.summary)
+    for problem in inputs.problems:
         complain(problem)
-    if len(absent) == len(photos):
+    if len(inputs.absent) == len(inputs.photos):
         return EXIT_USAGE
-
-    from dfc_jax.export.results import Results, output_names, overwritten
-
-    # Named with all photographs, so that a name does not depend on which of them can be read.
-    names = dict(zip(photos, output_names(photos), strict=True))
-    for photo in overwritten(arguments.out, photos, names.values()):
-        raise UsageError(f"{photo}: a result would overwrite this photograph; give another --out")
-    wanted = {photo: name for photo, name in names.items() if photo not in absent}
+    names = _named(inputs, arguments)
     with ExitStack() as stack:
         with made_folder(arguments.out):
+            if arguments.summary is not None:
+                check_output(arguments.summary)
             from dfc_jax.cache import compiled_programs
 
             stack.enter_context(compiled_programs())
             aligner = load_aligner(arguments, background=True)
-        results = Results(arguments.out, aligner, arguments.outputs, arguments.obj_space)
-        code = _align_all(wanted, len(absent), aligner, results, arguments.box)
+        counts = _align(arguments, names, inputs.absent, aligner)
         # Where no face was looked at: what is compiled is kept, and what failed is said.
         aligner.solver.wait()
-        return code
-
-
-def _problem(photo: Path) -> str | None:
-    """Why a photograph cannot be read, as far as can be said without opening it."""
-    if os.path.isdir(photo):
-        return f"{photo}: this is a folder; name the photographs in it"
-    return None if os.path.lexists(photo) else f"{photo}: there is no such file; check the path"
-
-
-def _align_all(
-    names: dict[Path, str],
-    n_failed: int,
-    aligner: "Aligner",
-    results: "Results",
-    boxes: Sequence[Any] | None,
-) -> int:
-    """Align photographs, each under its name; `n_failed` have failed already."""
-    from tqdm import tqdm
-
-    from dfc_jax.inference.schedule import ahead
-
-    n_faces, n_uncertain, n_empty, n_photos = 0, 0, 0, len(names) + n_failed
-    # Threads write while the next photographs are aligned.
-    workers = os.cpu_count() or 1
-    found = aligner.many(names, boxes=repeat(boxes, len(names)), workers=workers)
-    jobs = zip(names, names.values(), found, strict=True)
-    with tqdm(total=len(names), unit="photo", disable=None) as bar:
-        for (photo, *_), written in ahead(partial(_write, results), jobs, workers):
-            try:
-                faces = written.result()
-            except Exception as error:
-                n_failed += 1
-                complain(sentence(photo, error), bar.write)
-            else:
-                n_faces += len(faces)
-                n_uncertain += sum(face.status != "ok" for face in faces)
-                if not faces:
-                    n_empty += 1
-                    words = "no face was found; give its box with --box x,y,w,h"
-                    complain(f"{photo}: {words}", bar.write)
-            bar.update()
-    n_ok = n_photos - n_failed - n_empty
-    doubtful = f" ({n_uncertain} uncertain)" if n_uncertain else ""
-    counts = f"{plural(n_faces, 'face')}{doubtful} in {n_ok} of {plural(n_photos, 'photograph')}"
-    print(escaped(f"{counts}: {results.folder}"))
-    if n_failed:
+    if arguments.verbosity >= 0:
+        print(escaped(f"{counts}: {arguments.out}"))
+    if counts.errors or inputs.problems:
         return EXIT_FAILED
-    return EXIT_NO_FACE if n_empty else EXIT_OK
+    return EXIT_NO_FACE if counts.empty else EXIT_OK
 
 
-def _write(results: "Results", job: "tuple[Path, str, Aligned]") -> "Sequence[Face]":
-    """Write all results of a photograph; returns its faces."""
-    photo, name, aligned = job
-    if aligned.error is not None:
-        raise aligned.error
-    results.write(name, photo, aligned.image, aligned.faces)
-    return aligned.faces
+def _is_result(file: str) -> bool:
+    from dfc_jax.export.results import is_result
+
+    return is_result(file)
+
+
+def _named(inputs: Inputs, arguments: argparse.Namespace) -> dict[str, str]:
+    """The names of the results of each photograph of the shard.
+
+    Raises:
+      UsageError: a result would overwrite a photograph.
+    """
+    from dfc_jax.export.results import output_names, overwritten
+
+    # Named with all photographs, so that a name depends neither on which of them can be read, nor
+    # on the shard.
+    names = dict(zip(inputs.photos, output_names(inputs.photos), strict=True))
+    for photo in overwritten(arguments.out, inputs.photos, names.values()):
+        raise UsageError(f"{photo}: a result would overwrite this photograph; give another --out")
+    return {photo: names[photo] for photo in part_of(inputs.photos, arguments.shard)}
+
+
+def _align(
+    arguments: argparse.Namespace, names: dict[str, str], absent: dict[str, str], aligner: "Aligner"
+) -> "Counts":
+    """Align the photographs and write their summary; the absent ones have failed already."""
+    from dfc_jax.commands.batch import Batch, Counts, summary_rows
+    from dfc_jax.export.results import Results
+    from dfc_jax.export.summary import write_summary
+
+    for what, version in aligner.versions.items():
+        LOG.info("%s: %s", what, version)
+    outputs, space = arguments.outputs, arguments.obj_space
+    results = Results(arguments.out, aligner, outputs, space, _settings(arguments))
+    counts = Counts(len(names), errors={photo: absent[photo] for photo in names if photo in absent})
+    wanted = {photo: name for photo, name in names.items() if photo not in absent}
+    quiet = arguments.verbosity < 0
+    Batch(wanted, aligner, results, counts, arguments.box, arguments.resume, quiet).run()
+    if arguments.summary is not None:
+        write_summary(arguments.summary, summary_rows(names, results, counts.errors))
+    return counts
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the results depend on besides versions, in words of JSON; a file by its content."""
+    settings = {}
+    for name in sorted(vars(arguments).keys() - _NO_SETTINGS):
+        value = getattr(arguments, name)
+        if isinstance(value, Path):
+            value = file_version(value) if value.is_file() else path_text(value)
+        settings[name] = value
+    return settings

@@ -25,12 +25,17 @@ if TYPE_CHECKING:
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_FACE = 0, 1, 2, 3
 # As a shell says of what the signals SIGINT and SIGPIPE ended.
 EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141
-EXIT_CODES = (
-    "exit codes: 0 all went well; 1 something given could not be used or done, the rest is done; "
-    "2 the command could not start, nothing is done; 3 (align) all went well, but a photograph "
-    "shows no face; 130 interrupted; 141 nobody reads the output any more"
-)
+EXIT_CODES = """\
+exit codes: 0 all went well; 1 something given could not be used or done, the rest is
+done; 2 the command could not start, nothing is done; 3 (align) all went well, but a
+photograph shows no face; 130 interrupted; 141 nobody reads the output any more"""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def ending(*examples: str) -> str:
+    """What the help of a command ends with."""
+    lines = "\n".join(f"  {example}" for example in examples)
+    return f"examples:\n{lines}\n\n{EXIT_CODES}"
 
 
 class UsageError(UserError):
@@ -109,7 +114,7 @@ def complain(sentence: object, write: Callable[..., Any] = print) -> None:
     write(f"dfc: {escaped(sentence)}", file=sys.stderr)
 
 
-def sentence(path: Path, error: Exception) -> str:
+def sentence(path: str | Path, error: Exception) -> str:
     """What went wrong with a file, in one line that names it."""
     if os.environ.get("DFC_DEBUG"):
         raise error

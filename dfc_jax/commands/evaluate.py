@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfc_jax.commands.arguments import (
-    EXIT_CODES,
     EXIT_FAILED,
     EXIT_OK,
     UsageError,
@@ -14,9 +13,11 @@ from dfc_jax.commands.arguments import (
     check_network,
     check_output,
     complain,
+    ending,
     load_aligner,
     sentence,
 )
+from dfc_jax.commands.logs import LOG, add_verbosity
 from dfc_jax.files import path_text
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ LAYOUTS = ("ibug", "300w-lp", "aflw2000", "cfp", "fasseg", "facesynthetics")
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "evaluate", help="score landmarks and poses on annotated photographs", epilog=EXIT_CODES
+        "evaluate",
+        help="score landmarks and poses on annotated photographs",
+        epilog=ending(
+            "dfc evaluate --layout ibug --data 300w/helen/testset --json -",
+            "dfc evaluate --layout cfp --data cfp/test --boxes detector --json scores.json",
+        ),
     )
     parser.add_argument(
         "--layout",
@@ -58,6 +64,7 @@ def add(commands: Any) -> None:
         help="names of the photographs, the landmarks and the yaw, pitch, roll found in them",
     )
     add_network(parser)
+    add_verbosity(parser)
     parser.set_defaults(run=run)
 
 
@@ -84,7 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
         complain(problem)
     with compiled_programs():
         aligner = load_aligner(arguments)
-        scored, readings, unreadable = _align(aligner, faces, arguments.boxes)
+        for what, version in aligner.versions.items():
+            LOG.info("%s: %s", what, version)
+        quiet = arguments.verbosity < 0
+        scored, readings, unreadable = _align(aligner, faces, arguments.boxes, quiet)
     if not scored:
         raise UsageError(f"{arguments.data}: no photograph in it could be scored")
     scores = report(scored, readings)
@@ -103,7 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _align(
-    aligner: "Aligner", faces: "list[AnnotatedFace]", boxes: str
+    aligner: "Aligner", faces: "list[AnnotatedFace]", boxes: str, quiet: bool
 ) -> "tuple[list[AnnotatedFace], list[dict[str, np.ndarray]], list[Path]]":
     """The faces whose photographs can be used, what is read of each, and the photographs that
     cannot be used, which are named on standard error."""
@@ -114,7 +124,7 @@ def _align(
 
     detector = aligner.detector if boxes == "detector" else None
     scored, readings, unusable = [], [], []
-    with tqdm(total=len(faces), unit="photo", disable=None) as bar:
+    with tqdm(total=len(faces), unit="photo", disable=quiet or None) as bar:
         results = align_examples(aligner, faces, detector)
         for face, found in zip(faces, results, strict=True):
             if isinstance(found, Exception):

@@ -11,6 +11,7 @@ from dfc_jax.commands.arguments import (
     check_face_model,
     check_output,
     coefficient,
+    ending,
     finite,
     picture,
     whole,
@@ -30,11 +31,24 @@ _ANGLES = {
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("model", help="look into a face model")
+    parser = commands.add_parser(
+        "model",
+        help="look into a face model",
+        epilog=ending("dfc model info", "dfc model render --out face.png"),
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="info|render")
-    info = actions.add_parser("info", help="sizes and names")
+    info = actions.add_parser(
+        "info", help="sizes and names", epilog=ending("dfc model info", "dfc model info mine.npz")
+    )
     info.set_defaults(run=run_info)
-    render = actions.add_parser("render", help="a picture of a face of the model")
+    render = actions.add_parser(
+        "render",
+        help="a picture of a face of the model",
+        epilog=ending(
+            "dfc model render --expression jawOpen=0.6 --yaw 30 --out face.png",
+            "dfc model render mine.npz --identity 0=2 --identity 1=-1 --out face.webp",
+        ),
+    )
     render.set_defaults(run=run_render)
     for action in (info, render):
         action.add_argument(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dfc_jax.commands.arguments import (
-    EXIT_CODES,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_NO_FACE,
@@ -18,10 +17,12 @@ from dfc_jax.commands.arguments import (
     check_network,
     check_output,
     complain,
+    ending,
     load_aligner,
     plural,
     whole,
 )
+from dfc_jax.commands.logs import LOG, add_verbosity
 from dfc_jax.files import escaped
 
 if TYPE_CHECKING:
@@ -37,7 +38,15 @@ _MESH_PX = 256
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("video", help="follow the people of a video", epilog=EXIT_CODES)
+    parser = commands.add_parser(
+        "video",
+        help="follow the people of a video",
+        epilog=ending(
+            "dfc video clip.mp4 --out faces.mp4 --track faces.csv",
+            "dfc video clip.mp4 --glb heads.glb --livelink face.csv",
+            'dfc video "frames/*.png" --fps 24 --track faces.jsonl --raw',
+        ),
+    )
     parser.add_argument(
         "video",
         metavar="VIDEO",
@@ -51,6 +60,7 @@ def add(commands: Any) -> None:
     )
     add_results(parser)
     add_network(parser)
+    add_verbosity(parser)
     parser.set_defaults(run=run)
 
 
@@ -146,6 +156,8 @@ def follow(
     with ExitStack() as stack:
         stack.enter_context(compiled_programs())
         aligner = load_aligner(arguments)
+        for what, version in aligner.versions.items():
+            LOG.info("%s: %s", what, version)
         sinks: list[Callable[[Tracked], Any]] = []
         if arguments.track is not None:
             from dfc_jax.export.track import TrackWriter
@@ -164,8 +176,8 @@ def follow(
             sinks.append(animator.add)
         smooth, most = not arguments.raw, arguments.max_people
         tracked = aligner.track(frames, smooth=smooth, max_people=most)
-        handed = _handed_on(tracked, sinks, show is not None)
-        people, n_frames, interrupted = _watch(handed, frames.n_frames)
+        handed, quiet = _handed_on(tracked, sinks, show is not None), arguments.verbosity < 0
+        people, n_frames, interrupted = _watch(handed, frames.n_frames, quiet)
         # What is there is complete up to here, also after an interrupt.
         if animator is not None and arguments.glb is not None:
             animator.write_glb(arguments.glb)
@@ -174,7 +186,8 @@ def follow(
     for problem in frames.problems:
         complain(problem)
     who = "1 person" if len(people) == 1 else f"{len(people)} people"
-    print(escaped(f"{who} in {plural(n_frames, 'frame')}: {video}"))
+    if not quiet:
+        print(escaped(f"{who} in {plural(n_frames, 'frame')}: {video}"))
     if interrupted:
         complain("interrupted; what was written is complete up to there")
         return EXIT_INTERRUPTED
@@ -192,7 +205,7 @@ def _animator(arguments: argparse.Namespace, aligner: "Aligner") -> "Animator | 
 
 
 def _watch(
-    handed: "Generator[tuple[Tracked, bool], None, None]", total: int | None
+    handed: "Generator[tuple[Tracked, bool], None, None]", total: int | None, quiet: bool
 ) -> tuple[set[int], int, bool]:
     """Hand frames on until somebody has seen enough; the people in them, how many frames they were,
     and whether Ctrl-C ended them."""
@@ -200,7 +213,7 @@ def _watch(
 
     people: set[int] = set()
     n_frames = 0
-    with closing(handed), tqdm(total=total, unit="frame", disable=None) as bar:
+    with closing(handed), tqdm(total=total, unit="frame", disable=quiet or None) as bar:
         try:
             for frame, go_on in handed:
                 n_frames += 1

@@ -3,7 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from dfc_jax.commands.arguments import EXIT_CODES, UsageError, add_network, check_network, whole
+from dfc_jax.commands.arguments import UsageError, add_network, check_network, ending, whole
+from dfc_jax.commands.logs import add_verbosity
 from dfc_jax.commands.video import Drawn, add_results, check_results, follow, wanted
 
 if TYPE_CHECKING:
@@ -14,7 +15,10 @@ KEYS = "in the window: q or Escape ends, m shows and hides the meshes, f mirrors
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
-        "webcam", help="follow the people before a camera", description=KEYS, epilog=EXIT_CODES
+        "webcam",
+        help="follow the people before a camera",
+        description=KEYS,
+        epilog=ending("dfc webcam", "dfc webcam 1 --track faces.csv --no-window"),
     )
     parser.add_argument(
         "camera", nargs="?", type=whole(0, 99), default=0, metavar="N", help="its number (0)"
@@ -22,6 +26,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--no-window", action="store_true", help="show nothing; Ctrl-C ends")
     add_results(parser)
     add_network(parser)
+    add_verbosity(parser)
     parser.set_defaults(run=run)
 
 

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from dfc_jax.inference.face import Face
 from dfc_jax.errors import ExportError
+
+if TYPE_CHECKING:
+    from dfc_jax.export.journal import Stamp
+    from dfc_jax.inference.face import Face
 
 SCHEMA_VERSION = "1.4"
 
@@ -64,17 +66,23 @@ def photo_record(
     size: tuple[int, int],
     faces: Sequence[dict[str, Any]],
     versions: dict[str, str],
+    settings: dict[str, Any] | None = None,
+    stamp: "Stamp | None" = None,
     files: dict[str, str] | None = None,
     camera: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One photograph of `size` (width, height) as the JSON-ready dict of docs/ALIGN_SCHEMA.md."""
+    photo: dict[str, Any] = {"file": file, "width": size[0], "height": size[1]}
+    if stamp is not None:
+        photo |= stamp._asdict()
     return {
         "schema_version": SCHEMA_VERSION,
-        "photo": {"file": file, "width": size[0], "height": size[1]},
+        "photo": photo,
         "status": "ok" if faces else "no_face",
         "versions": versions,
         "files": files or {},
         "camera": camera,
+        "settings": settings or {},
         "faces": list(faces),
     }
 

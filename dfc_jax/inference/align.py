@@ -168,14 +168,13 @@ class Aligner:
 
         Raises:
           ForkError: the process was forked after the aligner was loaded.
-          OptionError: `photos` is one photograph, or `workers` no number; while iterating: there
-            are not as many `boxes` as `photos`.
+          OptionError: `photos` is one photograph or nothing to iterate over, or `workers` no
+            number; while iterating: there are not as many `boxes` as `photos`.
         """
         check_not_forked()
-        if isinstance(photos, str | bytes | os.PathLike):
-            raise OptionError(
-                f"photos needs several, not one ({photos!r}); call the aligner for one"
-            )
+        if _is_one(photos):
+            one = photos if isinstance(photos, str | os.PathLike) else type(photos).__name__
+            raise OptionError(f"photos needs several, not one ({one}); call the aligner for one")
         workers = (os.cpu_count() or 1) if workers is None else workers
         if not isinstance(workers, Integral) or workers < 1:
             raise OptionError(f"workers needs a whole number from 1 on; got {workers!r}")
@@ -370,6 +369,14 @@ def load(
 def _timed(frames: Iterable[Frame | ArrayLike], fps: float) -> Iterator[Frame]:
     for number, frame in enumerate(frames):
         yield frame if isinstance(frame, Frame) else Frame(number / fps, as_photo(frame))
+
+
+def _is_one(photos: Any) -> bool:
+    """Whether what should be several photographs is a single one, or could be none."""
+    if isinstance(photos, np.ndarray):
+        # An array is a stack of pictures, but for one whose last axis is that of colours.
+        return photos.ndim < 3 or (photos.ndim == 3 and photos.shape[-1] in (1, 3, 4))
+    return isinstance(photos, str | bytes | os.PathLike) or not isinstance(photos, Iterable)
 
 
 def _paired(photos: Iterable[T], boxes: Iterable[U]) -> Iterator[tuple[T, U]]:

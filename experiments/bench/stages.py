@@ -12,10 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,34 +23,14 @@ from tqdm import tqdm
 import dfc_jax
 from dfc_jax.cache import compiled_programs
 from dfc_jax.commands.align import OUTPUTS
+from dfc_jax.commands.clock import Clock, timed_detector
 from dfc_jax.errors import DatasetError, UserError
 from dfc_jax.export.results import Results
 from dfc_jax.files import print_or_write_json, written_aside
-from dfc_jax.inference.detect import Detection, Detector
 from dfc_jax.photo import read_photo
 
 # What a photograph takes as a whole, of what `stages` measures.
 PARTS = ("read", "detect", "align", "together")
-
-
-class Clock:
-    """Processor seconds of this process, by stage. Stages may lie in each other: the outer one does
-    not count what the inner one takes."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-        self._counted = 0.0
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """What runs inside belongs to the stage of this name."""
-        start, before = time.process_time(), self._counted
-        try:
-            yield
-        finally:
-            took = time.process_time() - start - (self._counted - before)
-            self.seconds[name] += took
-            self._counted += took
 
 
 def stages(photos: Sequence[Path]) -> dict[str, float]:
@@ -65,10 +42,11 @@ def stages(photos: Sequence[Path]) -> dict[str, float]:
     Raises:
       PhotoError: one of the photographs cannot be used.
     """
-    clock = Clock()
+    # Of all threads of this process.
+    clock = Clock(time.process_time)
     with compiled_programs(), tempfile.TemporaryDirectory() as folder:
         aligner = dfc_jax.load()
-        aligner.detector = Timed(aligner.detector, clock)
+        aligner.detector = timed_detector(aligner.detector, clock)
         kinds = {kind: Results(Path(folder), aligner, {kind}) for kind in OUTPUTS}
         results = kinds | {"together": Results(Path(folder), aligner, OUTPUTS)}
         # The first round compiles.
@@ -83,18 +61,6 @@ def stages(photos: Sequence[Path]) -> dict[str, float]:
                 with clock.stage(kind):
                     writer.write("photo", photo, image, faces)
     return {name: round(1e3 * s / len(photos), 2) for name, s in clock.seconds.items()}
-
-
-@dataclass
-class Timed:
-    """A detector whose time is counted as a stage of its own."""
-
-    detector: Detector
-    clock: Clock
-
-    def __call__(self, image: np.ndarray) -> list[Detection]:
-        with self.clock.stage("detect"):
-            return self.detector(image)
 
 
 def draw(runs: dict[str, dict[str, float]]) -> Figure:

@@ -73,7 +73,15 @@ ALIGN = ["align", "a.png", "--out", "o"]
         (["align", "a.png", "--out", "o", "--weights", "light"], "dfc: light: no such weight file"),
         (["align", "a.png", "--out", "o"], "a.png: there is no such file"),
         (["align", "."], "--out"),
-        (["align", "/", "--out", "o"], "/: this is a folder"),
+        (["align", "--out", "o"], "no photographs are given; name some, a folder, or"),
+        (["align", ".", "--out", "o"], ".: no photographs are in this folder"),
+        (["align", "*.png", "--out", "o"], "*.png: nothing matches this pattern"),
+        (["align", "--from-file", "no.txt", "--out", "o"], "no.txt: this list of photographs"),
+        ([*ALIGN, "--shard", "3"], "'3' is no part such as 3/16"),
+        ([*ALIGN, "--shard", "0/4"], "'0/4' is no part such as 3/16"),
+        ([*ALIGN, "--shard", "5/4"], "'5/4' is no part such as 3/16"),
+        ([*ALIGN, "--summary", "t.xlsx"], "t.xlsx: is no name of a table; end it in .csv or"),
+        ([*ALIGN, "--quiet", "--verbose"], "not allowed with argument"),
         (["fly"], "invalid choice"),
     ],
 )
@@ -148,11 +156,24 @@ def test_every_argument_has_help():
                 assert action.help, f"{parser.prog}: {action.dest}"
 
 
+def test_every_help_ends_with_examples_that_are_taken_and_the_exit_codes(capsys):
+    for parser in parsers(cli._parser()):
+        examples, codes = parser.format_help().split("examples:\n")[1].split("\n\n")
+        assert codes.startswith("exit codes: 0 all went well")
+        for line in examples.splitlines():
+            # Of a pipeline, what dfc is given.
+            (command,) = re.findall(r'\bdfc (?:[^|>)"]|"[^"]*")*', line)
+            try:
+                cli._parser().parse_args(shlex.split(command)[1:])
+            except SystemExit as stop:
+                assert stop.code == 0, (line, capsys.readouterr().err)
+
+
 def test_every_command_of_the_readme_is_one_that_dfc_takes():
     root = ROOT
     lines = (root / "README.md").read_text().splitlines()
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("dfc ")]
-    assert {command[1] for command in commands} == {"align", "evaluate", "model", "synth"}
+    assert {command[1] for command in commands} == {"align", "evaluate", "info", "model", "synth"}
     for command in commands:
         cli._parser().parse_args(command[1:])
     assert "source .venv/bin/activate" in "\n".join(lines)

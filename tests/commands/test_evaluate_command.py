@@ -42,6 +42,19 @@ def test_evaluate_prints_only_json_and_keeps_the_predictions(tmp_path, fake, cap
     assert json.loads((tmp_path / "s.json").read_text())["boxes"] == "detector"
 
 
+def test_quiet_and_verbose_change_what_is_said_beside_the_scores(tmp_path, fake, capsys):
+    write_example(tmp_path, "one")
+    (tmp_path / "bad.pts").write_text("no points")
+    common = ("evaluate", "--layout", "ibug", "--data", tmp_path, "--json", "-")
+    said = [run(capsys, *common, *how) for how in ((), ("--quiet",), ("--verbose",))]
+    assert {code for code, _, _ in said} == {1}
+    assert len({out for _, out, _ in said}) == 1
+    usual, quiet, verbose = (err for _, _, err in said)
+    assert quiet == usual
+    assert "bad.pts" in quiet
+    assert "dfc: weights: fake\n" in verbose
+
+
 def test_predictions_go_to_a_file_of_any_name(tmp_path, fake, capsys):
     write_example(tmp_path, "one")
     common = ("evaluate", "--layout", "ibug", "--data", tmp_path, "--json", "-")

@@ -28,17 +28,6 @@ def call(monkeypatch):
     return run
 
 
-def test_a_stage_does_not_count_what_lies_in_it(monkeypatch) -> None:
-    times = iter([0.0, 1.0, 5.0, 6.0, 10.0, 12.0])
-    monkeypatch.setattr(bench_stages.time, "process_time", lambda: next(times))
-    clock = bench_stages.Clock()
-    with clock.stage("outer"), clock.stage("inner"):
-        pass
-    with clock.stage("outer"):
-        pass
-    assert clock.seconds == {"inner": 4.0, "outer": 2.0 + 2.0}
-
-
 def test_every_stage_of_a_photograph_is_measured(call, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(dfc_jax, "load", mean_aligner)
     call(ASTRONAUT, json=tmp_path / "run.json")

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from dfc_jax import files
+from dfc_jax.export import results
+from dfc_jax.export.journal import HIDDEN, stamp_of
 from dfc_jax.export.results import Results, output_names, overwritten
 
 ALL = ("json", "overlay", "flow", "mask", "npz", "obj")
@@ -30,10 +32,29 @@ def face(aligner):
         (["a/one.jpg", "a/one.png"], ["a_one", "a_one-2"]),
         (["a/One.jpg", "b/one.jpg"], ["a_One", "b_one"]),
         (["a/one.jpg", "b/one.jpg", "c/a_one.jpg"], ["a_one-2", "b_one", "a_one"]),
+        (["a/caf\u00e9.jpg", "b/cafe\u0301.jpg"], ["a_caf\u00e9", "b_cafe\u0301"]),
     ],
 )
 def test_names_never_collide(photos, names):
     assert output_names(photos) == names
+
+
+def test_names_do_not_depend_on_the_order_of_photographs():
+    photos = [
+        f"{folder}/one{suffix}" for folder in ("a", "b", "c/a") for suffix in (".jpg", ".png")
+    ]
+    names = dict(zip(photos, output_names(photos), strict=True))
+    assert names["a/one.jpg"] == "a_one"
+    backwards = photos[::-1]
+    assert dict(zip(backwards, output_names(backwards), strict=True)) == names
+
+
+def test_naming_takes_as_many_comparisons_as_there_are_photographs(monkeypatch):
+    compared, calls = results._compared, []
+    monkeypatch.setattr(results, "_compared", lambda name: calls.append(name) or compared(name))
+    names = output_names([f"{number}/same/one.jpg" for number in range(3000)])
+    assert len(set(names)) == 3000
+    assert len(calls) < 10 * 3000
 
 
 def test_names_that_were_changed_stay_apart():
@@ -124,9 +145,100 @@ def test_while_the_json_is_there_so_is_the_rest_wherever_a_run_is_killed(
             assert state() == 1
 
 
+def written(folder, aligner, faces, outputs=("json", "mask"), settings=None):
+    """Results of a photograph beside the folder; the results, and how to ask whether it is done."""
+    photo = folder.parent / f"{folder.name}.jpg"
+    if not photo.exists():
+        photo.write_bytes(b"a photograph")
+    Results(folder, aligner, outputs, settings=settings).write(
+        "a", photo, IMAGE, faces, stamp_of(photo)
+    )
+    return photo
+
+
+@pytest.mark.parametrize("outputs", [("json", "mask", "overlay"), ("mask", "overlay")])
+def test_a_photograph_is_done_as_long_as_nothing_would_be_different(
+    tmp_path, aligner, face, outputs
+):
+    settings = {"recrop": (1, 2)}
+
+    def done(outputs=outputs, settings=settings, space="model", file=None):
+        now = Results(tmp_path, aligner, outputs, space, settings)
+        return now.done("a", file or photo, stamp_of(photo)) is not None
+
+    photo = written(tmp_path, aligner, [face, face], outputs, settings)
+    assert done() and done(outputs=outputs[::-1])
+    assert not done(outputs=(*outputs, "npz"))
+    assert not done(settings={"recrop": 2})
+    assert not done(space="camera")
+    assert not done(file="other.jpg")
+    aligner.versions["weights"] += "x"
+    try:
+        assert not done()
+    finally:
+        aligner.versions["weights"] = aligner.versions["weights"][:-1]
+    assert done()
+    for gone in ("a_face2_mask.png", "a_overlay.png"):
+        (tmp_path / gone).rename(tmp_path / "away")
+        assert not done()
+        (tmp_path / "away").rename(tmp_path / gone)
+    assert done()
+    os.utime(photo, ns=(0, 10**15))
+    assert not done()
+    written(tmp_path, aligner, [], outputs, settings)
+    assert done()
+    photo.write_bytes(b"another photograph")
+    os.utime(photo, ns=(0, 10**15))
+    assert not done()
+    photo.unlink()
+    assert not done(file=str(photo))
+
+
+def test_a_record_that_is_no_output_is_short_hidden_and_replaced(tmp_path, aligner, face):
+    written(tmp_path, aligner, [face], ("mask",))
+    (record,) = (tmp_path / HIDDEN).iterdir()
+    found = json.loads(record.read_text())
+    assert found["faces"][0]["files"] == {"mask": "a_face1_mask.png"}
+    assert "landmarks_px" not in found["faces"][0]
+    written(tmp_path, aligner, [face], ("json",))
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json"}
+    written(tmp_path, aligner, [face], ("mask",))
+    assert {path.name for path in tmp_path.iterdir()} == {HIDDEN, "a_face1_mask.png"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema_version": "1.4"}', "[" * 100_000])
+def test_a_record_that_is_none_is_no_reason_to_skip(tmp_path, aligner, text):
+    (tmp_path / "a.json").write_text(text)
+    photo = tmp_path / "a.jpg"
+    photo.touch()
+    assert Results(tmp_path, aligner, ("json",)).done("a", photo, stamp_of(photo)) is None
+
+
+def test_what_a_killed_process_left_goes_with_the_results_of_its_photograph(
+    tmp_path, aligner, face
+):
+    (tmp_path / HIDDEN).mkdir()
+    left = [".a.0123abcd.json", ".a_face1_texture.0123abcd.jpg", f"{HIDDEN}/.a.0123abcd.json"]
+    others = [".b_overlay.0123abcd.png", ".a.0123abcd.txt", ".a.0123.json", ".profile"]
+    for name in (*left, *others):
+        (tmp_path / name).touch()
+    written(tmp_path, aligner, [face], ("mask",))
+    there = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert there == {"a_face1_mask.png", f"{HIDDEN}/a.json", *others}
+
+
 def test_photographs_in_the_way_of_results_are_found(tmp_path):
     names = ("a.png", "a_face12.obj", "a_overlay.png", "a_depth.png", "b_mask.png")
     photos = [tmp_path / name for name in names]
     assert overwritten(tmp_path, photos, ["a", "b"]) == photos[1:4]
     assert overwritten(tmp_path, photos, ["b"]) == []
     assert overwritten(tmp_path / "out", photos, ["a", "b"]) == []
+    photos[2].touch()
+    (tmp_path / "other").mkdir()
+    link, folder = tmp_path / "other" / "me.png", tmp_path / "folder"
+    link.symlink_to(photos[2])
+    folder.symlink_to(tmp_path)
+    assert overwritten(tmp_path, [link, folder / "a_overlay.png"], ["a"]) == [
+        link,
+        folder / "a_overlay.png",
+    ]

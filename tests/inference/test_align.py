@@ -419,7 +419,11 @@ def test_the_command_and_load_allow_the_same_numbers_of_crops(unsolved):
 
 def test_reading_photographs_is_public_and_import_stays_light():
     assert dfc_jax.read_photo is read_photo
-    assert set(dfc_jax.__all__) <= {*dir(dfc_jax), *dfc_jax._HOMES}
+    assert set(dfc_jax.__all__) <= set(dir(dfc_jax))
+    assert set(dfc_jax.__all__) == {*dfc_jax._HOMES, "__version__"}
+    assert all(getattr(dfc_jax, name).__doc__ for name in dfc_jax._HOMES)
+    with pytest.raises(dfc_jax.UserError, match="no such file"):
+        dfc_jax.read_photo("no.jpg")
     program = "import sys, dfc_jax; assert not {'jax', 'cv2', 'PIL', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 

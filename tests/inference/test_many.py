@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 import cv2
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from faces import mean_aligner
 from paths import ASTRONAUT, ROOT
+from PIL import Image
 
 import dfc_jax
 from dfc_jax.crops import crop_photo
@@ -147,7 +149,14 @@ def test_what_was_taken_before_the_photographs_failed_is_delivered():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"photos": "ab"}, "photos needs several"),
+        ({"photos": "ab"}, r"photos needs several, not one \(ab\); call the aligner"),
+        ({"photos": Path("a.jpg")}, "photos needs several"),
+        ({"photos": b"ab"}, "photos needs several"),
+        ({"photos": np.zeros((64, 64, 3))}, r"photos needs several, not one \(ndarray\)"),
+        ({"photos": np.zeros((64, 64))}, "photos needs several"),
+        ({"photos": Image.new("L", (64, 64))}, r"photos needs several, not one \(Image\)"),
+        ({"photos": 5}, "photos needs several"),
+        ({"photos": None}, "photos needs several"),
         ({"photos": [], "workers": 0}, "workers needs a whole number from 1"),
         ({"photos": [], "workers": "2"}, "workers needs a whole number from 1"),
     ],
@@ -155,6 +164,16 @@ def test_what_was_taken_before_the_photographs_failed_is_delivered():
 def test_wrong_arguments_are_refused_at_once(arguments, words):
     with pytest.raises(OptionError, match=words):
         mean_aligner().many(**arguments)
+
+
+def test_photographs_may_be_whatever_can_be_iterated_over(tmp_path):
+    grey, stack = np.zeros((64, 64), np.uint8), np.zeros((3, 64, 64, 3), np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    names = [tmp_path / "a.png", str(tmp_path / "a.png")]
+    once, grey_stack = {names[0]: "its name"}, stack[..., 0]
+    for photos in (names, once, iter(names), stack, grey_stack, [Image.new("L", (64, 64))]):
+        found = [len(each.faces) for each in mean_aligner().many(photos)]
+        assert set(found) == {1}
 
 
 @pytest.mark.parametrize(("count", "words"), [(1, "fewer"), (3, "more")])
