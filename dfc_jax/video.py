@@ -224,7 +224,7 @@ def read_ahead(frames: Iterable[T], count: int = 4, live: bool = False) -> Itera
             with suppress(Full):
                 ready.put((item, error), timeout=0.01 if live else 0.1)
                 return True
-            if live:
+            if live and item is not None:
                 with suppress(Empty):
                     ready.get_nowait()
         return False

@@ -54,7 +54,7 @@ class Window:
         try:
             import tkinter
 
-            self._window = tkinter.Tk()
+            self._window: Any = tkinter.Tk()
         except Exception as error:  # `tkinter.TclError`, whose module may be what is missing
             raise UsageError(_NO_DISPLAY.format(error)) from error
         self._window.title(title)
@@ -63,8 +63,8 @@ class Window:
         self._keys: list[str] = []
         self._mirrored = False
         self._picture: Any = None  # Tk keeps none itself
-        self._window.bind("<Key>", lambda event: self._keys.append(event.keysym))
-        self._window.protocol("WM_DELETE_WINDOW", lambda: self._keys.append("q"))
+        self._window.bind("<Key>", lambda event: self.press(event.keysym))
+        self._window.protocol("WM_DELETE_WINDOW", lambda: self.press("q"))
 
     def __call__(self, drawn: Drawn, picture: "np.ndarray") -> bool:
         """Show a picture (H, W, 3) uint8; False when the user has seen enough."""
@@ -74,16 +74,26 @@ class Window:
         self._picture = ImageTk.PhotoImage(Image.fromarray(shown), master=self._window)
         self._label.configure(image=self._picture)
         self._window.update()
-        while self._keys:
-            key = self._keys.pop(0)
+        for key in self._keys:
             if key == "m":
                 drawn.mesh = not drawn.mesh
             elif key == "f":
                 self._mirrored = not self._mirrored
-            elif key in ("q", "Escape"):
-                self._window.destroy()
-                return False
-        return True
+        go_on = not {"q", "Escape"}.intersection(self._keys)
+        self._keys.clear()
+        if not go_on:
+            self.close()
+        return go_on
+
+    def press(self, key: str) -> None:
+        """As if a key of this name had been pressed."""
+        self._keys.append(key)
+
+    def close(self) -> None:
+        """Take the window away."""
+        if self._window is not None:
+            self._window.destroy()
+        self._window = None
 
 
 _NO_DISPLAY = "no window can be shown ({}); give --no-window, with --out or --track"

@@ -242,6 +242,15 @@ def test_frames_are_read_ahead_in_order_and_no_more_than_asked_for():
     assert list(ahead) == list(range(1, 20))
 
 
+def test_of_live_frames_the_newest_are_kept_and_the_last_is_never_lost():
+    ahead = read_ahead(iter(range(50)), count=1, live=True)
+    first = next(ahead)
+    time.sleep(0.5)
+    rest = list(ahead)
+    assert rest == sorted(rest) and rest[-1] == 49
+    assert first < 49 and len(rest) <= 3
+
+
 def test_errors_of_the_source_arrive_after_what_it_gave():
     def frames():
         yield 1
