@@ -13,6 +13,7 @@ DOCUMENTS = (
     "docs/ALIGN_SCHEMA.md",
     "docs/EXPORTS.md",
     "docs/EVALUATE.md",
+    "docs/VIDEO.md",
     "dfc_jax/assets/MODEL_CARD.md",
     "examples/README.md",
 )

@@ -1,4 +1,4 @@
-"""The people of a video as a table: a line for each face of each frame (docs/TRACK_SCHEMA.md)."""
+"""The people of a video as a table: a line for each face of each frame (docs/VIDEO.md)."""
 
 import csv
 import json

@@ -167,6 +167,26 @@ def test_a_known_focal_length_is_kept_and_gives_the_distance(model):
     np.testing.assert_allclose(params.translation_mm[2], truth.translation_mm[2], rtol=0.05)
 
 
+def test_known_identity_is_kept_and_the_rest_found_the_better(model):
+    rng = np.random.default_rng(8)
+    params = random_params(rng, model)
+    seen = observe(rng, model, params, noise_px=0.7, outliers=0.1)
+    found = jax.jit(fit)(model, seen, CENTRE, identity=params.identity)
+    np.testing.assert_array_equal(found.params.identity, params.identity)
+    assert found.status == Status.CONVERGED_FTOL
+    unknown = fit(model, seen, CENTRE)
+
+    def error(result):
+        return float(jnp.mean(jnp.abs(result.params.expression - params.expression)))
+
+    assert error(found) < error(unknown)
+    turn = head_rotation(found.params.rotation) @ head_rotation(params.rotation).T
+    assert float(jnp.trace(turn)) > 1.0 + 2.0 * np.cos(np.deg2rad(0.5))
+    blind = dataclasses.replace(seen, weight=jnp.zeros(N))
+    nothing = fit(model, blind, CENTRE, identity=params.identity)
+    assert nothing.status == Status.NO_POINTS and not nothing.params.identity.any()
+
+
 def test_expression_stays_in_the_box_and_unused_points_do_not_matter(model):
     _, (points,) = cases(model, 3, 1, noise_px=3.0, outliers=0.4)
     unused = jnp.arange(N) % 3 == 0

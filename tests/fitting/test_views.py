@@ -84,3 +84,30 @@ def test_known_focal_lengths_stay(model, person):
     np.testing.assert_allclose(found.params.focal_px, focal, rtol=1e-5)
     distance = jnp.stack([one.translation_mm[2] for one in params])
     np.testing.assert_allclose(found.params.translation_mm[:, 2], distance, rtol=0.05)
+
+
+def test_frames_of_one_camera_share_an_unknown_focal_length(model, person):
+    params, seen = person
+    # As one camera sees the person, from different distances.
+    focal = 700.0
+    params = [dataclasses.replace(one, focal_px=jnp.float32(focal)) for one in params]
+    rng = np.random.default_rng(5)
+    seen = [observe(rng, model, one, noise_px=0.5) for one in params]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen)
+    centres = jnp.tile(CENTRE, (VIEWS, 1))
+    found = fit_views(model, stacked, centres, one_camera=True)
+    assert np.ptp(found.params.focal_px) == 0.0
+    apart = fit_views(model, stacked, centres)
+    assert np.ptp(apart.params.focal_px) > 1.0
+
+    def error(result):
+        return np.abs(np.log(np.asarray(result.params.focal_px) / focal)).mean()
+
+    assert error(found) < error(apart)
+    # Views that see nothing fill up, and count for nothing: neither does what they expect.
+    blind = dataclasses.replace(stacked, weight=stacked.weight.at[3:].set(0.0))
+    few = jax.tree.map(lambda leaf: leaf[:3], stacked)
+    filled = fit_views(model, blind, centres, one_camera=True)
+    alone = fit_views(model, few, centres[:3], one_camera=True)
+    np.testing.assert_allclose(filled.params.focal_px, alone.params.focal_px[0], rtol=2e-3)
+    assert shape_error_mm(model, filled.params.identity[0], alone.params.identity[0]) < 0.05
