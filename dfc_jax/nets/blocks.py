@@ -11,6 +11,8 @@ Layers compute in the type of their input: float32, or bfloat16 to train faster 
 Parameters and the statistics of batch normalisation are float32 either way.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,8 @@ ZEROS = nn.initializers.zeros
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
+# Functions under `jit` keep their names in a trace, by which `nets.to_onnx` knows them.
+@partial(jax.jit, static_argnames="block")
 def space_to_depth(x: Array, block: int = 2) -> Array:
     """(B, nH, nW, C) to (B, H, W, n²C): the pixels of each n x n block, row by row, become
     channels; n = `block`."""
@@ -34,6 +38,7 @@ def space_to_depth(x: Array, block: int = 2) -> Array:
     return x.transpose(0, 1, 3, 2, 4).reshape(b, h // block, w // block, block * block * c)
 
 
+@jax.jit
 def depth_to_space(x: Array) -> Array:
     """(B, H, W, 4C) to (B, 2H, 2W, C), the inverse of `space_to_depth`."""
     b, h, w, c = x.shape
@@ -41,10 +46,11 @@ def depth_to_space(x: Array) -> Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, c // 4)
 
 
-def upsample(x: Array) -> Array:
-    """(B, H, W, C) to (B, 2H, 2W, C), bilinear between pixel centres."""
+@partial(jax.jit, static_argnames="times")
+def upsample(x: Array, times: int = 2) -> Array:
+    """(B, H, W, C) to (B, nH, nW, C), n = `times`, bilinear between pixel centres."""
     b, h, w, c = x.shape
-    return jax.image.resize(x, (b, 2 * h, 2 * w, c), "bilinear")
+    return jax.image.resize(x, (b, times * h, times * w, c), "bilinear")
 
 
 def transposed_conv(x: Array, kernel: Array) -> Array:
