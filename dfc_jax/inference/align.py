@@ -30,6 +30,7 @@ from dfc_jax.inference.detectors import make_detector
 from dfc_jax.inference.face import Face, angles_of
 from dfc_jax.inference.find import FaceDetector
 from dfc_jax.inference.forked import check_not_forked
+from dfc_jax.inference.runtimes import DEFAULT_RUNTIME, check_runtime
 from dfc_jax.inference.schedule import Batches, Deferred, Job, Work, run, run_many
 from dfc_jax.inference.search import Search
 from dfc_jax.inference.solve import Solver
@@ -82,12 +83,13 @@ class Source:
     Attributes:
       weights: path of the weight file.
       face_model: path of the face model, None for the embedded one.
-      flip_test: as in `load`.
+      flip_test, runtime: as in `load`.
     """
 
     weights: Path
     face_model: Path | None
     flip_test: bool
+    runtime: str
 
 
 class Aligner:
@@ -261,6 +263,7 @@ def load(
     recrop: int = 1,
     flip_test: bool = False,
     background: bool = False,
+    runtime: str = DEFAULT_RUNTIME,
 ) -> Aligner:
     """An aligner with its network, template and face model in place.
 
@@ -281,6 +284,8 @@ def load(
       background: return while the programs are still being compiled; what needs them first waits,
         and `Aligner.many` reads photographs and detects faces meanwhile. The programs are kept for
         the next start only inside `dfc_jax.cache.compiled_programs`.
+      runtime: what runs the network: "jax", or "onnx", ONNX Runtime on the CPU, which the extra
+        `onnx` installs and which takes less time there (`docs/RUNTIMES.md`); the rest is JAX's.
 
     Raises:
       ForkError: the process was forked from one that had used JAX.
@@ -291,6 +296,7 @@ def load(
     whole = isinstance(recrop, Integral) and not isinstance(recrop, bool)
     if not whole or not 0 <= recrop <= MAX_RECROPS:
         raise OptionError(f"recrop needs a whole number from 0 to {MAX_RECROPS}; got {recrop!r}")
+    check_runtime(runtime)
     if isinstance(detector, str):
         detector = make_detector(detector, detector_model)
     path = resolve(DEFAULT_WEIGHTS if weights is None else weights)
@@ -305,7 +311,7 @@ def load(
             )
         if isinstance(detector, FaceDetector):
             detector.start()
-        make = partial(Solver, variables, spec, model, flip_test)
+        make = partial(Solver, variables, spec, model, flip_test, runtime)
         solver: Batches = Deferred(make) if background else make()
         if isinstance(detector, FaceDetector) and not background:
             detector.wait()
@@ -321,6 +327,7 @@ def load(
         weights=path.absolute(),
         face_model=None if face_model is None else Path(face_model).absolute(),
         flip_test=flip_test,
+        runtime=runtime,
     )
     return Aligner(solver, model, detector, versions, recrop, source)
 
@@ -345,4 +352,5 @@ def _load_again(source: Source, detector: Detector, recrop: int) -> Aligner:
         face_model=source.face_model,
         recrop=recrop,
         flip_test=source.flip_test,
+        runtime=source.runtime,
     )

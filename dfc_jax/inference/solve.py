@@ -1,7 +1,7 @@
 """From crops to fitted faces, in batches: `Solver.locate` any crop, `Solver.finish` the winners."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from dfc_jax.camera import crop_camera, project, to_camera
 from dfc_jax.fitting import (
@@ -20,23 +21,22 @@ from dfc_jax.fitting import (
     uncertainty,
     visible_landmarks,
 )
+from dfc_jax.inference.onnx_network import OnnxNetwork
+from dfc_jax.inference.runtimes import DEFAULT_RUNTIME
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.batches import each
 from dfc_jax.ops.rotations import head_rotation
 from dfc_jax.raster.flow import fragments_of
 from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.lift import N_CORRESPONDENCES, lift, recover, with_eyes
-from dfc_jax.systems.dfc.networks import (
-    NetSpec,
-    Variables,
-    apply_with_code,
-    encode_target,
-    matchability,
-)
+from dfc_jax.systems.dfc.networks import NetSpec, Variables, encode_target
+from dfc_jax.systems.dfc.onnx_model import correspond_alone
 from dfc_jax.systems.dfc.template import Template, make_template
 from dfc_jax.types import Array, ByValue, Correspondences, FaceParams, SurfacePoints
 
 T = TypeVar("T")
+# Flow and matchability of crops, as `correspond` computes them.
+Network = Callable[[np.ndarray], tuple[ArrayLike, ArrayLike]]
 
 # Crop pixels between the landmarks, across and down, from which a fit can be a face.
 MIN_EXTENT_PX = 1.0
@@ -169,8 +169,7 @@ def correspond(
     pixel's flow in the one is that of its mirror image in the other, with x negated.
     """
     views = jnp.concatenate([crops, crops[:, :, ::-1]]) if flip_test else crops
-    outputs = apply_with_code(variables, views, code, spec)
-    flow, probability = outputs.flow, matchability(outputs.logits)
+    flow, probability = correspond_alone(views, variables, code, spec)
     if not flip_test:
         return flow, probability
     n = len(crops)
@@ -287,27 +286,41 @@ class Solver:
       variables, spec: the network and what it is.
       model: the face model that the network was trained for.
       flip_test: see `correspond`.
+      runtime: what runs the network, one of `RUNTIMES`; the rest is JAX's.
     """
 
     def __init__(
-        self, variables: Variables, spec: NetSpec, model: FaceModel, flip_test: bool = False
+        self,
+        variables: Variables,
+        spec: NetSpec,
+        model: FaceModel,
+        flip_test: bool = False,
+        runtime: str = DEFAULT_RUNTIME,
     ) -> None:
         self.spec, self.model, self.flip_test = spec, model, flip_test
         self.buckets = buckets()
         # The fit takes as long to compile as all the rest, so both compile at the same time.
         with ThreadPoolExecutor(1) as pool:
             fitted = pool.submit(self._compile_fits)
-            # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
-            self.variables = jax.device_put(variables)
             self.template = make_template(model)
-            self.code = encode_target(self.variables, self.template.image[None], spec)
+            self.network = self._network(variables, runtime)
             for size in self.buckets.sizes[: self.buckets.at_once]:
                 self._compile(size)
             fitted.result()
 
+    def _network(self, variables: Variables, runtime: str) -> Network:
+        """`correspond` of this network."""
+        if runtime == "onnx":
+            image = np.asarray(self.template.image)
+            return OnnxNetwork(variables, self.spec, image, self.flip_test)
+        # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
+        self.variables = jax.device_put(variables)
+        self.code = encode_target(self.variables, self.template.image[None], self.spec)
+        return lambda crops: correspond(crops, self.variables, self.code, self.spec, self.flip_test)
+
     def _compile(self, size: int) -> None:
         black = np.zeros((size, *self.template.image.shape), np.float32)
-        flow, probability = correspond(black, self.variables, self.code, self.spec, self.flip_test)
+        flow, probability = self.network(black)
         lifted = lift_each(self.template, flow, probability)
         mean = self.template.params
         mean = dataclasses.replace(mean, identity=mean.identity[:N_IDENTITY])
@@ -351,7 +364,7 @@ class Solver:
 
     def _locate(self, crops: Sequence[np.ndarray], size: int) -> Iterator[Estimate | None]:
         batch = np.stack(_padded(crops, size))
-        flow, probability = correspond(batch, self.variables, self.code, self.spec, self.flip_test)
+        flow, probability = self.network(batch)
         lifted = lift_each(self.template, flow, probability)
         params, residual = fit_each(self.model, lifted, self.template.camera.principal_point)
         found, dense = summarise_each(flow, probability, lifted, params, self.model)

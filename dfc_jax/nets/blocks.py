@@ -27,8 +27,6 @@ ZEROS = nn.initializers.zeros
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-# Functions under `jit` keep their names in a trace, by which `nets.to_onnx` knows them.
-@partial(jax.jit, static_argnames="block")
 def space_to_depth(x: Array, block: int = 2) -> Array:
     """(B, nH, nW, C) to (B, H, W, n²C): the pixels of each n x n block, row by row, become
     channels; n = `block`."""
@@ -38,7 +36,6 @@ def space_to_depth(x: Array, block: int = 2) -> Array:
     return x.transpose(0, 1, 3, 2, 4).reshape(b, h // block, w // block, block * block * c)
 
 
-@jax.jit
 def depth_to_space(x: Array) -> Array:
     """(B, H, W, 4C) to (B, 2H, 2W, C), the inverse of `space_to_depth`."""
     b, h, w, c = x.shape
@@ -46,6 +43,7 @@ def depth_to_space(x: Array) -> Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, c // 4)
 
 
+# Under `jit` it keeps its name in a trace, by which `nets.to_onnx` knows it.
 @partial(jax.jit, static_argnames="times")
 def upsample(x: Array, times: int = 2) -> Array:
     """(B, H, W, C) to (B, nH, nW, C), n = `times`, bilinear between pixel centres."""

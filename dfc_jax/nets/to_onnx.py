@@ -22,29 +22,28 @@ from jax.extend.core import Literal
 from dfc_jax.nets.onnx_graph import TO_FIRST, Conv, Graph, Known, Value, is_static, onnx_type
 
 BATCH = "N"
-_ELEMENTWISE = {
-    "add": "Add",
-    "sub": "Sub",
-    "mul": "Mul",
-    "div": "Div",
-    "max": "Max",
-    "min": "Min",
-    "exp": "Exp",
-    "log": "Log",
-    "neg": "Neg",
-    "abs": "Abs",
-    "sqrt": "Sqrt",
-    "tanh": "Tanh",
-    "floor": "Floor",
-    "logistic": "Sigmoid",
-    "lt": "Less",
-    "le": "LessOrEqual",
-    "gt": "Greater",
-    "ge": "GreaterOrEqual",
-    "eq": "Equal",
-    "and": "And",
-    "or": "Or",
-    "not": "Not",
+# ONNX's operators, and NumPy's functions for what is known: XLA would compile each.
+_ELEMENTWISE: dict[str, tuple[str, Callable[..., Any]]] = {
+    "add": ("Add", np.add),
+    "sub": ("Sub", np.subtract),
+    "mul": ("Mul", np.multiply),
+    "div": ("Div", np.divide),
+    "max": ("Max", np.maximum),
+    "min": ("Min", np.minimum),
+    "exp": ("Exp", np.exp),
+    "log": ("Log", np.log),
+    "neg": ("Neg", np.negative),
+    "abs": ("Abs", np.abs),
+    "sqrt": ("Sqrt", np.sqrt),
+    "floor": ("Floor", np.floor),
+    "lt": ("Less", np.less),
+    "le": ("LessOrEqual", np.less_equal),
+    "gt": ("Greater", np.greater),
+    "ge": ("GreaterOrEqual", np.greater_equal),
+    "eq": ("Equal", np.equal),
+    "and": ("And", np.logical_and),
+    "or": ("Or", np.logical_or),
+    "not": ("Not", np.logical_not),
 }
 _REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "ReduceMin"}
 _NOTHING = {"stop_gradient", "copy", "copy_p", "sharding_constraint"}
@@ -139,13 +138,17 @@ def _apply(graph: Graph, eqn: Any, inputs: list[Known]) -> list[Known]:
     if inner is not None:
         layer = None if constant else _LAYERS.get(str(params.get("name", "")))
         return layer(call) if layer else _interpret(graph, inner, inputs)
-    if constant and all(is_static(var.aval) for var in (*eqn.invars, *eqn.outvars)):
-        whole = [np.broadcast_to(v, a.shape) for v, a in zip(inputs, avals, strict=True)]
-        return _compute(eqn, whole)
     if name in _NOTHING:
         return inputs
     if name in _ELEMENTWISE:
-        return _elementwise(call, _ELEMENTWISE[name])
+        operator, by_numpy = _ELEMENTWISE[name]
+        if constant:
+            return [np.asarray(by_numpy(*inputs)).astype(call.out.dtype)]
+        return _elementwise(call, operator)
+    if constant and name in ("broadcast_in_dim", "reshape", "squeeze"):
+        return _PRIMITIVES[name](call)
+    if constant and all(is_static(var.aval) for var in (*eqn.invars, *eqn.outvars)):
+        return _compute(eqn, [call.whole(i) for i in range(len(inputs))])
     if name in _REDUCTIONS:
         return _reduce(call, _REDUCTIONS[name])
     if name not in _PRIMITIVES:
@@ -153,7 +156,7 @@ def _apply(graph: Graph, eqn: Any, inputs: list[Known]) -> list[Known]:
     return _PRIMITIVES[name](call)
 
 
-def _compute(eqn: Any, inputs: Sequence[np.ndarray]) -> list[Known]:
+def _compute(eqn: Any, inputs: Sequence[Any]) -> list[Known]:
     found = eqn.primitive.bind(*map(jnp.asarray, inputs), **eqn.params)
     return [np.asarray(x) for x in (found if eqn.primitive.multiple_results else [found])]
 
@@ -176,7 +179,9 @@ def _joint_shape(values: Sequence[Known]) -> tuple[Any, ...]:
     """The shape of values that are broadcast against each other."""
     rank = max(len(value.shape) for value in values)
     padded = [(1,) * (rank - len(value.shape)) + tuple(value.shape) for value in values]
-    return tuple(next((n for n in sizes if str(n) != "1"), 1) for sizes in zip(*padded, strict=True))
+    return tuple(
+        next((n for n in sizes if str(n) != "1"), 1) for sizes in zip(*padded, strict=True)
+    )
 
 
 def _into_convolution(call: _Call, op: str) -> Value | None:
@@ -282,7 +287,11 @@ def _split(call: _Call) -> list[Known]:
 
 
 def _slice(call: _Call) -> list[Known]:
-    starts, stops, first = call.params["start_indices"], call.params["limit_indices"], call.any_first
+    starts, stops, first = (
+        call.params["start_indices"],
+        call.params["limit_indices"],
+        call.any_first,
+    )
     steps = call.params["strides"] or (1,) * len(starts)
     rows = [
         (start, stop, _axis(axis, first), step)
@@ -331,15 +340,6 @@ def _convert(call: _Call) -> list[Known]:
     return call.add("Cast", [call.name(0)], call.any_first, to=onnx_type(call.out.dtype))
 
 
-def _depth_to_space(call: _Call) -> list[Known]:
-    return call.add("DepthToSpace", [call.name(0, True)], True, blocksize=2, mode="DCR")
-
-
-def _space_to_depth(call: _Call) -> list[Known]:
-    block = call.avals[0].shape[1] // call.out.shape[1]
-    return call.add("SpaceToDepth", [call.name(0, True)], True, blocksize=block)
-
-
 def _upsample(call: _Call) -> list[Known]:
     times = float(call.out.shape[1] // call.avals[0].shape[1])
     scales = np.array([1.0, 1.0, times, times], np.float32)
@@ -352,7 +352,7 @@ def _sample(call: _Call) -> list[Known]:
     batch, n, _ = call.avals[1].shape
     half = np.array([(width - 1) / 2.0, (height - 1) / 2.0], np.float32)
     (unit,) = call.graph.add("Div", [call.name(1), half])
-    (grid,) = call.graph.add("Sub", [unit, np.float32(1.0)[None]])
+    (grid,) = call.graph.add("Sub", [unit, np.ones(1, np.float32)])
     places = _reshaped(call.graph, Value(grid, (batch, n, 2)), (batch, n, 1, 2))
     given = [call.name(0, True), call.graph.name_of(places)]
     (name,) = call.graph.add("GridSample", given, padding_mode="border", align_corners=1)
@@ -374,10 +374,8 @@ _PRIMITIVES: dict[str, Callable[[_Call], list[Known]]] = {
     "select_n": _select,
     "convert_element_type": _convert,
 }
-# Functions of `nets.blocks` and `ops.sampling`.
+# Functions of `nets.blocks` and `ops.sampling`, under `jit`.
 _LAYERS: dict[str, Callable[[_Call], list[Known]]] = {
-    "depth_to_space": _depth_to_space,
-    "space_to_depth": _space_to_depth,
     "upsample": _upsample,
     "sample_features": _sample,
 }
