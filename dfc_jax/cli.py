@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
 import dfc_jax
-from dfc_jax.commands import align, evaluate, model
+from dfc_jax.commands import align, evaluate, export, model
 from dfc_jax.commands.arguments import (
     EXIT_CODES,
     EXIT_INTERRUPTED,
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="dfc", description="Dense 3D face alignment.", epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=f"dfc {dfc_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (align, evaluate, model, *_from_above()):
+    for module in (align, evaluate, export, model, *_from_above()):
         module.add(commands)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)

@@ -41,7 +41,7 @@ from dfc_jax.nets.weights import WeightsError, resolve
 from dfc_jax.nets.weights import load as load_weights
 from dfc_jax.photo import as_photo
 from dfc_jax.systems.dfc.lift import flow_landmarks
-from dfc_jax.systems.dfc.networks import NetSpec
+from dfc_jax.systems.dfc.networks import NetSpec, Variables
 from dfc_jax.systems.dfc.template import make_template, template_landmarks
 from dfc_jax.types import Array
 
@@ -302,13 +302,7 @@ def load(
     path = resolve(DEFAULT_WEIGHTS if weights is None else weights)
     with compiled_programs():
         model = load_face_model(face_model)
-        variables, spec, metadata = load_weights(path, NetSpec)
-        trained_for = metadata.get("face_model", model.version)
-        if trained_for != model.version:
-            raise WeightsError(
-                f"{path}: these weights belong to the face model {trained_for}, not to "
-                f"{model.version}; give the matching --face-model"
-            )
+        variables, spec = load_network(path, model)
         if isinstance(detector, FaceDetector):
             detector.start()
         make = partial(Solver, variables, spec, model, flip_test, runtime)
@@ -330,6 +324,22 @@ def load(
         runtime=runtime,
     )
     return Aligner(solver, model, detector, versions, recrop, source)
+
+
+def load_network(path: Path, model: FaceModel) -> tuple[Variables, NetSpec]:
+    """Variables and spec of a network for this face model.
+
+    Raises:
+      WeightsError: the file holds none, or one for another face model.
+    """
+    variables, spec, metadata = load_weights(path, NetSpec)
+    trained_for = metadata.get("face_model", model.version)
+    if trained_for != model.version:
+        raise WeightsError(
+            f"{path}: these weights belong to the face model {trained_for}, not to "
+            f"{model.version}; give the matching --face-model"
+        )
+    return variables, spec
 
 
 def _paired(photos: Iterable[T], boxes: Iterable[U]) -> Iterator[tuple[T, U]]:

@@ -14,9 +14,11 @@ from dfc_jax.cache import cache_folder
 from dfc_jax.errors import ExportError
 from dfc_jax.files import written_aside
 from dfc_jax.nets.registry import Variables, to_json
-from dfc_jax.systems.dfc.networks import NetSpec
-from dfc_jax.systems.dfc.onnx_model import OUTPUTS, network_model
+from dfc_jax.systems.dfc.networks import NetSpec, encode_target
+from dfc_jax.systems.dfc.onnx_model import OUTPUTS, correspond_alone, network_model
 
+# What rounding may change, of flows of up to 200 pixels and of probabilities.
+MOST_PX, MOST_PROBABILITY = 1e-2, 1e-3
 # The code that a graph comes from.
 _SOURCES = ("nets", "ops", "systems/dfc")
 
@@ -64,6 +66,29 @@ class OnnxNetwork:
     def _run(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         flow, probability = self._session.run(OUTPUTS, {"crops": crops})
         return flow, probability
+
+
+def differences(
+    model: bytes, variables: Variables, spec: NetSpec, template: np.ndarray
+) -> tuple[float, float]:
+    """How far ONNX Runtime's flow, in pixels, and matchability are from JAX's, on random crops.
+
+    Raises:
+      ExportError: they are so far that the model is another function.
+    """
+    crops = np.random.default_rng(0).random((2, *template.shape), np.float32)
+    code = encode_target(variables, template[None], spec)
+    wanted = jax.jit(correspond_alone, static_argnames="spec")(crops, variables, code, spec)
+    found = _session(model).run(OUTPUTS, {"crops": crops})
+    flow, matchability = (
+        float(np.abs(a - np.asarray(b)).max()) for a, b in zip(found, wanted, strict=True)
+    )
+    if not (flow <= MOST_PX and matchability <= MOST_PROBABILITY):
+        raise ExportError(
+            f"ONNX Runtime's flow is {flow:.1g} px and its matchability {matchability:.1g} away"
+            " from JAX's; nothing was written, please report it"
+        )
+    return flow, matchability
 
 
 def _session(model: bytes) -> Any:

@@ -6,6 +6,8 @@ from dfc_jax.errors import OptionError
 
 RUNTIMES = ("jax", "onnx")
 DEFAULT_RUNTIME = "jax"
+# What an extra of the installation brings.
+EXTRAS = {"onnx": ("onnx", "onnxruntime"), "export": ("flatbuffers",)}
 
 
 def check_runtime(runtime: str) -> None:
@@ -15,8 +17,17 @@ def check_runtime(runtime: str) -> None:
     """
     if runtime not in RUNTIMES:
         raise OptionError(f"runtime needs one of {', '.join(RUNTIMES)}; got {runtime!r}")
-    if runtime == "onnx" and not (find_spec("onnx") and find_spec("onnxruntime")):
+    if runtime == "onnx":
+        check_extra("onnx", "the runtime onnx")
+
+
+def check_extra(extra: str, what: str) -> None:
+    """
+    Raises:
+      OptionError: `what` needs packages of this extra that are not installed.
+    """
+    missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
+    if missing:
         raise OptionError(
-            "the runtime onnx needs onnx and onnxruntime; install them by pip install"
-            " 'dfc-jax[onnx]'"
+            f"{what} needs {' and '.join(missing)}; install with pip install 'dfc-jax[{extra}]'"
         )

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from dfc_jax.camera import crop_camera, project, to_camera
 from dfc_jax.fitting import (
     N_IDENTITY,
+    FitResult,
     Status,
     Uncertainty,
     fit,
@@ -177,27 +178,35 @@ def correspond(
     return (flow[:n] + mirrored) / 2.0, (probability[:n] + probability[n:, :, ::-1]) / 2.0
 
 
+def lift_with_eyes(template: Template, flow: Array, probability: Array) -> Correspondences:
+    """Correspondences of a flow: `lift`, and `with_eyes`."""
+    return with_eyes(lift(template, flow, probability), template, flow, probability)
+
+
 @jax.jit
 def lift_each(template: Template, flow: Array, probability: Array) -> Correspondences:
-    """Correspondences of each of N flows: `lift`, and `with_eyes`."""
+    """`lift_with_eyes` of each of N flows."""
+    return jax.vmap(partial(lift_with_eyes, template))(flow, probability)
 
-    def one(flow: Array, probability: Array) -> Correspondences:
-        return with_eyes(lift(template, flow, probability), template, flow, probability)
 
-    return jax.vmap(one)(flow, probability)
+def fit_residual(
+    model: FaceModel, correspondences: Correspondences, principal_point: Array
+) -> tuple[FitResult, Array]:
+    """`fit`, and its residual () in pixels, infinite where the correspondences determine no face: a
+    network without sense may send all pixels to a point or a line."""
+    result = fit(model, correspondences, principal_point)
+    return result, jnp.where(result.status < Status.NO_POINTS, result.rms_px, jnp.inf)
 
 
 @jax.jit
 def fit_each(
     model: FaceModel, correspondences: Correspondences, principal_point: Array
 ) -> tuple[FaceParams, Array]:
-    """`fit` to each of N sets of correspondences: parameters, and the residual (N,) in pixels,
-    infinite where they determine no face: a network without sense may send all pixels to a point
-    or a line."""
+    """`fit_residual` of each of N sets of correspondences: parameters, and residuals (N,)."""
 
     def one(correspondences: Correspondences) -> tuple[FaceParams, Array]:
-        result = fit(model, correspondences, principal_point)
-        return result.params, jnp.where(result.status < Status.NO_POINTS, result.rms_px, jnp.inf)
+        result, residual = fit_residual(model, correspondences, principal_point)
+        return result.params, residual
 
     return each(one, correspondences)
 
@@ -209,6 +218,27 @@ def pose_mesh(model: FaceModel, params: FaceParams, size: int) -> tuple[Array, A
     return vertices, landmarks, project(crop_camera(params, size), landmarks)
 
 
+def summarise(
+    model: FaceModel, flow: Array, probability: Array, params: FaceParams
+) -> tuple[dict[str, Array], Array, Array]:
+    """What decides between fits, and vertices (V, 3) and landmarks (68, 3) in camera space."""
+    vertices, landmarks, pixels = pose_mesh(model, params, flow.shape[0])
+    matchable = probability > 0.5
+    count = jnp.sum(matchable)
+    total = jnp.sum(jnp.where(matchable, probability, 0.0))
+    leaves = jax.tree.leaves((flow, probability, params, vertices, pixels))
+    found = {
+        "landmarks_px": pixels,
+        "rotation": head_rotation(params.rotation),
+        "matchable_share": count / matchable.size,
+        "certainty": total / jnp.maximum(count, 1),
+        # A network without sense may shrink the face to a point, which no crop can show.
+        "sound": jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]))
+        & jnp.all(jnp.ptp(pixels, axis=0) >= MIN_EXTENT_PX),
+    }
+    return found, vertices, landmarks
+
+
 @jax.jit
 def summarise_each(
     flow: Array,
@@ -217,25 +247,12 @@ def summarise_each(
     params: FaceParams,
     model: FaceModel,
 ) -> tuple[dict[str, Array], list[Dense]]:
-    """What decides between fits (N, ...), and the rest of each by itself."""
+    """`summarise` of N fits (N, ...), and the rest of each by itself."""
 
     def one(
         flow: Array, probability: Array, correspondences: Correspondences, params: FaceParams
     ) -> tuple[dict[str, Array], Dense]:
-        vertices, landmarks, pixels = pose_mesh(model, params, flow.shape[0])
-        matchable = probability > 0.5
-        count = jnp.sum(matchable)
-        total = jnp.sum(jnp.where(matchable, probability, 0.0))
-        leaves = jax.tree.leaves((flow, probability, params, vertices, pixels))
-        found = {
-            "landmarks_px": pixels,
-            "rotation": head_rotation(params.rotation),
-            "matchable_share": count / matchable.size,
-            "certainty": total / jnp.maximum(count, 1),
-            # A network without sense may shrink the face to a point, which no crop can show.
-            "sound": jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]))
-            & jnp.all(jnp.ptp(pixels, axis=0) >= MIN_EXTENT_PX),
-        }
+        found, vertices, landmarks = summarise(model, flow, probability, params)
         return found, Dense(flow, probability, correspondences, params, vertices, landmarks)
 
     found, batch = each(one, flow, probability, correspondences, params)
