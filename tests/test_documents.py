@@ -12,6 +12,7 @@ DOCUMENTS = (
     "WORKSPACE.md",
     "docs/ALIGN_SCHEMA.md",
     "docs/EVALUATE.md",
+    "docs/RUNTIMES.md",
     "dfc_jax/assets/MODEL_CARD.md",
     "examples/README.md",
 )

@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
         "--part",
         choices=["network", "face"],
         default="network",
-        help="crops to flow and matchability (network), or to fitted faces as well (face; jax only)",
+        help="crops to flow and matchability (network), or to fitted faces too (face; jax only)",
     )
     parser.add_argument(
         "--weights", default="lite", metavar="NAME|FILE", help="the network's weights (lite)"

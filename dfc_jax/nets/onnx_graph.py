@@ -70,7 +70,8 @@ class Graph:
         """A node; returns the names of its outputs."""
         names = [f"v{len(self.nodes)}_{i}" for i in range(outputs)]
         given = [self.constant(x) if isinstance(x, np.ndarray) else x for x in inputs]
-        self.nodes.append(helper.make_node(op, given, names, **attributes))
+        name = f"{op}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, given, names, name, **attributes))
         return names
 
     def constant(self, array: np.ndarray) -> str:
@@ -129,7 +130,7 @@ class Graph:
         for name, value in outputs.items():
             last = self.laid_out(value, False)
             assert isinstance(last, Value)
-            self.nodes.append(helper.make_node("Identity", [last.name], [name]))
+            self.nodes.append(helper.make_node("Identity", [last.name], [name], name))
         needed, nodes = set(outputs), []
         for node in reversed(self.nodes):
             if needed.intersection(node.output):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 OUTPUTS = ("flow", "matchability")
 # What a file says of its input and its outputs.
 CONVENTION = {
-    "crops": "(N, {0}, {0}, 3) float32 RGB in [0, 1], cut as dfc_jax.crops.crop_of_box",
+    "crops": "(N, {0}, {0}, 3) float32 RGB in [0, 1], cut by dfc_jax.crops.crop_photo",
     "flow": "(N, {0}, {0}, 2) crop pixels (x, y): p shows what p + flow shows in the template",
     "matchability": "(N, {0}, {0}) probability that a pixel shows a part of the template",
 }
