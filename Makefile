@@ -43,5 +43,5 @@ $(VENV)/.installed: $(PROJECT) | $(BIN)/pip
 	touch $@
 
 $(VENV)/.installed-dev: $(PROJECT) | $(BIN)/pip
-	$(INSTALL) -e ".[train,tfds,video,tables,completion,dev]"
+	$(INSTALL) -e ".[train,tfds,video,tables,completion,onnx,export,dev]"
 	touch $@ $(VENV)/.installed

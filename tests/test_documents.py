@@ -14,6 +14,7 @@ DOCUMENTS = (
     "docs/EXPORTS.md",
     "docs/EVALUATE.md",
     "docs/VIDEO.md",
+    "docs/RUNTIMES.md",
     "dfc_jax/assets/MODEL_CARD.md",
     "examples/README.md",
 )

@@ -55,6 +55,9 @@ WITH_EXTRA = {
     "dfc_jax.commands.completion": ("completion",),
     "dfc_jax.export.summary": ("tables",),
     "dfc_jax.video": ("video",),
+    "dfc_jax.nets.onnx_graph": ("onnx",),
+    "dfc_jax.nets.to_onnx": ("onnx",),
+    "dfc_jax.inference.onnx_network": ("onnx",),
 }
 # jax itself needs these two.
 WITH_JAX = {"numpy", "scipy"}

@@ -18,6 +18,7 @@ import dfc_jax
 from dfc_jax.errors import UserError
 from dfc_jax.files import escaped, require_weights
 from dfc_jax.inference import DEFAULT_DETECTOR, DETECTORS, MAX_RECROPS, WITH_MODEL, YUNET_NEEDED
+from dfc_jax.inference.runtimes import DEFAULT_RUNTIME, RUNTIMES, check_runtime
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
@@ -177,6 +178,12 @@ def add_network(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="average with the mirror image: more exact, twice the time in the network",
     )
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        default=DEFAULT_RUNTIME,
+        help="what runs the network (jax); onnx, of the extra of that name, is faster on a CPU",
+    )
 
 
 def add_face_model(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +195,7 @@ def add_face_model(parser: argparse.ArgumentParser) -> None:
 def check_network(arguments: argparse.Namespace) -> None:
     """
     Raises:
-      UsageError, WeightsError: what `load_aligner` needs is missing.
+      OptionError, UsageError, WeightsError: what `load_aligner` needs is missing.
     """
     name, model = arguments.detector, arguments.detector_model
     if name == "yunet" and model is None:
@@ -201,6 +208,7 @@ def check_network(arguments: argparse.Namespace) -> None:
         if getattr(arguments, option) is not None and name not in takers.split():
             flag, others = option.replace("_", "-"), takers.replace(" ", " or ")
             raise UsageError(f"the detector {name} has no --{flag}; use {others} with it")
+    check_runtime(arguments.runtime)
     check_face_model(arguments.face_model)
     if arguments.weights is not None:
         require_weights(arguments.weights)
@@ -285,4 +293,5 @@ def load_aligner(arguments: argparse.Namespace, background: bool = False) -> "Al
         recrop=arguments.recrop,
         flip_test=arguments.flip_test,
         background=background,
+        runtime=arguments.runtime,
     )

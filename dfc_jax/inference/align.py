@@ -30,6 +30,7 @@ from dfc_jax.inference.detectors import make_detector
 from dfc_jax.inference.face import Face, angles_of
 from dfc_jax.inference.find import FaceDetector
 from dfc_jax.inference.forked import check_not_forked
+from dfc_jax.inference.runtimes import DEFAULT_RUNTIME, check_runtime
 from dfc_jax.inference.schedule import Batches, Deferred, Job, Work, run, run_many
 from dfc_jax.inference.search import Search
 from dfc_jax.inference.solve import Solver
@@ -41,7 +42,7 @@ from dfc_jax.nets.weights import WeightsError, resolve
 from dfc_jax.nets.weights import load as load_weights
 from dfc_jax.photo import as_photo
 from dfc_jax.systems.dfc.lift import flow_landmarks
-from dfc_jax.systems.dfc.networks import NetSpec
+from dfc_jax.systems.dfc.networks import NetSpec, Variables
 from dfc_jax.systems.dfc.template import make_template, template_landmarks
 from dfc_jax.types import Array
 from dfc_jax.video import USUAL_FPS, Frame, open_video, read_ahead
@@ -84,12 +85,13 @@ class Source:
     Attributes:
       weights: path of the weight file.
       face_model: path of the face model, None for the embedded one.
-      flip_test: as in `load`.
+      flip_test, runtime: as in `load`.
     """
 
     weights: Path
     face_model: Path | None
     flip_test: bool
+    runtime: str
 
 
 class Aligner:
@@ -302,6 +304,7 @@ def load(
     recrop: int = 1,
     flip_test: bool = False,
     background: bool = False,
+    runtime: str = DEFAULT_RUNTIME,
 ) -> Aligner:
     """An aligner with its network, template and face model in place.
 
@@ -322,6 +325,8 @@ def load(
       background: return while the programs are still being compiled; what needs them first waits,
         and `Aligner.many` reads photographs and detects faces meanwhile. The programs are kept for
         the next start only inside `dfc_jax.cache.compiled_programs`.
+      runtime: what runs the network: "jax", or "onnx", ONNX Runtime on the CPU, which the extra
+        `onnx` installs and which takes less time there (`docs/RUNTIMES.md`); the rest is JAX's.
 
     Raises:
       ForkError: the process was forked from one that had used JAX.
@@ -332,21 +337,16 @@ def load(
     whole = isinstance(recrop, Integral) and not isinstance(recrop, bool)
     if not whole or not 0 <= recrop <= MAX_RECROPS:
         raise OptionError(f"recrop needs a whole number from 0 to {MAX_RECROPS}; got {recrop!r}")
+    check_runtime(runtime)
     if isinstance(detector, str):
         detector = make_detector(detector, detector_model)
     path = resolve(DEFAULT_WEIGHTS if weights is None else weights)
     with compiled_programs():
         model = load_face_model(face_model)
-        variables, spec, metadata = load_weights(path, NetSpec)
-        trained_for = metadata.get("face_model", model.version)
-        if trained_for != model.version:
-            raise WeightsError(
-                f"{path}: these weights belong to the face model {trained_for}, not to "
-                f"{model.version}; give the matching --face-model"
-            )
+        variables, spec = load_network(path, model)
         if isinstance(detector, FaceDetector):
             detector.start()
-        make = partial(Solver, variables, spec, model, flip_test)
+        make = partial(Solver, variables, spec, model, flip_test, runtime)
         solver: Batches = Deferred(make) if background else make()
         if isinstance(detector, FaceDetector) and not background:
             detector.wait()
@@ -362,6 +362,7 @@ def load(
         weights=path.absolute(),
         face_model=None if face_model is None else Path(face_model).absolute(),
         flip_test=flip_test,
+        runtime=runtime,
     )
     return Aligner(solver, model, detector, versions, recrop, source)
 
@@ -377,6 +378,22 @@ def _is_one(photos: Any) -> bool:
         # An array is a stack of pictures, but for one whose last axis is that of colours.
         return photos.ndim < 3 or (photos.ndim == 3 and photos.shape[-1] in (1, 3, 4))
     return isinstance(photos, str | bytes | os.PathLike) or not isinstance(photos, Iterable)
+
+
+def load_network(path: Path, model: FaceModel) -> tuple[Variables, NetSpec]:
+    """Variables and spec of a network for this face model.
+
+    Raises:
+      WeightsError: the file holds none, or one for another face model.
+    """
+    variables, spec, metadata = load_weights(path, NetSpec)
+    trained_for = metadata.get("face_model", model.version)
+    if trained_for != model.version:
+        raise WeightsError(
+            f"{path}: these weights belong to the face model {trained_for}, not to "
+            f"{model.version}; give the matching --face-model"
+        )
+    return variables, spec
 
 
 def _paired(photos: Iterable[T], boxes: Iterable[U]) -> Iterator[tuple[T, U]]:
@@ -399,4 +416,5 @@ def _load_again(source: Source, detector: Detector, recrop: int) -> Aligner:
         face_model=source.face_model,
         recrop=recrop,
         flip_test=source.flip_test,
+        runtime=source.runtime,
     )

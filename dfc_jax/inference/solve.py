@@ -1,7 +1,7 @@
 """From crops to fitted faces, in batches: `Solver.locate` any crop, `Solver.finish` the winners."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -10,29 +10,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from dfc_jax.camera import project, to_camera
 from dfc_jax.fitting import (
     N_IDENTITY,
+    FitResult,
     Status,
     Uncertainty,
     fit,
     uncertainty,
     visible_landmarks,
 )
+from dfc_jax.inference.onnx_network import OnnxNetwork
+from dfc_jax.inference.runtimes import DEFAULT_RUNTIME
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.batches import each
 from dfc_jax.ops.rotations import head_rotation
 from dfc_jax.raster.flow import fragments_of
 from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.lift import N_CORRESPONDENCES, lift, recover, with_eyes
-from dfc_jax.systems.dfc.networks import (
-    NetSpec,
-    Variables,
-    apply_with_code,
-    encode_target,
-    matchability,
-)
+from dfc_jax.systems.dfc.networks import NetSpec, Variables, encode_target
+from dfc_jax.systems.dfc.onnx_model import correspond_alone
 from dfc_jax.systems.dfc.template import Template, make_template
 from dfc_jax.types import (
     AnyArray,
@@ -45,6 +44,8 @@ from dfc_jax.types import (
 )
 
 T = TypeVar("T")
+# Flow and matchability of crops, as `correspond` computes them.
+Network = Callable[[np.ndarray], tuple[ArrayLike, ArrayLike]]
 
 # Crop pixels between the landmarks, across and down, from which a fit can be a face.
 MIN_EXTENT_PX = 1.0
@@ -195,8 +196,7 @@ def correspond(
     pixel's flow in the one is that of its mirror image in the other, with x negated.
     """
     views = jnp.concatenate([crops, crops[:, :, ::-1]]) if flip_test else crops
-    outputs = apply_with_code(variables, views, code, spec)
-    flow, probability = outputs.flow, matchability(outputs.logits)
+    flow, probability = correspond_alone(views, variables, code, spec)
     if not flip_test:
         return flow, probability
     n = len(crops)
@@ -204,30 +204,37 @@ def correspond(
     return (flow[:n] + mirrored) / 2.0, (probability[:n] + probability[n:, :, ::-1]) / 2.0
 
 
+def lift_with_eyes(template: Template, flow: Array, probability: Array) -> Correspondences:
+    """Correspondences of a flow: `lift`, and `with_eyes`."""
+    return with_eyes(lift(template, flow, probability), template, flow, probability)
+
+
 @jax.jit
 def lift_each(template: Template, flow: Array, probability: Array) -> Correspondences:
-    """Correspondences of each of N flows: `lift`, and `with_eyes`."""
+    """`lift_with_eyes` of each of N flows."""
+    return jax.vmap(partial(lift_with_eyes, template))(flow, probability)
 
-    def one(flow: Array, probability: Array) -> Correspondences:
-        return with_eyes(lift(template, flow, probability), template, flow, probability)
 
-    return jax.vmap(one)(flow, probability)
+def fit_residual(
+    model: FaceModel, correspondences: Correspondences, known: Known
+) -> tuple[FitResult, Array]:
+    """`fit`, and its residual () in pixels, infinite where the correspondences determine no face: a
+    network without sense may send all pixels to a point or a line."""
+    given = {"focal_px": known.focal_px, "identity": known.identity}
+    result = fit(model, correspondences, known.principal_point, **given)
+    return result, jnp.where(result.status < Status.NO_POINTS, result.rms_px, jnp.inf)
 
 
 @jax.jit
 def fit_each(
     model: FaceModel, correspondences: Correspondences, known: Known
 ) -> tuple[FaceParams, Array]:
-    """`fit` to each of N sets of correspondences: parameters, and the residual (N,) in pixels,
-    infinite where they determine no face: a network without sense may send all pixels to a point
-    or a line. What is `known` has a leading axis of N."""
+    """`fit_residual` of each of N sets of correspondences: parameters, and residuals (N,). What is
+    `known` has a leading axis of N."""
 
     def one(correspondences: Correspondences, known: Known) -> tuple[FaceParams, Array]:
-        focal, identity = known.focal_px, known.identity
-        result = fit(
-            model, correspondences, known.principal_point, focal_px=focal, identity=identity
-        )
-        return result.params, jnp.where(result.status < Status.NO_POINTS, result.rms_px, jnp.inf)
+        result, residual = fit_residual(model, correspondences, known)
+        return result.params, residual
 
     return each(one, correspondences, known)
 
@@ -241,6 +248,27 @@ def pose_mesh(
     return vertices, landmarks, project(Camera(params.focal_px, principal_point), landmarks)
 
 
+def summarise(
+    model: FaceModel, flow: Array, probability: Array, principal_point: Array, params: FaceParams
+) -> tuple[dict[str, Array], Array, Array]:
+    """What decides between fits, and vertices (V, 3) and landmarks (68, 3) in camera space."""
+    vertices, landmarks, pixels = pose_mesh(model, params, principal_point)
+    matchable = probability > 0.5
+    count = jnp.sum(matchable)
+    total = jnp.sum(jnp.where(matchable, probability, 0.0))
+    leaves = jax.tree.leaves((flow, probability, params, vertices, pixels))
+    found = {
+        "landmarks_px": pixels,
+        "rotation": head_rotation(params.rotation),
+        "matchable_share": count / matchable.size,
+        "certainty": total / jnp.maximum(count, 1),
+        # A network without sense may shrink the face to a point, which no crop can show.
+        "sound": jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]))
+        & jnp.all(jnp.ptp(pixels, axis=0) >= MIN_EXTENT_PX),
+    }
+    return found, vertices, landmarks
+
+
 @jax.jit
 def summarise_each(
     flow: Array,
@@ -250,7 +278,7 @@ def summarise_each(
     params: FaceParams,
     model: FaceModel,
 ) -> tuple[dict[str, Array], list[Dense]]:
-    """What decides between fits (N, ...), and the rest of each by itself."""
+    """`summarise` of N fits (N, ...), and the rest of each by itself."""
 
     def one(
         flow: Array,
@@ -259,20 +287,7 @@ def summarise_each(
         principal_point: Array,
         params: FaceParams,
     ) -> tuple[dict[str, Array], Dense]:
-        vertices, landmarks, pixels = pose_mesh(model, params, principal_point)
-        matchable = probability > 0.5
-        count = jnp.sum(matchable)
-        total = jnp.sum(jnp.where(matchable, probability, 0.0))
-        leaves = jax.tree.leaves((flow, probability, params, vertices, pixels))
-        found = {
-            "landmarks_px": pixels,
-            "rotation": head_rotation(params.rotation),
-            "matchable_share": count / matchable.size,
-            "certainty": total / jnp.maximum(count, 1),
-            # A network without sense may shrink the face to a point, which no crop can show.
-            "sound": jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]))
-            & jnp.all(jnp.ptp(pixels, axis=0) >= MIN_EXTENT_PX),
-        }
+        found, vertices, landmarks = summarise(model, flow, probability, principal_point, params)
         rest = Dense(
             flow, probability, correspondences, principal_point, params, vertices, landmarks
         )
@@ -328,27 +343,41 @@ class Solver:
       variables, spec: the network and what it is.
       model: the face model that the network was trained for.
       flip_test: see `correspond`.
+      runtime: what runs the network, one of `RUNTIMES`; the rest is JAX's.
     """
 
     def __init__(
-        self, variables: Variables, spec: NetSpec, model: FaceModel, flip_test: bool = False
+        self,
+        variables: Variables,
+        spec: NetSpec,
+        model: FaceModel,
+        flip_test: bool = False,
+        runtime: str = DEFAULT_RUNTIME,
     ) -> None:
         self.spec, self.model, self.flip_test = spec, model, flip_test
         self.buckets = buckets()
         # The fit takes as long to compile as all the rest, so both compile at the same time.
         with ThreadPoolExecutor(1) as pool:
             fitted = pool.submit(self._compile_fits)
-            # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
-            self.variables = jax.device_put(variables)
             self.template = make_template(model)
-            self.code = encode_target(self.variables, self.template.image[None], spec)
+            self.network = self._network(variables, runtime)
             for size in self.buckets.sizes[: self.buckets.at_once]:
                 self._compile(size)
             fitted.result()
 
+    def _network(self, variables: Variables, runtime: str) -> Network:
+        """`correspond` of this network."""
+        if runtime == "onnx":
+            image = np.asarray(self.template.image)
+            return OnnxNetwork(variables, self.spec, image, self.flip_test)
+        # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
+        self.variables = jax.device_put(variables)
+        self.code = encode_target(self.variables, self.template.image[None], self.spec)
+        return lambda crops: correspond(crops, self.variables, self.code, self.spec, self.flip_test)
+
     def _compile(self, size: int) -> None:
         black = np.zeros((size, *self.template.image.shape), np.float32)
-        flow, probability = correspond(black, self.variables, self.code, self.spec, self.flip_test)
+        flow, probability = self.network(black)
         lifted = lift_each(self.template, flow, probability)
         mean = self.template.params
         mean = dataclasses.replace(mean, identity=mean.identity[:N_IDENTITY])
@@ -420,7 +449,7 @@ class Solver:
     ) -> Iterator[Estimate | None]:
         crops, known = zip(*items, strict=True)
         batch, told = np.stack(_padded(crops, size)), self._stacked(known, size)
-        flow, probability = correspond(batch, self.variables, self.code, self.spec, self.flip_test)
+        flow, probability = self.network(batch)
         lifted = lift_each(self.template, flow, probability)
         params, residual = fit_each(self.model, lifted, told)
         found, dense = summarise_each(

@@ -11,6 +11,8 @@ Layers compute in the type of their input: float32, or bfloat16 to train faster 
 Parameters and the statistics of batch normalisation are float32 either way.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -41,10 +43,12 @@ def depth_to_space(x: Array) -> Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, c // 4)
 
 
-def upsample(x: Array) -> Array:
-    """(B, H, W, C) to (B, 2H, 2W, C), bilinear between pixel centres."""
+# Under `jit` it keeps its name in a trace, by which `nets.to_onnx` knows it.
+@partial(jax.jit, static_argnames="times")
+def upsample(x: Array, times: int = 2) -> Array:
+    """(B, H, W, C) to (B, nH, nW, C), n = `times`, bilinear between pixel centres."""
     b, h, w, c = x.shape
-    return jax.image.resize(x, (b, 2 * h, 2 * w, c), "bilinear")
+    return jax.image.resize(x, (b, times * h, times * w, c), "bilinear")
 
 
 def transposed_conv(x: Array, kernel: Array) -> Array:

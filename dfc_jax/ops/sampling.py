@@ -34,7 +34,7 @@ def bilinear_sample(image: Array, xy: Array, fill: float | None = None) -> Array
     return (1 - fy) * top + fy * bottom
 
 
-@jax.custom_vjp
+@jax.jit
 def sample_features(features: Array, xy: Array) -> Array:
     """`bilinear_sample` of learned features (H, W, C) at fixed coordinates (N, 2): (N, C).
 
@@ -42,6 +42,11 @@ def sample_features(features: Array, xy: Array) -> Array:
     is a scatter, whose atomic additions hold an accelerator up the longer the more the places
     differ.
     """
+    return _sample_features(features, xy)
+
+
+@jax.custom_vjp
+def _sample_features(features: Array, xy: Array) -> Array:
     return bilinear_sample(features, xy)
 
 
@@ -62,7 +67,7 @@ def _features_gradient(saved: tuple[Array, Array], gradient: Array) -> tuple[Arr
     return found.reshape(height, width, channels).astype(features.dtype), jnp.zeros_like(xy)
 
 
-sample_features.defvjp(_sampled, _features_gradient)
+_sample_features.defvjp(_sampled, _features_gradient)
 
 
 def pixel_grid(height: int, width: int) -> Array:

@@ -15,6 +15,7 @@ from PIL import Image
 import dfc_jax
 from dfc_jax.commands.align import MORE_OUTPUTS, OUTPUTS
 from dfc_jax.export.journal import HIDDEN
+from dfc_jax.inference import runtimes
 
 
 def test_align_says_how_many_faces_are_uncertain(tmp_path, monkeypatch, capsys):
@@ -68,6 +69,15 @@ def test_missing_photographs_are_named_before_the_others_are_aligned(tmp_path, f
     assert code == 1
     assert [line.split(":")[1].strip() for line in err.splitlines()] == list(map(str, missing))
     assert "1 face in 1 of 3 photographs" in out
+
+
+def test_a_runtime_that_is_not_installed_is_named_first(tmp_path, fake, capsys, monkeypatch):
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
+    given = "align", photo(tmp_path / "a.jpg"), "--runtime", "onnx", "--out", tmp_path / "out"
+    code, _, err = run(capsys, *given)
+    assert code == 2
+    assert "the runtime onnx needs onnx and onnxruntime" in err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_photograph_without_a_face_has_an_exit_code_of_its_own(tmp_path, fake, capsys):

@@ -34,10 +34,12 @@ def test_evaluate_prints_only_json_and_keeps_the_predictions(tmp_path, fake, cap
         assert predictions["angles_deg"].shape == (2, 3)
         assert list(predictions["names"]) == ["one.jpg", "two.jpg"]
     assert not fake["flip_test"]
-    options = ("--boxes", "detector", "--flip-test")
+    assert fake["runtime"] == "jax"
+    options = ("--boxes", "detector", "--flip-test", "--runtime", "onnx")
     code, out, _ = run(capsys, *common, "--json", tmp_path / "s.json", *options)
     assert code == 0
     assert fake["flip_test"]
+    assert fake["runtime"] == "onnx"
     assert out == ""
     assert json.loads((tmp_path / "s.json").read_text())["boxes"] == "detector"
 

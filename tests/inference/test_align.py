@@ -97,7 +97,9 @@ def test_a_pickled_aligner_keeps_its_options_and_finds_its_files_from_anywhere(
     weight_file, unsolved, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(weight_file.parent)
-    aligner = dfc_jax.load(weight_file.name, detector="none", recrop=3, flip_test=True)
+    aligner = dfc_jax.load(
+        weight_file.name, detector="none", recrop=3, flip_test=True, runtime="onnx"
+    )
     monkeypatch.chdir(tmp_path)
     again = pickle.loads(pickle.dumps(aligner))
     assert isinstance(again.detector, WholeImage)
@@ -105,6 +107,7 @@ def test_a_pickled_aligner_keeps_its_options_and_finds_its_files_from_anywhere(
     assert again.recrop == 3
     assert again.source == aligner.source
     assert again.source.flip_test
+    assert again.source.runtime == "onnx"
 
 
 def test_an_aligner_made_by_hand_says_that_it_cannot_be_pickled():

@@ -170,7 +170,7 @@ class LiteDecoder(nn.Module):
         heads = nn.Conv(4, (3, 3), kernel_init=SMALL, name="heads")(x.astype(jnp.float32))
         coords, logits = jnp.split(heads, 2, axis=-1)
         if matched_coords is not None:
-            coords += jax.image.resize(matched_coords, coords.shape, "bilinear")
+            coords += upsample(matched_coords, coords.shape[1] // matched_coords.shape[1])
         hidden = trunk[1]
         for n in range(spec.refinements):
             # Weight files know the block by this name.

@@ -12,6 +12,7 @@ from typing import cast
 
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import lax
 
 from dfc_jax.nets.registry import Variables
 from dfc_jax.systems.dfc.lite import LiteSpec
@@ -150,4 +151,4 @@ def param_count(variables: Variables) -> int:
 
 def matchability(logits: Array) -> Array:
     """Logits (..., 2) to the probability (...) that a pixel is matchable."""
-    return jax.nn.softmax(logits, axis=-1)[..., 1]
+    return lax.index_in_dim(jax.nn.softmax(logits, axis=-1), 1, axis=-1, keepdims=False)
