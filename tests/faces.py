@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dfc_jax.crops import apply_affine, box_of_points, crop_of_box
 from dfc_jax.fitting import Uncertainty
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.detect import WholeImage
@@ -55,6 +56,14 @@ def mean_solution(model: FaceModel) -> Solution:
             landmarks_px=jnp.tile(jnp.diag(jnp.array([1.0, 4.0])), (N_LANDMARKS, 1, 1)),
         ),
     )
+
+
+def in_place(model: FaceModel) -> Solution:
+    """The same, in its crop where the next crop would show it."""
+    solution = mean_solution(model)
+    points = np.asarray(solution.landmarks_px, np.float64)
+    crop = crop_of_box(box_of_points(points))
+    return dataclasses.replace(solution, landmarks_px=apply_affine(crop.to_crop, points))
 
 
 def estimate_of(solution: Solution) -> Estimate | None:

@@ -16,7 +16,7 @@ from dfc_jax.crops import (
     tilt_deg,
 )
 from dfc_jax.inference.boxes import has_possible_size
-from dfc_jax.inference.detect import Detection, Detector, WholeImage, detect_turned
+from dfc_jax.inference.detect import Detection, Detector, WholeImage, detect_turned, shared
 from dfc_jax.inference.face import Face, face_of
 from dfc_jax.inference.find import FaceDetector
 from dfc_jax.inference.judge import (
@@ -37,6 +37,8 @@ QUARTERS_DEG, DIAGONALS_DEG = (90.0, 180.0, 270.0), (45.0, 135.0, 225.0, 315.0)
 # A crop is made anew when the face lies further from where it would then lie, in parts of the
 # crop's side, degrees, and times its size.
 ALIKE_SHIFT, ALIKE_ROLL_DEG, ALIKE_ZOOM = 0.08, 10.0, 1.15
+# A detector's boxes with more than this part of the smaller one in common are of one head.
+SAME_BOX = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +111,12 @@ class Search(ByValue):
 
     def in_boxes(self, found: Sequence[Detection]) -> Job[list[Face]]:
         """The face in each of the boxes, but for those in which none is located."""
-        faces = yield from together(self._face(detection) for detection in found)
+        upright = yield from together(self._upright(detection) for detection in found)
+        clear = [face for _, face in upright if face is not None and is_clear(face.evidence)]
+        faces = yield from together(
+            self._or_tilted(detection, *tried, clear)
+            for detection, tried in zip(found, upright, strict=True)
+        )
         return [face for face in faces if face is not None]
 
     def in_crop(self, detection: Detection, crop: Crop) -> Job[tuple[Fit, Face] | None]:
@@ -134,14 +141,26 @@ class Search(ByValue):
         upright = [] if all(face.reasons for face in faces) else faces
         return distinct(upright, sure) if sure else faces
 
-    def _face(self, detection: Detection) -> Job[Face | None]:
-        crop = detection.crop
-        (first,) = yield from self._locate(detection, [crop])
-        upright = yield from self._crop_again(first)
-        face = None if upright is None else (yield from self._finish(upright))
+    def _upright(self, detection: Detection) -> Job[tuple[Fit | None, Face | None]]:
+        """What is found in a box as it stands."""
+        (first,) = yield from self._locate(detection, [detection.crop])
+        fit = yield from self._crop_again(first)
+        return fit, None if fit is None else (yield from self._finish(fit))
+
+    def _or_tilted(
+        self, detection: Detection, upright: Fit | None, face: Face | None, clear: Sequence[Face]
+    ) -> Job[Face | None]:
+        """The face in a box, or what is found there when it is turned, if that is surer.
+
+        The network takes many a face on its side or upside down for an upright one. Boxes of a head
+        that is `clear` from another box are not turned, unless they are given by the user."""
         if not self.recrop or (face is not None and is_clear(face.evidence)):
             return face
-        # The network takes many a face on its side or upside down for an upright one.
+        box = detection.landmark_box
+        same = (box_of_points(other.landmarks) for other in clear if detection.kind != "given")
+        if any(shared(box, other) > SAME_BOX for other in same):
+            return face
+        crop = detection.crop
         rolls = [crop.roll_deg + quarter for quarter in QUARTERS_DEG]
         tilted = [dataclasses.replace(crop, roll_deg=roll) for roll in rolls]
         tries = yield from self._locate(detection, tilted)

@@ -8,9 +8,8 @@ the name of their function (`_LAYERS`), everything else is put together from pri
 The extra `onnx` of the installation has what this needs.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
@@ -97,8 +96,7 @@ def _interpret(graph: Graph, closed: Any, inputs: Sequence[Known]) -> list[Known
     return [read(atom) for atom in jaxpr.outvars]
 
 
-@dataclasses.dataclass
-class _Call:
+class _Call(NamedTuple):
     """A primitive at work: what it is given, and shapes as JAX has them."""
 
     graph: Graph

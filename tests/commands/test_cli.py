@@ -173,7 +173,8 @@ def test_every_command_of_the_readme_is_one_that_dfc_takes():
     root = ROOT
     lines = (root / "README.md").read_text().splitlines()
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("dfc ")]
-    assert {command[1] for command in commands} == {"align", "evaluate", "info", "model", "synth"}
+    shown = {"align", "video", "webcam", "evaluate", "info", "model", "synth"}
+    assert {command[1] for command in commands} == shown
     for command in commands:
         cli._parser().parse_args(command[1:])
     assert "source .venv/bin/activate" in "\n".join(lines)

@@ -11,7 +11,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
-from faces import mean_aligner
+from faces import in_place, mean_aligner
 from paths import ASTRONAUT
 from PIL import Image
 
@@ -263,6 +263,28 @@ def test_a_face_is_turned_only_for_a_surer_fit(residual, chosen):
     image[100:] = 255
     (face,) = mean_aligner(solver=solver)(image)
     assert face.crop.roll_deg % 360.0 == pytest.approx(chosen)
+
+
+@pytest.mark.parametrize(("kind", "tries"), [("dfc", 1), ("given", 4)])
+def test_a_detectors_box_of_a_head_that_is_clear_from_another_is_not_turned(kind, tries):
+    unclear = []
+
+    def solver(crop_image: np.ndarray) -> solve.Solution:
+        clear = crop_image.mean() > 0.9
+        if not clear:
+            unclear.append(crop_image)
+        return dataclasses.replace(original, residual_px=0.5 if clear else 1.5)
+
+    def detector(image):
+        boxes = [(130.0, 130.0, 60.0, 60.0), (70.0, 70.0, 180.0, 180.0)]
+        return [Detection(np.array(box), 0.9, kind) for box in boxes]
+
+    original = in_place(mean_aligner().model)
+    image = np.zeros((320, 320, 3), np.uint8)
+    image[90:230, 90:230] = 255
+    (face,) = mean_aligner(detector=detector, solver=solver)(image)
+    assert face.residual_crop_px == 0.5
+    assert len(unclear) == tries
 
 
 def test_a_new_crop_that_fits_worse_is_not_taken():

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
-from faces import mean_aligner, mean_solution
+from faces import in_place, mean_aligner
 from footage import FPS, Actor, Studio
 from scipy.optimize import linear_sum_assignment
 
-from dfc_jax.crops import apply_affine, box_of_points, crop_of_box
+from dfc_jax.crops import apply_affine, box_of_points
 from dfc_jax.errors import OptionError, VideoError
 from dfc_jax.inference import person, track
 from dfc_jax.inference.detect import Detection
@@ -238,15 +238,6 @@ def frames_of(tracker, solver, images, start=0):
         run(tracker.frame((start + number) / FPS, image), solver)
         for number, image in enumerate(images)
     ]
-
-
-def in_place(model):
-    """The mean face, which stands in its crop where the next crop would show it."""
-    solution = mean_solution(model)
-    points = np.asarray(solution.landmarks_px, np.float64)
-    return solution.replace(
-        landmarks_px=apply_affine(crop_of_box(box_of_points(points)).to_crop, points)
-    )
 
 
 @pytest.fixture
