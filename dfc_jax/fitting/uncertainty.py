@@ -114,25 +114,25 @@ def uncertainty(
     problem = with_priors(problem, x, settings, n_identity, model.expression_names)
     factor = _factored(x, problem, settings, correlated)
 
-    def covariance(slope: Array) -> Array:
-        """Of quantities with these derivatives (..., n) by the unknowns: (..., ...)."""
-        half = solve_triangular(factor, slope.T, lower=True)
-        return half.T @ half
-
     shown, size = _landmark_slopes(model, params, principal_point)
     turned = jax.jacfwd(lambda x: head_rotation(x[1:4]))(x)
     # A small turn w about the camera's axes changes R by [w]_x R.
     skew = jnp.einsum("ijn,kj->ikn", turned, head_rotation(params.rotation))
     about_axes = jnp.stack([skew[2, 1], skew[0, 2], skew[1, 0]])
     moved = jax.jacfwd(lambda x: unflatten(x, n_identity).translation_mm)(x)
-    deviations = jnp.sqrt(jnp.diag(covariance(jnp.eye(x.size))))
-    of_landmarks = jax.vmap(covariance)(shown)
+    # Of quantities with derivatives D by the unknowns, H^T H is the covariance where L H = D^T.
+    slopes = jnp.concatenate([jnp.eye(x.size), about_axes, moved, shown.reshape(-1, x.size)])
+    halves = solve_triangular(factor, slopes.T, lower=True)
+    unknowns, axes, place, landmarks = jnp.split(halves, x.size + np.array([0, 3, 6]), axis=1)
+    deviations = jnp.linalg.norm(unknowns, axis=0)
+    landmarks = landmarks.reshape(x.size, N_LANDMARKS, 2)
+    of_landmarks = jnp.einsum("nki,nkj->kij", landmarks, landmarks)
     rest = jnp.broadcast_to(size * unexplained, (N_LANDMARKS,)) ** 2
     of_landmarks += rest[:, None, None] * jnp.eye(2)
     found = Uncertainty(
         log_focal=deviations[0],
-        rotation=covariance(about_axes),
-        translation_mm=covariance(moved),
+        rotation=axes.T @ axes,
+        translation_mm=place.T @ place,
         identity=deviations[N_POSE : N_POSE + n_identity],
         expression=deviations[N_POSE + n_identity :],
         landmarks_px=of_landmarks,

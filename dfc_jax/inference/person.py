@@ -1,6 +1,7 @@
 """One person of a video: what is known of them from frame to frame."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -23,7 +24,9 @@ N_KEYFRAMES = 8
 _APART_DEG, _APART_WEIGHTS, _APART = 12.0, 0.7, 1.0
 # A fit of all keyframes costs as much as several frames: it follows the first after these seconds,
 # and every other one after so many times as long as the last, up to the most.
-_FIRST_REFIT_S, _LATER, _MOST_REFIT_S = 0.3, 2.0, 8.0
+_FIRST_REFIT_S, _LATER, _MOST_REFIT_S = 0.4, 3.0, 10.0
+# Seconds between looks at what a face looks like.
+_LOOKS_S = 0.2
 # How fast a person turns into what a new fit says, so that nothing jumps.
 _ADOPT_HZ = 0.3
 # A face is looked for where it would be had it moved on, but by no more than this part of the crop.
@@ -84,6 +87,7 @@ class Person:
         self._log_focal = 0.0
         self._fitted = (np.zeros(0), 0.0)
         self._new_keyframes, self._refit_s, self._wait_s = False, 0.0, _FIRST_REFIT_S
+        self._looked_s = -np.inf
         self._speed = np.zeros(2)
         self._smoother: Smoother | None = None
 
@@ -130,6 +134,14 @@ class Person:
             self._fitted = _together(self._model, self._keyframes, self._centre)
             if first or not self._smooth:
                 self._identity, self._log_focal = self._fitted
+
+    def remember(self, time_s: float, looks: Callable[[], Appearance], most_apart: float) -> None:
+        """Remember what the face looks like, now and then, unless it is as different from what is
+        remembered as one that somebody covers."""
+        if time_s - self._looked_s >= _LOOKS_S:
+            self._looked_s, new = time_s, looks()
+            if self.looks.apart(new) < most_apart:
+                self.looks = self.looks.with_frame(new)
 
     def _collect(self, new: Keyframe) -> None:
         """Keep the frame if it differs from all; from one on too many, the two most alike give way

@@ -7,7 +7,7 @@ their frames so far; the detector looks at a frame only now and then, and where 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import cv2
@@ -63,12 +63,16 @@ class Tracked(NamedTuple):
     cut: bool
 
 
-class _Seen(NamedTuple):
-    """A person in a frame."""
+class _Seen:
+    """A face in a frame (H, W, 3); what it looks like is found when somebody asks."""
 
-    fit: Fit
-    face: Face
-    looks: Appearance
+    def __init__(self, image: np.ndarray, fit: Fit, face: Face) -> None:
+        self.fit, self.face = fit, face
+        self._image = image
+
+    @cached_property
+    def looks(self) -> Appearance:
+        return appearance(crop_photo(self._image, self.face.crop), self.face)
 
 
 # Mean difference of colours from which two faces are of two people; the same face in other light
@@ -82,7 +86,7 @@ _SAME_FACE = 0.25
 _COVERED = 0.4
 # Frames are compared by thumbnails of so many pixels; a cut changes them by this much of the range
 # from black to white at least, and by so many times as much as the frames before.
-_THUMBNAIL = (32, 18)
+_THUMBNAIL, _ROWS = (32, 18), 180
 _CUT, _CUT_TIMES = 0.08, 4.0
 
 
@@ -141,12 +145,7 @@ class Tracker:
         looks = (self._look(person, image, person.expected_crop(time_s)) for person in people)
         found = yield from together(looks)
         seen = [(one, each) for one, each in zip(people, found, strict=True) if each is not None]
-        # Where two are found in one face, it is theirs who looks like it.
-        kept: dict[int, _Seen] = {}
-        for person, one in sorted(seen, key=lambda pair: pair[0].looks.apart(pair[1].looks)):
-            if all(_distance(one.face, other.face) > _SAME_FACE for other in kept.values()):
-                kept[person.number] = one
-        return kept
+        return {person.number: one for person, one in seen if _is_whose(person, one, seen)}
 
     def _look(self, person: Person, image: np.ndarray, crop: Crop) -> Job[_Seen | None]:
         """The person in a crop, or in one around the face that is there."""
@@ -155,7 +154,7 @@ class Tracker:
         box = np.concatenate([middle - edge / 2.0, [edge, edge]])
         search = Search(image, self._model.expression_names, 1, person.known)
         found = yield from search.in_crop(Detection(box, 1.0, "followed", crop.roll_deg), crop)
-        return None if found is None else _seen(image, *found)
+        return None if found is None else _Seen(image, *found)
 
     def _find(
         self, time_s: float, image: np.ndarray, followed: dict[int, _Seen]
@@ -168,7 +167,7 @@ class Tracker:
         ]
         search = Search(image, self._model.expression_names, 1)
         found = yield from together(search.in_crop(one, one.crop) for one in free)
-        new = [_seen(image, *one) for one in found if one is not None]
+        new = [_Seen(image, *one) for one in found if one is not None]
         people = self._recognized(self._distinct(new, followed), followed, time_s)
         # Once more, with what is known of each.
         again = yield from together(
@@ -219,14 +218,19 @@ class Tracker:
         person = self._people[number - 1]
         if not seen.face.reasons:
             person.learn(time_s, seen.fit, seen.face)
-            # Not what somebody else covers.
-            if person.looks.apart(seen.looks) < _OTHER / 2.0:
-                person.looks = person.looks.with_frame(seen.looks)
+            person.remember(time_s, lambda: seen.looks, _OTHER / 2.0)
         return person.saw(time_s, seen.face, jumped=person.seen_s != self._last_s)
 
 
-def _seen(image: np.ndarray, fit: Fit, face: Face) -> _Seen:
-    return _Seen(fit, face, appearance(crop_photo(image, face.crop), face))
+def _is_whose(person: Person, seen: _Seen, all_seen: Sequence[tuple[Person, _Seen]]) -> bool:
+    """Whether a face is this person's, of all who are found in it: theirs who looks like it."""
+    rivals = [
+        (other, theirs)
+        for other, theirs in all_seen
+        if other is not person and _distance(seen.face, theirs.face) <= _SAME_FACE
+    ]
+    own = person.looks.apart(seen.looks) if rivals else 0.0
+    return all((own, person.number) < (o.looks.apart(s.looks), o.number) for o, s in rivals)
 
 
 def _distance(one: Face, other: Face) -> float:
@@ -243,7 +247,9 @@ class _Cuts:
         self._usual: deque[float] = deque(maxlen=15)
 
     def __call__(self, image: np.ndarray) -> bool:
-        small = cv2.resize(image, _THUMBNAIL, interpolation=cv2.INTER_AREA) / 255.0
+        # Of fewer pixels, whose mean is as good.
+        few = max(1, image.shape[0] // _ROWS)
+        small = cv2.resize(image[::few, ::few], _THUMBNAIL, interpolation=cv2.INTER_AREA) / 255.0
         last, self._last = self._last, small
         if last is None:
             return False
