@@ -27,9 +27,9 @@ LIDS_AND_JAW = (
 )
 
 # Shapes that take up what the network or the mean shape gets wrong, in faces that do not make them.
-# Chosen on HELEN's and AFW's training faces and CFP's training profiles, so that landmarks are within
-# half a percent of what they were without. The lids, `jawOpen`, `mouthSmile`, `mouthLeft`, `mouthRight` and `noseSneer` have
-# none: openings or profiles suffer from theirs.
+# Chosen on training faces of HELEN and AFW and training profiles of CFP: landmarks stay within half
+# a percent of what they were without. The lids, `jawOpen`, `mouthSmile`, `mouthLeft`,
+# `mouthRight` and `noseSneer` have none: openings or profiles suffer from theirs.
 SPARSE = (
     ("browDown", 24.0),
     ("browInnerUp", 24.0),
