@@ -16,7 +16,13 @@ from flax import struct
 from dfc_jax.fitting.levenberg_marquardt import LMHistory, LMResult
 from dfc_jax.fitting.residuals import N_POSE, FitProblem, flatten, reprojection, unflatten
 from dfc_jax.fitting.rounds import refine, reweight
-from dfc_jax.fitting.settings import DEFAULT, N_IDENTITY, FitSettings, expression_weights
+from dfc_jax.fitting.settings import (
+    DEFAULT,
+    N_IDENTITY,
+    FitSettings,
+    expression_means,
+    expression_weights,
+)
 from dfc_jax.fitting.starts import start, thinned
 from dfc_jax.fitting.status import Status
 from dfc_jax.morphable.linear import FaceModel, surface_basis
@@ -157,10 +163,14 @@ def unprimed(
 def with_priors(
     problem: FitProblem, x: Array, settings: FitSettings, n_identity: int, names: Sequence[str]
 ) -> FitProblem:
-    """Priors around zero coefficients and the focal length that goes with the usual distance;
-    `names` are those of the expression shapes, as far as they have any."""
+    """Priors around zero coefficients, or below zero for expressions that are to be sparse, and the
+    focal length that goes with the usual distance; `names` are those of the expression shapes, as
+    far as they have any."""
     expression = np.full(x.size - N_POSE - n_identity, settings.expression_weight)
     expression[: len(names)] = expression_weights(names, settings)
+    mean = np.zeros(x.size, np.float32)
+    first = N_POSE + n_identity
+    mean[first : first + len(names)] = expression_means(names, settings)
     focal = jnp.log(settings.distance_mm) + x[6]
     weights = jnp.concatenate(
         [
@@ -169,9 +179,8 @@ def with_priors(
             jnp.asarray(expression, jnp.float32),
         ]
     )
-    return dataclasses.replace(
-        problem, prior_mean=jnp.zeros_like(x).at[0].set(focal), prior_weight=weights
-    )
+    prior_mean = jnp.asarray(mean, x.dtype).at[0].set(focal)
+    return dataclasses.replace(problem, prior_mean=prior_mean, prior_weight=weights)
 
 
 def joint_bounds(x: Array, n_identity: int, focal_known: bool) -> tuple[Array, Array]:

@@ -1,8 +1,9 @@
 """The energy of the fit (eq. 3 of the paper) as a residual vector, with its Jacobian.
 
     E = sum_i w_i ||p_i - Pi_f(R S_qi + t)||^2 + w_id ||alpha_id||^2 + w_exp ||alpha_exp||^2
-        + w_f (log f - log f_0)^2
+        + sum_k c_k alpha_exp,k + w_f (log f - log f_0)^2
 
+with alpha_exp >= 0, so that the costs c are an l1 norm: `settings.expression_means`.
 The unknowns are one vector ``x = [pose (7), identity (K), expression (E)]``. At 128 pixels focal
 length and distance are nearly ambiguous while the image scale ``f / t_z`` is not, so the pose is
 

@@ -19,7 +19,13 @@ from dfc_jax.fitting.residuals import (
     residuals,
     unflatten,
 )
-from dfc_jax.fitting.settings import DEFAULT, PAPER, FitSettings, expression_weights
+from dfc_jax.fitting.settings import (
+    DEFAULT,
+    PAPER,
+    FitSettings,
+    expression_means,
+    expression_weights,
+)
 from dfc_jax.morphable.linear import PARTS, shape, surface_positions
 from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation
 from dfc_jax.types import Camera, Correspondences, FaceParams, SurfacePoints
@@ -108,7 +114,7 @@ def test_noise_and_outliers_leave_the_face_within_3_mm(model, on_face):
     # Errors are independent here, and these faces do with their lids and jaws what is rare in
     # photographs: the weights are those of the coefficients' own spread.
     settings = dataclasses.replace(
-        DEFAULT, identity_weight=1.0, expression_weight=5.0, special_weights=()
+        DEFAULT, identity_weight=1.0, expression_weight=5.0, special_weights=(), sparsity=()
     )
     results = [fit(model, points, CENTRE, settings) for points in observed]
     errors = [
@@ -455,6 +461,44 @@ def test_special_weights_name_shapes_with_or_without_their_side():
     settings = FitSettings(special_weights=(("eyeBlink", 0.5), ("jawLeft", 9.0)))
     names = ("eyeBlinkLeft", "eyeBlinkRight", "jawLeft", "jawRight", "browDownLeft")
     np.testing.assert_allclose(expression_weights(names, settings), [0.5, 0.5, 9.0, 20.0, 20.0])
+
+
+def test_a_cost_per_unit_is_a_mean_below_zero():
+    settings = FitSettings(expression_weight=5.0, special_weights=(), sparsity=(("jawLeft", 20.0),))
+    means = expression_means(("jawLeft", "jawRight"), settings)
+    np.testing.assert_allclose(means, [-2.0, 0.0])
+    # For x >= 0 the two energies differ by a constant.
+    x = np.linspace(0.0, 1.0, 5)
+    np.testing.assert_allclose(
+        np.ptp(5.0 * (x - means[0]) ** 2 - 5.0 * x**2 - 20.0 * x), 0.0, atol=1e-9
+    )
+
+
+def test_sparse_weights_keep_errors_of_the_points_out_of_shapes_that_a_face_does_not_make(model):
+    """Faces that smile, and points whose errors are alike nearby, as those of a flow."""
+    rng = np.random.default_rng(21)
+    names = model.expression_names
+    smile = np.array([name.startswith("mouthSmile") for name in names])
+    leaked, smiles = {}, {}
+    faces, observed = [], []
+    for _ in range(4):
+        face = random_params(rng, model)
+        face = dataclasses.replace(face, expression=jnp.asarray(0.7 * smile, jnp.float32))
+        seen = observe(rng, model, face)
+        waves = rng.normal(size=(2, 2, 6)) / 6.0
+        phase = jnp.einsum("nc,cdk->ndk", seen.points_px, jnp.asarray(waves, jnp.float32))
+        error = 0.6 * jnp.sum(jnp.sin(phase), axis=-1)
+        faces.append(face)
+        observed.append(dataclasses.replace(seen, points_px=seen.points_px + error))
+    for settings in (DEFAULT, dataclasses.replace(DEFAULT, sparsity=())):
+        found = [
+            np.asarray(fit(model, seen, CENTRE, settings).params.expression) for seen in observed
+        ]
+        leaked[settings] = np.mean([weights[~smile].sum() for weights in found])
+        smiles[settings] = np.mean([weights[smile].mean() for weights in found])
+    sparse, dense = leaked
+    assert leaked[sparse] < 0.85 * leaked[dense]
+    assert smiles[sparse] > 0.9 * smiles[dense]
 
 
 def test_points_of_shut_eyes_become_blinks_and_not_gaze_or_squint(model):
