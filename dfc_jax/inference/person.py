@@ -67,7 +67,7 @@ class Person:
     Attributes:
       looks: what the face looks like.
       face: as last seen, None before; not smoothed.
-      seen_s: when that was.
+      seen_s: when that was; long ago before.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Person:
     ) -> None:
         self.number, self.looks = number, looks
         self.face: Face | None = None
-        self.seen_s = 0.0
+        self.seen_s = -np.inf
         self._model, self._centre, self._smooth = model, centre, smooth
         self._keyframes: list[Keyframe] = []
         self._identity: np.ndarray | None = None

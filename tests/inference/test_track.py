@@ -1,5 +1,6 @@
 """The people of videos: the same numbers throughout, found again, steady and not late."""
 
+import dataclasses
 from typing import NamedTuple
 
 import cv2
@@ -253,6 +254,22 @@ def test_detector_looks_once_a_second_while_all_are_there(stage):
     found = frames_of(tracker, aligner.solver, [frame_of(left=50, right=200)] * 61)
     assert all(sorted(frame.faces) == [1, 2] for frame in found)
     assert finder.asked == 3
+
+
+def test_somebody_who_is_gone_at_the_second_look_is_not_looked_for(stage, model):
+    finder, _, _ = stage
+    finder.boxes = ["left"]
+    looks, solution = iter([True]), in_place(model)
+    aligner = mean_aligner(solver=lambda crop: solution if next(looks, False) else nowhere(model))
+    tracker = Tracker(aligner.model, finder, TrackSettings(smooth=False))
+    found = frames_of(tracker, aligner.solver, [frame_of(left=50)] * 10)
+    assert all(frame.faces == {} for frame in found)
+
+
+def nowhere(model):
+    """A fit that shows no face."""
+    solution = in_place(model)
+    return dataclasses.replace(solution, matchability=0.0 * solution.matchability)
 
 
 def test_detector_looks_more_often_while_nobody_is_there(stage):
