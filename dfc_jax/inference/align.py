@@ -217,7 +217,7 @@ class Aligner:
             raise OptionError(f"max_people needs a whole number from 1 on; got {max_people!r}")
         if isinstance(frames, str | os.PathLike):
             frames = open_video(frames, fps)
-        settings = TrackSettings(smooth=smooth, max_people=max_people)
+        settings = TrackSettings(smooth, max_people, recrop=self.recrop)
         tracker = Tracker(self.model, self.detector, settings)
         live = getattr(frames, "live", False)
         timed = _timed(frames, USUAL_FPS if fps is None else fps)

@@ -36,6 +36,7 @@ class TrackSettings:
       lost_s: the same while somebody is missed, or nobody is there.
       missed_s: how long somebody is missed.
       hold_s: how long they are looked for where they were.
+      recrop: how often, at most, a crop is made anew around a face that is not where it should be.
     """
 
     smooth: bool = True
@@ -44,6 +45,7 @@ class TrackSettings:
     lost_s: float = 0.2
     missed_s: float = 3.0
     hold_s: float = 0.5
+    recrop: int = 1
 
 
 class Tracked(NamedTuple):
@@ -152,7 +154,8 @@ class Tracker:
         edge = crop.side_px / CROP_SCALE
         middle = crop.centre + crop.rotation @ np.array([0.0, CROP_LIFT * edge])
         box = np.concatenate([middle - edge / 2.0, [edge, edge]])
-        search = Search(image, self._model.expression_names, 1, person.known)
+        names = self._model.expression_names
+        search = Search(image, names, self._settings.recrop, person.known)
         found = yield from search.in_crop(Detection(box, 1.0, "followed", crop.roll_deg), crop)
         return None if found is None else _Seen(image, *found)
 
@@ -165,7 +168,7 @@ class Tracker:
         free = [
             one for one in found if all(shared(one.landmark_box, box) < _COVERED for box in taken)
         ]
-        search = Search(image, self._model.expression_names, 1)
+        search = Search(image, self._model.expression_names, self._settings.recrop)
         found = yield from together(search.in_crop(one, one.crop) for one in free)
         new = [_Seen(image, *one) for one in found if one is not None]
         people = self._recognized(self._distinct(new, followed), followed, time_s)

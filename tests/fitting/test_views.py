@@ -100,10 +100,10 @@ def test_frames_of_one_camera_share_an_unknown_focal_length(model, person):
     apart = fit_views(model, stacked, centres)
     assert np.ptp(apart.params.focal_px) > 1.0
 
-    def error(result):
-        return np.abs(np.log(np.asarray(result.params.focal_px) / focal)).mean()
+    def errors(result):
+        return np.abs(np.log(np.asarray(result.params.focal_px) / focal))
 
-    assert error(found) < error(apart)
+    assert errors(found)[0] < min(errors(apart).max(), 0.05)
     # Views that see nothing fill up, and count for nothing: neither does what they expect.
     blind = dataclasses.replace(stacked, weight=stacked.weight.at[3:].set(0.0))
     few = jax.tree.map(lambda leaf: leaf[:3], stacked)
