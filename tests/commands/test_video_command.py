@@ -75,6 +75,14 @@ def test_lines_hold_all_that_align_writes(capsys, clip, tmp_path):
         assert face["detector"]["kind"] == "followed"
 
 
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+from dfc_jax import cli
+sys.exit(cli.main())
+"""
+
+
 @pytest.mark.slow
 def test_interrupt_leaves_what_was_done_until_then(model, tmp_path):
     long = tmp_path / "long.mp4"
@@ -85,7 +93,7 @@ def test_interrupt_leaves_what_was_done_until_then(model, tmp_path):
     out, table = tmp_path / "out.mp4", tmp_path / "out.csv"
     words = ["video", str(long), "--out", str(out), "--track", str(table)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "dfc_jax.cli", *words],
+        [sys.executable, "-c", COMMAND, *words],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -94,12 +102,14 @@ def test_interrupt_leaves_what_was_done_until_then(model, tmp_path):
     try:
         deadline = time.monotonic() + 240.0
         asides = lambda: [f for f in tmp_path.glob(".out.*.csv") if f.stat().st_size > 50_000]  # noqa: E731
-        while not asides() and time.monotonic() < deadline:
+        while not asides():
+            assert time.monotonic() < deadline
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
+        process.communicate()
     assert process.returncode == 130, errors
     assert "complete up to there" in errors
     frames, found = list(open_video(out)), rows(table)
