@@ -53,7 +53,7 @@ class Animator:
         for number, face in tracked.faces.items():
             take = self._takes.setdefault(number, _Take(face))
             take.face = face
-            weights = np.array(list(face.expression.values()))
+            weights = face.weights
             angles = tuple(face.angles_deg[name] for name in ("yaw", "pitch", "roll"))
             pose = face.rotation, face.translation_mm, angles
             take.poses.append(_Pose(tracked.time_s, weights, *pose))

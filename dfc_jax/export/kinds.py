@@ -119,7 +119,7 @@ class Shot:
         from dfc_jax.export.gltf import Head
 
         face = self.faces[index]
-        weights = np.array(list(face.expression.values()))
+        weights = face.weights
         texture, name = self.dresses[index].complete, f"face{index + 1}"
         return Head(face.identity, weights, texture, rotation, translation_mm, name=name)
 
@@ -238,7 +238,7 @@ def _livelink(shot: Shot, places: Places) -> None:
     from dfc_jax.export.livelink import write_livelink
 
     names = shot.studio.model.expression_names
-    weights = np.array([list(face.expression.values()) for face in shot.faces])
+    weights = np.array([face.weights for face in shot.faces])
     angles = [[face.angles_deg[n] for n in ("yaw", "pitch", "roll")] for face in shot.faces]
     write_livelink(places["livelink"], names, weights, np.array(angles))
 

@@ -84,6 +84,11 @@ class Face(ByValue):
         return self.matchability
 
     @property
+    def weights(self) -> np.ndarray:
+        """`expression` as an array (E,), in the order of the model's shapes."""
+        return np.array(list(self.expression.values()))
+
+    @property
     def confidence(self) -> float:
         """How far the fit is to be trusted; see `dfc_jax.inference.judge.Evidence`."""
         return self.evidence.confidence

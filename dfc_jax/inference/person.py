@@ -171,7 +171,7 @@ def _keyframe(fit: Fit, face: Face) -> Keyframe:
     seen = fit.estimate.dense.correspondences
     points = apply_affine(fit.crop.to_photo, np.asarray(seen.points_px, np.float64))
     in_frame = dataclasses.replace(seen, points_px=points.astype(np.float32))
-    return Keyframe(in_frame, face.rotation, np.array(list(face.expression.values())))
+    return Keyframe(in_frame, face.rotation, face.weights)
 
 
 def _together(

@@ -111,7 +111,7 @@ class Search(ByValue):
 
     def in_boxes(self, found: Sequence[Detection]) -> Job[list[Face]]:
         """The face in each of the boxes, but for those in which none is located."""
-        upright = yield from together(self._upright(detection) for detection in found)
+        upright = yield from together(self._upright(one, one.crop) for one in found)
         clear = [face for _, face in upright if face is not None and is_clear(face.evidence)]
         faces = yield from together(
             self._or_tilted(detection, *tried, clear)
@@ -121,12 +121,10 @@ class Search(ByValue):
 
     def in_crop(self, detection: Detection, crop: Crop) -> Job[tuple[Fit, Face] | None]:
         """The face in a crop, or in one around what is found there, if it shows one."""
-        (first,) = yield from self._locate(detection, [crop])
-        fit = yield from self._crop_again(first)
-        if fit is None:
+        fit, face = yield from self._upright(detection, crop)
+        if fit is None or face is None or not may_be_a_face(face.evidence):
             return None
-        face = yield from self._finish(fit)
-        return (fit, face) if may_be_a_face(face.evidence) else None
+        return fit, face
 
     def _turned(
         self, detector: Detector, faces: list[Face], turns_deg: Sequence[float]
@@ -141,9 +139,9 @@ class Search(ByValue):
         upright = [] if all(face.reasons for face in faces) else faces
         return distinct(upright, sure) if sure else faces
 
-    def _upright(self, detection: Detection) -> Job[tuple[Fit | None, Face | None]]:
-        """What is found in a box as it stands."""
-        (first,) = yield from self._locate(detection, [detection.crop])
+    def _upright(self, detection: Detection, crop: Crop) -> Job[tuple[Fit | None, Face | None]]:
+        """What is found in a crop as it stands."""
+        (first,) = yield from self._locate(detection, [crop])
         fit = yield from self._crop_again(first)
         return fit, None if fit is None else (yield from self._finish(fit))
 

@@ -115,7 +115,7 @@ class Smoother:
         scale = face.focal_px / depth
         offset = self._shift(time_s, scale * np.array([x, y]), _FACE_MM * scale)
         scale = float(np.exp(self._zoom(time_s, np.log([scale]))[0]))
-        weights = self._expression(time_s, np.array(list(face.expression.values())))
+        weights = self._expression(time_s, face.weights)
         rotation = self._turn(time_s, face.rotation)
         return moved(self._model, face, rotation, np.append(offset, face.focal_px) / scale, weights)
 

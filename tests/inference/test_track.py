@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from dfc_jax.crops import apply_affine, box_of_points
 from dfc_jax.errors import OptionError, VideoError
-from dfc_jax.inference import person, track
+from dfc_jax.inference import person
 from dfc_jax.inference.detect import Detection
 from dfc_jax.inference.schedule import run
 from dfc_jax.inference.track import Tracker, TrackSettings
@@ -400,4 +400,3 @@ def test_box_of_a_followed_face_is_where_it_was_looked_for(stage):
         box_of_points(face.landmarks)[:2] + box_of_points(face.landmarks)[2:] / 2,
         atol=25.0,
     )
-    assert track.TrackSettings().smooth
