@@ -31,10 +31,10 @@ from dfc_jax.inference.face import Face, angles_of
 from dfc_jax.inference.find import FaceDetector
 from dfc_jax.inference.forked import check_not_forked
 from dfc_jax.inference.runtimes import DEFAULT_RUNTIME, check_runtime
-from dfc_jax.inference.schedule import Batches, Deferred, Job, Work, run, run_many
+from dfc_jax.inference.schedule import Batches, Deferred, Job, Work, pipelined, run, run_many
 from dfc_jax.inference.search import Search
 from dfc_jax.inference.solve import Solver
-from dfc_jax.inference.track import Tracked, Tracker, TrackSettings
+from dfc_jax.inference.track import Looked, Tracked, Tracker, TrackSettings
 from dfc_jax.landmarks68 import N_JAW, OUTWARDS
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import FaceModel
@@ -222,7 +222,14 @@ class Aligner:
         live = getattr(frames, "live", False)
         timed = _timed(frames, USUAL_FPS if fps is None else fps)
         timed = read_ahead(timed, 1 if live else 4, live)
-        return (run(tracker.frame(*frame), self.solver) for frame in timed)
+
+        def look(frame: Frame) -> Looked:
+            return run(tracker.look(*frame), self.solver)
+
+        def note(looked: Looked) -> Tracked:
+            return run(tracker.note(looked), self.solver)
+
+        return pipelined(look, tracker.adopt, note, timed, at_once=live)
 
     def _outcomes(self, jobs: Iterable[Job[Aligned]], workers: int) -> Iterator[Aligned]:
         for outcome in run_many(jobs, self.solver, workers):

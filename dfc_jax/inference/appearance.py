@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from dfc_jax.inference.face import Face
 from dfc_jax.types import ByValue
 
 # Patches along an edge of the template, and the pixels that have to show one.
@@ -41,13 +40,18 @@ class Appearance(ByValue):
         return Appearance(total / np.maximum(weight, 1.0)[:, None], weight)
 
 
-def appearance(crop: np.ndarray, face: Face) -> Appearance:
-    """Of the face in its crop (S, S, 3) in [0, 1], whose matchable pixels say where on the template
-    they lie."""
+def appearance(crop: np.ndarray, flow: np.ndarray, matchability: np.ndarray) -> Appearance:
+    """Of the face in a crop, whose matchable pixels say where on the template they lie.
+
+    Args:
+      crop: (S, S, 3) in [0, 1].
+      flow: (S, S, 2) crop pixels, from the crop to the template.
+      matchability: (S, S) probability of being matchable.
+    """
     size = crop.shape[0]
-    matchable = face.matchability > 0.5
+    matchable = matchability > 0.5
     rows, columns = np.nonzero(matchable)
-    at = np.stack([columns, rows], axis=-1) + face.flow[matchable]
+    at = np.stack([columns, rows], axis=-1) + flow[matchable]
     cell = np.clip(at * PATCHES / size, 0, PATCHES - 1).astype(int)
     patch = cell[:, 1] * PATCHES + cell[:, 0]
     count = np.bincount(patch, minlength=PATCHES**2)

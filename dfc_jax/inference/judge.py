@@ -130,9 +130,9 @@ def is_clear(evidence: Evidence) -> bool:
     return not doubts(evidence) and evidence.certainty >= CLEAR_CERTAINTY
 
 
-def may_be_a_face(evidence: Evidence) -> bool:
+def may_be_a_face(fit: HasConfidence) -> bool:
     """Whether a fit may show a face where a detector found one."""
-    return evidence.confidence >= NO_FACE_CONFIDENCE
+    return fit.confidence >= NO_FACE_CONFIDENCE
 
 
 def is_sure_though_turned(evidence: Evidence) -> bool:

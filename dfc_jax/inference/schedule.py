@@ -20,6 +20,7 @@ from dfc_jax.inference.solve import Buckets, Estimate, Known, Solution, buckets
 
 T = TypeVar("T")
 U = TypeVar("U")
+V = TypeVar("V")
 
 
 class Work(NamedTuple):
@@ -182,6 +183,36 @@ def ahead(
             if len(waiting) > 2 * workers:
                 yield waiting.popleft()
         yield from waiting
+
+
+def pipelined(
+    first: Callable[[T], U],
+    between: Callable[[], None],
+    second: Callable[[U], V],
+    items: Iterable[T],
+    at_once: bool = False,
+) -> Generator[V, None, None]:
+    """``second(first(item))`` of each item, in order: `second` of one item runs in a thread beside
+    `first` of the next. `between` is called before each `second`, while neither runs.
+
+    With `at_once`, a result is not kept until there is another item, and nothing runs beside. Where
+    `first` or the items raise, the results of earlier items come before the error.
+    """
+    running: list[Future[V]] = []
+    with _threads(1, "dfc-second") as pool:
+        try:
+            for item in items:
+                half = first(item)
+                done = [future.result() for future in running]
+                between()
+                running = [pool.submit(second, half)]
+                yield from done
+                if at_once:
+                    yield running.pop().result()
+        except Exception:
+            yield from (future.result() for future in running)
+            raise
+        yield from (future.result() for future in running)
 
 
 class _Failure(NamedTuple):

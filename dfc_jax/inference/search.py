@@ -56,11 +56,20 @@ class Fit(ByValue):
     estimate: Estimate
 
     @property
-    def upright_crop(self) -> Crop:
-        landmarks = apply_affine(self.crop.to_photo, self.estimate.landmarks_px.astype(np.float64))
+    def landmarks(self) -> np.ndarray:
+        """(68, 2) photo pixels."""
+        return apply_affine(self.crop.to_photo, self.estimate.landmarks_px.astype(np.float64))
+
+    @property
+    def rotation(self) -> np.ndarray:
+        """(3, 3) from the model to a camera with the photograph's axes."""
         rotation = self.estimate.rotation.copy()
         rotation[:2] = self.crop.rotation @ rotation[:2]
-        return upright_crop(landmarks, rotation)
+        return rotation
+
+    @property
+    def upright_crop(self) -> Crop:
+        return upright_crop(self.landmarks, self.rotation)
 
     @property
     def confidence(self) -> float:
@@ -119,12 +128,16 @@ class Search(ByValue):
         )
         return [face for face in faces if face is not None]
 
-    def in_crop(self, detection: Detection, crop: Crop) -> Job[tuple[Fit, Face] | None]:
-        """The face in a crop, or in one around what is found there, if it shows one."""
-        fit, face = yield from self._upright(detection, crop)
-        if fit is None or face is None or not may_be_a_face(face.evidence):
-            return None
-        return fit, face
+    def in_crop(self, detection: Detection, crop: Crop) -> Job[Fit | None]:
+        """The fit to a crop, or to one around what is found there, if it may show a face."""
+        fit = yield from self._upright_fit(detection, crop)
+        return fit if fit is not None and may_be_a_face(fit) else None
+
+    def finish(self, fit: Fit) -> Job[Face]:
+        """The face that was fitted."""
+        (solution,) = yield [Finish(fit.estimate)]
+        evidence = weigh(fit.estimate, solution, fit.crop, self.image.shape)
+        return face_of(solution, evidence, fit.detection, fit.crop, self.names)
 
     def _turned(
         self, detector: Detector, faces: list[Face], turns_deg: Sequence[float]
@@ -141,9 +154,8 @@ class Search(ByValue):
 
     def _upright(self, detection: Detection, crop: Crop) -> Job[tuple[Fit | None, Face | None]]:
         """What is found in a crop as it stands."""
-        (first,) = yield from self._locate(detection, [crop])
-        fit = yield from self._crop_again(first)
-        return fit, None if fit is None else (yield from self._finish(fit))
+        fit = yield from self._upright_fit(detection, crop)
+        return fit, None if fit is None else (yield from self.finish(fit))
 
     def _or_tilted(
         self, detection: Detection, upright: Fit | None, face: Face | None, clear: Sequence[Face]
@@ -166,7 +178,11 @@ class Search(ByValue):
         best = surest([upright], [turned])
         if best is None or best is upright:
             return face
-        return (yield from self._finish(best))
+        return (yield from self.finish(best))
+
+    def _upright_fit(self, detection: Detection, crop: Crop) -> Job[Fit | None]:
+        (first,) = yield from self._locate(detection, [crop])
+        return (yield from self._crop_again(first))
 
     def _crop_again(self, fit: Fit | None) -> Job[Fit | None]:
         for _ in range(self.recrop):
@@ -191,11 +207,6 @@ class Search(ByValue):
             if estimate is not None
         }
         return [fits.get(id(crop)) for crop in crops]
-
-    def _finish(self, fit: Fit) -> Job[Face]:
-        (solution,) = yield [Finish(fit.estimate)]
-        evidence = weigh(fit.estimate, solution, fit.crop, self.image.shape)
-        return face_of(solution, evidence, fit.detection, fit.crop, self.names)
 
 
 def upright_crop(landmarks: np.ndarray, rotation: np.ndarray) -> Crop:

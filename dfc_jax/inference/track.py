@@ -7,18 +7,18 @@ their frames so far; the detector looks at a frame only now and then, and where 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from dfc_jax.crops import CROP_LIFT, CROP_SCALE, Crop, box_of_points, crop_photo
+from dfc_jax.crops import CROP_LIFT, CROP_SCALE, Crop, box_of_points
 from dfc_jax.errors import VideoError
-from dfc_jax.inference.appearance import Appearance, appearance
 from dfc_jax.inference.detect import Detection, Detector, shared
 from dfc_jax.inference.face import Face
+from dfc_jax.inference.learn import OTHER, Learner, looks_of
 from dfc_jax.inference.person import Person
 from dfc_jax.inference.schedule import Job, Work, together
 from dfc_jax.inference.search import Fit, Search
@@ -65,21 +65,20 @@ class Tracked(NamedTuple):
     cut: bool
 
 
-class _Seen:
-    """A face in a frame (H, W, 3); what it looks like is found when somebody asks."""
+class Looked(NamedTuple):
+    """Who is where in a frame, before it is finished.
 
-    def __init__(self, image: np.ndarray, fit: Fit, face: Face) -> None:
-        self.fit, self.face = fit, face
-        self._image = image
+    Attributes:
+      time_s, image, cut: as in `Tracked`.
+      fits: by the number of the person.
+    """
 
-    @cached_property
-    def looks(self) -> Appearance:
-        return appearance(crop_photo(self._image, self.face.crop), self.face)
+    time_s: float
+    image: np.ndarray
+    fits: dict[int, Fit]
+    cut: bool
 
 
-# Mean difference of colours from which two faces are of two people; the same face in other light
-# stays below.
-_OTHER = 0.12
 # Two fits whose landmarks lie nearer than this, on average, in parts of the larger box, are to one
 # face.
 _SAME_FACE = 0.25
@@ -93,7 +92,11 @@ _CUT, _CUT_TIMES = 0.08, 4.0
 
 
 class Tracker:
-    """Follows the people of one video; each `frame` is a `Job` for `dfc_jax.inference.schedule`.
+    """Follows the people of one video.
+
+    For each frame, `look` says where they are and `note` makes their faces of that, and learns from
+    them. While a thread notes one frame, another may look at the next; what is learnt is used from
+    the next call of `adopt` on, which is for when nobody notes.
 
     Args:
       model: the face model.
@@ -106,11 +109,12 @@ class Tracker:
         self._people: list[Person] = []
         self._size: tuple[int, int] | None = None
         self._last_s: float | None = None
+        self._noted: frozenset[int] = frozenset()
         self._detected_s = -np.inf
         self._cuts = _Cuts()
 
-    def frame(self, time_s: float, image: np.ndarray) -> Job[Tracked]:
-        """The people of the next frame (H, W, 3) uint8 RGB, at a time later than the last.
+    def look(self, time_s: float, image: np.ndarray) -> Job[Looked]:
+        """Where people are in the next frame (H, W, 3) uint8 RGB, at a time later than the last.
 
         Raises:
           VideoError: the frame has another size than those before.
@@ -124,15 +128,34 @@ class Tracker:
                 "all frames of a video need one size"
             )
         cut = self._cuts(image)
-        followed = {} if cut else (yield from self._followed(time_s, image))
-        if cut or self._is_time_to_detect(time_s, followed):
+        fits = {} if cut else (yield from self._followed(time_s, image))
+        if cut or self._is_time_to_detect(time_s, fits):
             self._detected_s = time_s
-            followed |= yield from self._find(time_s, image, followed)
-        faces = {number: self._noted(time_s, number, followed[number]) for number in followed}
+            fits |= yield from self._find(time_s, image, fits)
+        for number, fit in fits.items():
+            person = self._people[number - 1]
+            person.saw(time_s, fit, jumped=person.seen_s != self._last_s)
         self._last_s = time_s
-        return Tracked(time_s, image, dict(sorted(faces.items())), cut)
+        return Looked(time_s, image, dict(sorted(fits.items())), cut)
 
-    def _is_time_to_detect(self, time_s: float, followed: dict[int, _Seen]) -> bool:
+    def note(self, looked: Looked) -> Job[Tracked]:
+        """The faces of the next frame that was looked at, of which the people's learners learn."""
+        time_s, image, fits, cut = looked
+        search = Search(image, self._model.expression_names, self._settings.recrop)
+        faces = yield from together(search.finish(fit) for fit in fits.values())
+        people = {}
+        for (number, fit), face in zip(fits.items(), faces, strict=True):
+            learner, jumped = self._people[number - 1].learner, number not in self._noted
+            people[number] = learner(time_s, image, fit, face, jumped)
+        self._noted = frozenset(people)
+        return Tracked(time_s, image, people, cut)
+
+    def adopt(self) -> None:
+        """Use what was learnt of the people by now."""
+        for person in self._people:
+            person.adopt()
+
+    def _is_time_to_detect(self, time_s: float, followed: dict[int, Fit]) -> bool:
         settings = self._settings
         if settings.max_people is not None and len(followed) >= settings.max_people:
             return False
@@ -141,105 +164,100 @@ class Tracker:
         wait_s = settings.lost_s if urgent else settings.detect_s
         return time_s - self._detected_s >= wait_s - 1e-6
 
-    def _followed(self, time_s: float, image: np.ndarray) -> Job[dict[int, _Seen]]:
+    def _followed(self, time_s: float, image: np.ndarray) -> Job[dict[int, Fit]]:
         """Those who are found where they should be by now."""
         people = [each for each in self._people if time_s - each.seen_s <= self._settings.hold_s]
         looks = (self._look(person, image, person.expected_crop(time_s)) for person in people)
         found = yield from together(looks)
-        seen = [(one, each) for one, each in zip(people, found, strict=True) if each is not None]
-        return {person.number: one for person, one in seen if _is_whose(person, one, seen)}
+        fits = [(one, each) for one, each in zip(people, found, strict=True) if each is not None]
+        return {person.number: fit for person, fit in fits if _is_whose(person, fit, fits, image)}
 
-    def _look(self, person: Person, image: np.ndarray, crop: Crop) -> Job[_Seen | None]:
+    def _look(self, person: Person, image: np.ndarray, crop: Crop) -> Job[Fit | None]:
         """The person in a crop, or in one around the face that is there."""
         edge = crop.side_px / CROP_SCALE
         middle = crop.centre + crop.rotation @ np.array([0.0, CROP_LIFT * edge])
         box = np.concatenate([middle - edge / 2.0, [edge, edge]])
         names = self._model.expression_names
         search = Search(image, names, self._settings.recrop, person.known)
-        found = yield from search.in_crop(Detection(box, 1.0, "followed", crop.roll_deg), crop)
-        return None if found is None else _Seen(image, *found)
+        return (yield from search.in_crop(Detection(box, 1.0, "followed", crop.roll_deg), crop))
 
     def _find(
-        self, time_s: float, image: np.ndarray, followed: dict[int, _Seen]
-    ) -> Job[dict[int, _Seen]]:
+        self, time_s: float, image: np.ndarray, followed: dict[int, Fit]
+    ) -> Job[dict[int, Fit]]:
         """Those whom the detector finds beside the `followed` ones."""
         (found,) = yield [Work(partial(self._detector, image))]
-        taken = [box_of_points(seen.face.landmarks) for seen in followed.values()]
+        taken = [box_of_points(fit.landmarks) for fit in followed.values()]
         free = [
             one for one in found if all(shared(one.landmark_box, box) < _COVERED for box in taken)
         ]
         search = Search(image, self._model.expression_names, self._settings.recrop)
-        found = yield from together(search.in_crop(one, one.crop) for one in free)
-        new = [_Seen(image, *one) for one in found if one is not None]
-        people = self._recognized(self._distinct(new, followed), followed, time_s)
+        fits = yield from together(search.in_crop(one, one.crop) for one in free)
+        new = self._distinct([fit for fit in fits if fit is not None], followed)
+        people = yield from self._recognized(new, followed, time_s, search)
         # Once more, with what is known of each.
-        again = yield from together(
-            self._look(person, image, seen.fit.crop) for person, seen in people
-        )
+        again = yield from together(self._look(one, image, fit.crop) for one, fit in people)
         return {
-            person.number: seen
-            for (person, _), seen in zip(people, again, strict=True)
-            if seen is not None
+            person.number: fit
+            for (person, _), fit in zip(people, again, strict=True)
+            if fit is not None
         }
 
-    def _distinct(self, new: Sequence[_Seen], followed: dict[int, _Seen]) -> list[_Seen]:
+    def _distinct(self, new: Sequence[Fit], followed: dict[int, Fit]) -> list[Fit]:
         """Without those that are the same face as another, and no more than are wanted."""
         kept = list(followed.values())
-        for seen in sorted(new, key=lambda seen: -seen.face.confidence):
-            if all(_distance(seen.face, other.face) > _SAME_FACE for other in kept):
-                kept.append(seen)
+        for fit in sorted(new, key=lambda fit: -fit.confidence):
+            if all(_distance(fit, other) > _SAME_FACE for other in kept):
+                kept.append(fit)
         return kept[: self._settings.max_people][len(followed) :]
 
     def _recognized(
-        self, new: Sequence[_Seen], followed: dict[int, _Seen], time_s: float
-    ) -> list[tuple[Person, _Seen]]:
+        self, new: Sequence[Fit], followed: dict[int, Fit], time_s: float, search: Search
+    ) -> Job[list[tuple[Person, Fit]]]:
         """New faces, each with the person: one of the lost who looks alike, or somebody else."""
         lost = [person for person in self._people if person.number not in followed]
-        unlike = np.array([[person.looks.apart(seen.looks) for person in lost] for seen in new])
+        looks = [looks_of(search.image, fit) for fit in new]
+        unlike = np.array([[person.memory.looks.apart(own) for person in lost] for own in looks])
         rows, columns = linear_sum_assignment(np.minimum(unlike.reshape(len(new), len(lost)), 1.0))
         pairs = zip(rows, columns, strict=True)
-        known = {row: lost[column] for row, column in pairs if unlike[row, column] < _OTHER}
+        known = {row: lost[column] for row, column in pairs if unlike[row, column] < OTHER}
         found = []
-        for row, seen in enumerate(new):
+        for row, fit in enumerate(new):
             # Who was seen before may come back half hidden; a new face has to be sure.
-            if row in known or not seen.face.reasons:
-                person = known.get(row) or self._somebody(time_s, seen)
-                found.append((person, seen))
+            if row in known:
+                found.append((known[row], fit))
+            elif not (yield from search.finish(fit)).reasons:
+                found.append((self._somebody(time_s, search.image, fit), fit))
         return found
 
-    def _somebody(self, time_s: float, seen: _Seen) -> Person:
-        number = len(self._people) + 1
-        assert self._size is not None
-        centre = (np.array(self._size) - 1.0) / 2.0
-        person = Person(number, self._model, centre, self._settings.smooth, seen.looks)
-        person.learn(time_s, seen.fit, seen.face)
+    def _somebody(self, time_s: float, image: np.ndarray, fit: Fit) -> Person:
+        centre = (np.array(image.shape[1::-1]) - 1.0) / 2.0
+        learner = Learner(self._model, centre, self._settings.smooth, time_s, image, fit)
+        person = Person(len(self._people) + 1, centre, learner)
         self._people.append(person)
         return person
 
-    def _noted(self, time_s: float, number: int, seen: _Seen) -> Face:
-        """The face, of which the person takes note; for later, too, where there is no doubt."""
-        person = self._people[number - 1]
-        if not seen.face.reasons:
-            person.learn(time_s, seen.fit, seen.face)
-            person.remember(time_s, lambda: seen.looks, _OTHER / 2.0)
-        return person.saw(time_s, seen.face, jumped=person.seen_s != self._last_s)
 
-
-def _is_whose(person: Person, seen: _Seen, all_seen: Sequence[tuple[Person, _Seen]]) -> bool:
+def _is_whose(
+    person: Person, fit: Fit, fits: Sequence[tuple[Person, Fit]], image: np.ndarray
+) -> bool:
     """Whether a face is this person's, of all who are found in it: theirs who looks like it."""
+
+    def unlike(person: Person, fit: Fit) -> tuple[float, int]:
+        return person.memory.looks.apart(looks_of(image, fit)), person.number
+
     rivals = [
         (other, theirs)
-        for other, theirs in all_seen
-        if other is not person and _distance(seen.face, theirs.face) <= _SAME_FACE
+        for other, theirs in fits
+        if other is not person and _distance(fit, theirs) <= _SAME_FACE
     ]
-    own = person.looks.apart(seen.looks) if rivals else 0.0
-    return all((own, person.number) < (o.looks.apart(s.looks), o.number) for o, s in rivals)
+    return not rivals or unlike(person, fit) < min(unlike(*rival) for rival in rivals)
 
 
-def _distance(one: Face, other: Face) -> float:
-    """Mean distance of two faces' landmarks, in parts of the larger one's box."""
-    edge = max(box_of_points(face.landmarks)[2:].max() for face in (one, other))
-    return float(np.linalg.norm(one.landmarks - other.landmarks, axis=-1).mean() / edge)
+def _distance(one: Fit, other: Fit) -> float:
+    """Mean distance of two fits' landmarks, in parts of the larger one's box."""
+    points = one.landmarks, other.landmarks
+    edge = max(box_of_points(own)[2:].max() for own in points)
+    return float(np.linalg.norm(points[0] - points[1], axis=-1).mean() / edge)
 
 
 class _Cuts:
@@ -252,7 +270,9 @@ class _Cuts:
     def __call__(self, image: np.ndarray) -> bool:
         # Of fewer pixels, whose mean is as good.
         few = max(1, image.shape[0] // _ROWS)
-        small = cv2.resize(image[::few, ::few], _THUMBNAIL, interpolation=cv2.INTER_AREA) / 255.0
+        size = image.shape[1] // few, image.shape[0] // few
+        fewer = cv2.resize(image, size, interpolation=cv2.INTER_NEAREST)
+        small = cv2.resize(fewer, _THUMBNAIL, interpolation=cv2.INTER_AREA) / 255.0
         last, self._last = self._last, small
         if last is None:
             return False

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from pathlib import Path
 
@@ -20,7 +21,16 @@ import dfc_jax
 from dfc_jax.crops import crop_photo
 from dfc_jax.errors import OptionError, PhotoError
 from dfc_jax.inference import schedule, solve
-from dfc_jax.inference.schedule import Finish, Locate, Work, ahead, run, run_many, together
+from dfc_jax.inference.schedule import (
+    Finish,
+    Locate,
+    Work,
+    ahead,
+    pipelined,
+    run,
+    run_many,
+    together,
+)
 from dfc_jax.ops.sampling import pixel_grid
 from dfc_jax.photo import read_photo
 
@@ -338,3 +348,49 @@ def test_work_ahead_keeps_the_order_and_is_bounded():
     assert most[0] <= 3  # the one that failed stays in the set
     assert isinstance(outcomes[5][1].exception(), ZeroDivisionError)
     assert outcomes[0][1].result() == -0.2
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_pipeline_keeps_the_order_and_never_runs_between_beside_second(at_once):
+    running, seen = threading.Event(), []
+
+    def second(n):
+        running.set()
+        time.sleep(0.002)
+        running.clear()
+        return 10 * n
+
+    def between():
+        assert not running.is_set()
+        seen.append("between")
+
+    found = pipelined(lambda n: n + 1, between, second, range(5), at_once)
+    assert list(found) == [10, 20, 30, 40, 50]
+    assert len(seen) == 5
+
+
+def test_pipeline_is_one_item_late_unless_at_once():
+    taken = []
+
+    def items():
+        for n in range(3):
+            taken.append(n)
+            yield n
+
+    for at_once, ahead_of_first in ((False, [0, 1]), (True, [0])):
+        taken.clear()
+        found = pipelined(abs, lambda: None, abs, items(), at_once)
+        assert next(found) == 0
+        assert taken == ahead_of_first
+        found.close()
+
+
+def test_pipeline_delivers_what_comes_before_an_error():
+    found = pipelined(lambda n: 1 / n, lambda: None, abs, [1, 2, 0, 4])
+    assert [next(found), next(found)] == [1.0, 0.5]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+    found = pipelined(abs, lambda: None, lambda n: 1 / n, [1, 0, 4])
+    assert next(found) == 1.0
+    with pytest.raises(ZeroDivisionError):
+        next(found)

@@ -12,9 +12,11 @@ from scipy.optimize import linear_sum_assignment
 
 from dfc_jax.crops import apply_affine, box_of_points
 from dfc_jax.errors import OptionError, VideoError
-from dfc_jax.inference import person
+from dfc_jax.inference import learn
 from dfc_jax.inference.detect import Detection
+from dfc_jax.inference.person import Person
 from dfc_jax.inference.schedule import run
+from dfc_jax.inference.search import Fit
 from dfc_jax.inference.track import Tracker, TrackSettings
 from dfc_jax.ops.rotations import head_rotation
 
@@ -205,9 +207,9 @@ def test_person_has_one_identity_and_focal_length_that_settle(smooth):
 def learnt(request, monkeypatch):
     if "slow" in request.keywords:
         return
-    monkeypatch.setattr(person, "_together", lambda *_: (np.zeros(3), np.log(300.0)))
+    monkeypatch.setattr(learn, "_together", lambda *_: (np.zeros(3), np.log(300.0)))
     monkeypatch.setattr(
-        person, "_keyframe", lambda _, face: person.Keyframe(None, face.rotation, np.zeros(53))
+        learn, "_keyframe", lambda fit: learn.Keyframe(None, fit.rotation, np.zeros(53))
     )
 
 
@@ -235,10 +237,12 @@ class Finder:
 
 
 def frames_of(tracker, solver, images, start=0):
-    return [
-        run(tracker.frame((start + number) / FPS, image), solver)
-        for number, image in enumerate(images)
-    ]
+    found = []
+    for number, image in enumerate(images):
+        looked = run(tracker.look((start + number) / FPS, image), solver)
+        tracker.adopt()
+        found.append(run(tracker.note(looked), solver))
+    return found
 
 
 @pytest.fixture
@@ -299,7 +303,7 @@ def test_two_in_one_face_are_one_and_it_is_who_looks_like_it(stage, whose):
     frames_of(tracker, aligner.solver, [frame_of(left=50, right=200)] * 2)
     # Both are looked for where one of them is.
     for one in tracker._people:
-        one.face = tracker._people[whose - 1].face
+        one.fit = tracker._people[whose - 1].fit
     finder.boxes = []
     (found,) = frames_of(tracker, aligner.solver, [frame_of(left=50, right=200)], start=2)
     assert list(found.faces) == [whose]
@@ -330,46 +334,68 @@ def test_no_more_people_than_are_wanted(stage):
     assert all(len(frame.faces) == 1 for frame in found)
 
 
-def test_crop_moves_on_with_the_face(stage):
+@pytest.fixture
+def fit(stage):
+    """A fit to a frame, and the frame."""
     _, aligner, _ = stage
-    (face,) = aligner(frame_of(left=50), boxes=[BOXES["left"]])
-    one = person.Person(1, aligner.model, np.zeros(2), False, None)
-    one.saw(0.0, face, jumped=True)
+    image = frame_of(left=50)
+    (face,) = aligner(image, boxes=[BOXES["left"]])
+    estimate = aligner.solver.locate([image])[0]
+    return Fit(Detection(face.box, 1.0, "given"), face.crop, estimate), image
+
+
+def learner_of(fit, image, smooth=False, centre=(159.5, 89.5)):
+    return learn.Learner(None, np.array(centre), smooth, 0.0, image, fit)
+
+
+def test_crop_moves_on_with_the_face(fit):
+    fit, image = fit
+    one = Person(1, np.zeros(2), learner_of(fit, image))
+    one.saw(0.0, fit, jumped=True)
     still = one.expected_crop(0.1)
-    moved = face.__class__(**{**vars(face), "landmarks": face.landmarks + [3.0, 0.0]})
-    one.saw(0.1, moved, jumped=False)
+    crop = dataclasses.replace(fit.crop, centre=fit.crop.centre + [3.0, 0.0])
+    one.saw(0.1, dataclasses.replace(fit, crop=crop), jumped=False)
     np.testing.assert_allclose(one.expected_crop(0.2).centre - still.centre, [6.0, 0.0], atol=1e-6)
     # But not out of sight.
     far = one.expected_crop(100.0).centre - still.centre
     assert np.linalg.norm(far - [3.0, 0.0]) < 0.26 * still.side_px
 
 
-def test_known_focal_length_and_principal_point_are_those_of_the_frame(stage):
-    _, aligner, _ = stage
-    (face,) = aligner(frame_of(left=50), boxes=[BOXES["left"]])
-    one = person.Person(1, aligner.model, np.array([159.5, 89.5]), False, None)
-    assert one.known(face.crop).identity is None
-    one.learn(0.0, None, face)
-    known = one.known(face.crop)
-    assert known.focal_px == pytest.approx(300.0 * face.crop.scale)
-    back = apply_affine(face.crop.to_photo, known.principal_point)
+def test_known_focal_length_and_principal_point_are_those_of_the_frame(fit):
+    fit, image = fit
+    one = Person(1, np.array([159.5, 89.5]), learner_of(fit, image))
+    known = one.known(fit.crop)
+    assert known.focal_px == pytest.approx(300.0 * fit.crop.scale)
+    back = apply_affine(fit.crop.to_photo, known.principal_point)
     np.testing.assert_allclose(back, [159.5, 89.5])
 
 
-def test_keyframes_are_those_that_differ_most():
-    one = person.Person(1, None, np.zeros(2), False, None)
+def test_what_is_learnt_is_used_once_it_is_adopted(fit):
+    fit, image = fit
+    learner = learner_of(fit, image)
+    one = Person(1, np.zeros(2), learner)
+    before = one.known(fit.crop).focal_px
+    learner.memory = learner.memory._replace(log_focal=learner.memory.log_focal + 1.0)
+    assert one.known(fit.crop).focal_px == before
+    one.adopt()
+    assert one.known(fit.crop).focal_px == pytest.approx(np.e * before)
+
+
+def test_keyframes_are_those_that_differ_most(fit):
+    learner = learner_of(*fit)
+    learner._keyframes.clear()
     for yaw in [0, 1, 2, 30, 31, 60, -30, -60, 15, 45, -15, -45, 75, 0]:
         turn = np.deg2rad(yaw)
         rotation = np.array(
             [[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]]
         )
-        one._collect(person.Keyframe(None, rotation, np.zeros(3)))
-    kept = one._keyframes
-    assert len(kept) == person.N_KEYFRAMES
+        learner._collect(learn.Keyframe(None, rotation, np.zeros(3)))
+    kept = learner._keyframes
+    assert len(kept) == learn.N_KEYFRAMES
     gaps = [a.apart(b) for i, a in enumerate(kept) for b in kept[i + 1 :]]
     assert min(gaps) >= 1.0
-    still = person.Keyframe(None, np.eye(3), np.array([0.0, 0.0, 0.0]))
-    smiling = person.Keyframe(None, np.eye(3), np.array([0.0, 1.0, 0.0]))
+    still = learn.Keyframe(None, np.eye(3), np.array([0.0, 0.0, 0.0]))
+    smiling = learn.Keyframe(None, np.eye(3), np.array([0.0, 1.0, 0.0]))
     assert still.apart(smiling) > 1.0
 
 
