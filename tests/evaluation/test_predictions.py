@@ -59,9 +59,7 @@ def test_of_several_systems_in_a_file_one_is_picked(tmp_path):
     np.savez(tmp_path / "p.npz", names=["a"], one=points, two=2.0 * points)
     found = read_predictions(tmp_path / "p.npz", "two")
     assert found.system == "two" and (found.points == 2.0).all()
-    with pytest.raises(
-        EvaluationError, match=r"no names and points but names, one, two; --s"
-    ):
+    with pytest.raises(EvaluationError, match=r"no names and points but names, one, two; --s"):
         read_predictions(tmp_path / "p.npz")
 
 
@@ -80,9 +78,7 @@ def test_predictions_are_put_in_the_order_of_the_set_and_missing_faces_are_nan()
     assert np.isnan(found.points[1]).all() and np.isnan(found.angles_deg[1]).all()
     np.testing.assert_array_equal(found.angles_deg[2], [0.0, 1.0, 2.0])
     assert found.points21 is None
-    with pytest.raises(
-        EvaluationError, match=r"2 of 4 predictions .*not have \(d, e, é\)"
-    ):
+    with pytest.raises(EvaluationError, match=r"2 of 4 predictions .*not have \(d, e, é\)"):
         match(given, ["a", "b/c"])
 
 
