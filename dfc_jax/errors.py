@@ -36,3 +36,8 @@ class ConfigError(UserError):
 
 class OptionError(UserError):
     """An option has no such value; the message is one sentence with those it has."""
+
+
+class EvaluationError(UserError):
+    """Predictions or scores cannot be read, or do not fit the faces or each other; the message
+    names the file."""

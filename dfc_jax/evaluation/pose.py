@@ -7,17 +7,16 @@ was found.
 import itertools
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from dfc_jax.evaluation.regression import line
-from dfc_jax.ops.rotations import angles_to_matrix
 
 ANGLES = ("yaw", "pitch", "roll")
 # A bin of the true yaw reaches this far around each of its multiples.
 YAW_STEP_DEG = 15
 # Edges of the bins of its absolute value; the last one holds what is beyond as well.
 ABS_YAW_DEG = (0, 30, 60, 90)
+ABS_YAW_BINS = tuple(f"{low}-{high}" for low, high in itertools.pairwise(ABS_YAW_DEG))
 # A head that is turned as far is a profile.
 PROFILE_DEG = 45.0
 # A yaw found beyond this may stand for one as far on the other side of 90 degrees.
@@ -77,22 +76,36 @@ def nearest_angles(found_deg: np.ndarray, true_deg: np.ndarray) -> np.ndarray:
 
 
 def _angle_between(one_deg: np.ndarray, other_deg: np.ndarray) -> np.ndarray:
-    """Angle (n,) of the rotation from one to the other of angles (n, 3)."""
-    given = jnp.asarray(one_deg), jnp.asarray(other_deg)
-    one, other = (np.asarray(angles_to_matrix(angles)) for angles in given)
-    chord = np.linalg.norm(one - other, axis=(-2, -1)) / np.sqrt(8.0)
-    return np.rad2deg(2.0 * np.arcsin(np.minimum(chord, 1.0)))
+    """Angle (n,) of the rotation from one to the other of angles (n, 3).
+
+    By SciPy in place of `dfc_jax.ops.rotations`: what scores predictions compiles nothing.
+    """
+    from scipy.spatial.transform import Rotation  # here: slow to import
+
+    apart = np.full(len(one_deg), np.nan)
+    known = np.isfinite(one_deg).all(axis=-1) & np.isfinite(other_deg).all(axis=-1)
+    if known.any():
+        one, other = (
+            # Rx(pitch) Ry(yaw) Rz(roll), whose signs are those of `dfc_jax.types`.
+            Rotation.from_euler("XYZ", -angles[known][:, [1, 0, 2]], degrees=True)
+            for angles in (one_deg, other_deg)
+        )
+        apart[known] = np.rad2deg((one.inv() * other).magnitude())
+    return apart
+
+
+def abs_yaw_bins(true_yaw_deg: np.ndarray) -> np.ndarray:
+    """The bin (n,) int of `ABS_YAW_DEG` in which the absolute yaw lies; -1 where it is unknown."""
+    which = np.searchsorted(ABS_YAW_DEG[1:-1], np.abs(true_yaw_deg), side="right")
+    return np.where(np.isfinite(true_yaw_deg), which, -1)
 
 
 def over_abs_yaw(values: np.ndarray, true_deg: np.ndarray) -> dict[str, dict[str, Any]]:
     """Mean of values (n,) per bin of the absolute true yaw (n,), ``0-30`` and so on."""
-    known = np.isfinite(values) & np.isfinite(true_deg)
-    values, yaw = values[known], np.abs(true_deg[known])
-    which = np.searchsorted(ABS_YAW_DEG[1:-1], yaw, side="right")
-    edges = itertools.pairwise(ABS_YAW_DEG)
+    which = np.where(np.isfinite(values), abs_yaw_bins(true_deg), -1)
     return {
-        f"{low}-{high}": {"n": int((which == k).sum()), "mean": _mean(values[which == k])}
-        for k, (low, high) in enumerate(edges)
+        name: {"n": int((which == k).sum()), "mean": _mean(values[which == k])}
+        for k, name in enumerate(ABS_YAW_BINS)
     }
 
 

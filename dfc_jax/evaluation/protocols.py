@@ -1,25 +1,30 @@
-"""Scoring an aligner on annotated photographs: boxes, predictions, failures."""
+"""How an aligner is run on annotated photographs: from which boxes, and what is read of a face."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dfc_jax.data.faces import Example
-from dfc_jax.evaluation.metrics import ALL, nme_percent
-from dfc_jax.landmarks68 import INNER, N_LANDMARKS
+from dfc_jax.evaluation.pose import ANGLES
+from dfc_jax.landmarks68 import N_LANDMARKS
 
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
     from dfc_jax.inference.detect import Detection, Detector
     from dfc_jax.inference.face import Face
 
-# A face whose NME is above this is a failure.
-FAILURE_PERCENT = 8.0
-
-
-Readings = Sequence[Callable[["Face"], np.ndarray]]
+# A pixel is taken for the face where the network is surer than this.
+MATCHABLE = 0.5
+# What `read` gives of a face, and its shape.
+READINGS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("points", "flow", "blend"), (N_LANDMARKS, 2)),
+    "angles_deg": (len(ANGLES),),
+    "blink": (2,),
+    "jaw_open": (),
+    "mask_iou": (),
+}
 
 
 def align_examples(
@@ -42,28 +47,56 @@ def align_examples(
         yield found.error or next(iter(found.faces), None)
 
 
-def predict(
-    aligner: "Aligner",
-    examples: Sequence[Example],
-    detector: "Detector | None" = None,
-    readings: Readings = (lambda face: face.landmarks,),
-) -> Iterator[np.ndarray | Exception]:
-    """Landmarks (k, 68, 2) in photo pixels for each example, NaN where the face was not found.
+def read(aligner: "Aligner", face: "Face | None", example: Example) -> dict[str, np.ndarray]:
+    """What is scored of a face, by name in the `READINGS`; NaN without a face.
 
-    Args:
-      aligner, examples, detector: see `align_examples`.
-      readings: k functions from a face to its landmarks (68, 2).
+    Landmarks of the mesh, of the flow and of a blend of both in photo pixels; yaw, pitch and roll
+    in degrees; the fitted weights `eyeBlink` (of the subject's right and left eye) and `jawOpen`,
+    NaN where the face model has no such shapes; and the intersection over union of what the network
+    takes for the face with the true mask, NaN where the example has none.
 
-    Yields:
-      the landmarks, or the error of `align_examples`.
+    Raises:
+      DatasetError: the true mask cannot be read.
     """
-    for found in align_examples(aligner, examples, detector):
-        if isinstance(found, Exception):
-            yield found
-        elif found is None:
-            yield np.full((len(readings), N_LANDMARKS, 2), np.nan)
-        else:
-            yield np.stack([read(found) for read in readings])
+    if face is None:
+        return {name: np.full(shape, np.nan) for name, shape in READINGS.items()}
+    blinks = [face.expression.get(f"eyeBlink{side}", np.nan) for side in ("Right", "Left")]
+    return {
+        "points": face.landmarks,
+        "flow": aligner.flow_landmarks(face)[0],
+        "blend": aligner.blended_landmarks(face),
+        "angles_deg": np.array([face.angles_deg[angle] for angle in ANGLES]),
+        "blink": np.array(blinks),
+        "jaw_open": np.array(face.expression.get("jawOpen", np.nan)),
+        "mask_iou": np.array(_mask_iou(face, example)),
+    }
+
+
+def stacked(readings: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """What was `read` of n faces, as arrays (n, ...)."""
+    return {
+        name: np.stack([each[name] for each in readings]).reshape(len(readings), *shape)
+        for name, shape in READINGS.items()
+    }
+
+
+def _mask_iou(face: "Face", example: Example) -> float:
+    # After the merge with the readers of masks: `example.mask`, of an AnnotatedFace.
+    read_mask = getattr(example, "mask", None)
+    if read_mask is None:
+        return np.nan
+    import cv2
+
+    true, counted = read_mask()
+    found = cv2.warpAffine(
+        (face.matchability > MATCHABLE).astype(np.uint8),
+        face.crop.to_photo,
+        true.shape[::-1],
+        flags=cv2.INTER_NEAREST,
+    )
+    both = (found > 0) & counted, true & counted
+    union = np.logical_or(*both).sum()
+    return float(np.logical_and(*both).sum() / union) if union else 1.0
 
 
 def landmark_boxes(
@@ -89,28 +122,3 @@ def intersection_over_union(a: np.ndarray, b: np.ndarray) -> float:
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[:2] + a[2:], b[:2] + b[2:])
     shared = np.prod(np.maximum(high - low, 0.0))
     return float(shared / (np.prod(a[2:]) + np.prod(b[2:]) - shared))
-
-
-def summarise(predicted: np.ndarray, true: np.ndarray) -> dict[str, Any]:
-    """Scores of predictions (n, 68, 2), NaN where missing, against points (n, 68, 2), NaN where
-    hidden or not annotated, which do not count.
-
-    Returns:
-      ``n``, ``no_output`` (faces without a prediction), and for ``inner`` (the 51 points
-      without the jaw) and ``all68``: ``mean`` and ``median`` in percent over the faces with such
-      points that were found (None if none was), and ``over_8``, the share of all faces with such
-      points whose error is over 8 %, the missing ones counted in (None if there is no such face).
-    """
-    missing = np.isnan(predicted).any(axis=(1, 2))
-    scores: dict[str, Any] = {"n": len(true), "no_output": int(missing.sum())}
-    for name, counted in (("inner", INNER), ("all68", ALL)):
-        annotated = np.isfinite(true[:, counted]).all(axis=-1).any(axis=-1)
-        used = annotated & ~missing
-        errors = nme_percent(predicted[used], true[used], counted)
-        failures = (missing & annotated).sum() + (errors > FAILURE_PERCENT).sum()
-        scores[name] = {
-            "mean": float(errors.mean()) if errors.size else None,
-            "median": float(np.median(errors)) if errors.size else None,
-            "over_8": float(failures / annotated.sum()) if annotated.any() else None,
-        }
-    return scores

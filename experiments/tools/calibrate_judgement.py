@@ -27,7 +27,8 @@ from dfc_jax.crops import box_of_points
 from dfc_jax.data.cfp import cfp
 from dfc_jax.data.ibug import read_ibug
 from dfc_jax.errors import DatasetError, PhotoError
-from dfc_jax.evaluation.protocols import FAILURE_PERCENT, intersection_over_union
+from dfc_jax.evaluation.curves import FAILURE_PERCENT
+from dfc_jax.evaluation.protocols import intersection_over_union
 from dfc_jax.inference.find import FaceDetector
 from dfc_jax.inference.judge import NO_FACE_CONFIDENCE, Evidence, doubts
 from dfc_jax.photo import read_photo

@@ -32,7 +32,7 @@ import dfc_jax
 from data_pipelines.sources.layouts import open_faces, with_layout
 from dfc_jax.crops import Crop, apply_affine
 from dfc_jax.data.faces import AnnotatedFace
-from dfc_jax.evaluation.protocols import FAILURE_PERCENT
+from dfc_jax.evaluation.curves import FAILURE_PERCENT
 from dfc_jax.files import print_or_write_json
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.detect import Detection, Detector

@@ -10,7 +10,7 @@ from photographs import points_in_box, write_example
 from dfc_jax.data.faces import AnnotatedFace, read_usable
 from dfc_jax.data.ibug import ibug, read_ibug, read_pts
 from dfc_jax.errors import DatasetError
-from dfc_jax.evaluation.protocols import align_examples, predict, summarise
+from dfc_jax.evaluation.protocols import align_examples
 from dfc_jax.inference.align import Aligned
 from dfc_jax.inference.detect import Detection
 
@@ -134,30 +134,6 @@ def test_a_file_too_large_to_hold_points_is_refused_unread(tmp_path, monkeypatch
         read_pts(path)
 
 
-def test_scores_of_a_known_shift():
-    true = np.stack([points_in_box()] * 4)
-    predicted = true + 0.0
-    predicted[0] += [3.0, 4.0]  # every point 5 px away: 5 % of sqrt(200 * 50)
-    predicted[1, :17] += [0.0, 40.0]  # the jaw alone
-    predicted[2, 17:] += [0.0, 9.0]
-    predicted[3] = np.nan
-    scores = summarise(predicted, true)
-    assert scores["n"] == 4
-    assert scores["no_output"] == 1
-    assert np.isclose(scores["inner"]["mean"], (5.0 + 0.0 + 9.0) / 3)
-    assert np.isclose(scores["inner"]["median"], 5.0)
-    assert scores["inner"]["over_8"] == 0.5  # one at 9 %, one missing
-    all68 = [5.0, 40.0 * 17 / 68, 9.0 * 51 / 68]
-    assert np.isclose(scores["all68"]["mean"], np.mean(all68))
-    assert scores["all68"]["over_8"] == 0.5
-
-
-def test_scores_without_any_output():
-    true = points_in_box()[None]
-    scores = summarise(np.full((1, 68, 2), np.nan), true)
-    assert scores["inner"] == {"mean": None, "median": None, "over_8": 1.0}
-
-
 class Echo:
     """An aligner whose landmarks are the corners of its boxes."""
 
@@ -186,17 +162,17 @@ def test_a_given_box_is_that_of_the_annotation_and_a_face_not_found_is_none(tmp_
 def test_ground_truth_boxes_are_the_tight_boxes_of_the_points(tmp_path):
     write_example(tmp_path)
     aligner = Echo()
-    list(predict(aligner, read_ibug(tmp_path)))
+    list(align_examples(aligner, read_ibug(tmp_path)))
     assert np.allclose(aligner.boxes[0], [0, 0, 200, 50], atol=1e-4)
 
 
-def test_the_detection_on_the_annotated_face_is_scored_and_misses_are_nan(tmp_path):
+def test_the_detection_on_the_annotated_face_is_scored_and_misses_are_none(tmp_path):
     write_example(tmp_path, "a")
     write_example(tmp_path, "b")
     found = [
         [Detection(np.array([x, 0.0, 100, 100]), 1.0, "given") for x in (400.0, 150.0, 60.0)],
         [Detection(np.array([400.0, 0.0, 100, 100]), 1.0, "given")],
     ]
-    first, second = predict(Echo(), read_ibug(tmp_path), lambda image: found.pop(0))
-    assert (first == 60.0).all()
-    assert np.isnan(second).all()
+    first, second = align_examples(Echo(), read_ibug(tmp_path), lambda image: found.pop(0))
+    assert (first.landmarks == 60.0).all()
+    assert second is None

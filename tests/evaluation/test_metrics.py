@@ -66,3 +66,18 @@ def test_nme_runs_under_jit_and_vmap() -> None:
     points, truth = rng.normal(size=(2, 4, 68, 2)).astype(np.float32)
     found = jax.jit(jax.vmap(lambda a, b: metrics.nme_percent(a, b, INNER)))(points, truth)
     np.testing.assert_allclose(found, metrics.nme_percent(points, truth, INNER), rtol=1e-5)
+
+
+@pytest.mark.parametrize("array", [np.array, jnp.array], ids=["numpy", "jax"])
+def test_each_normaliser_is_a_length_of_the_true_points(array) -> None:
+    truth = np.full((68, 2), 10.0)
+    truth[0], truth[1] = [0.0, 0.0], [30.0, 40.0]
+    truth[36], truth[45], truth[5] = [5.0, 8.0], [8.0, 12.0], np.nan
+    points = array(truth + [0.0, 1.0])
+    lengths = {"box": np.sqrt(30.0 * 40.0), "box-diagonal": 50.0, "inter-ocular": 5.0}
+    assert set(lengths) == set(metrics.NORMALISERS)
+    for name, length in lengths.items():
+        found = metrics.nme_percent(points, array(truth), normalised_by=name)
+        np.testing.assert_allclose(found, 100.0 / length, rtol=1e-5)
+    truth[45] = np.nan
+    assert np.isnan(metrics.inter_ocular_px(array(truth)))

@@ -1,15 +1,18 @@
 """Scores of poses on made-up angles."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dfc_jax.evaluation.pose import (
+    abs_yaw_bins,
     nearest_angles,
     over_abs_yaw,
     pose_scores,
     profile_scores,
     yaw_curve,
 )
+from dfc_jax.ops.rotations import angles_to_matrix
 
 NAN = np.nan
 
@@ -39,6 +42,13 @@ def test_the_rotation_between_found_and_true_is_one_angle_at_every_yaw():
     assert scores["rotation"]["n"] == 3
     assert scores["rotation"]["mean"] == pytest.approx((7.0 + 4.0 + 0.05) / 3, abs=0.05)
     assert scores["pitch"]["mean"] == pytest.approx(40.0 / 3)
+
+
+def test_the_rotation_between_angles_is_that_of_the_matrices_of_the_convention():
+    one, other = np.random.default_rng(0).uniform(-80.0, 80.0, (2, 1, 3))
+    first, second = (np.asarray(angles_to_matrix(jnp.asarray(a[0]))) for a in (one, other))
+    expected = np.rad2deg(np.arccos((np.trace(first.T @ second) - 1.0) / 2.0))
+    assert pose_scores(one, other)["rotation"]["mean"] == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -91,6 +101,11 @@ def test_means_over_the_absolute_yaw_take_each_face_once():
     }
     none = over_abs_yaw(np.full(8, NAN), true)
     assert none["60-90"] == {"n": 0, "mean": None}
+
+
+def test_bins_hold_their_lower_edge_and_what_is_beyond_and_no_unknown_yaw():
+    yaw = np.array([0.0, -29.9, 30.0, -60.0, 95.0, NAN])
+    np.testing.assert_array_equal(abs_yaw_bins(yaw), [0, 0, 1, 2, 2, -1])
 
 
 def test_profiles_of_both_sides_are_one_median():
