@@ -7,7 +7,7 @@ right. Its order is that of `feature_id` in its database.
 Each landmark but the ears is the mean of iBUG points, as in the evaluation of 3DDFA (Guo et al.,
 "Towards Fast, Accurate and Stable 3D Dense Face Alignment", ECCV 2020): the centre of an eye is
 that of its six points, the centre of the mouth that of the eight points of the inner lips. 3DDFA
-takes the jaw points 2 and 14 for the ears; the ears of AFLW are no points of iBUG, and are left out.
+takes the jaw points 2 and 14 for the ears; AFLW's ears are no points of iBUG, and are left out.
 """
 
 import numpy as np

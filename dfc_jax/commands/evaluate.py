@@ -27,7 +27,21 @@ if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
 
 # The names in `dfc_jax.data.layouts.READERS`, which would take JAX to import.
-LAYOUTS = ("ibug", "300w-lp", "aflw2000", "cfp", "fasseg", "facesynthetics")
+LAYOUTS = (
+    "ibug",
+    "300w-lp",
+    "aflw2000",
+    "cfp",
+    "fasseg",
+    "facesynthetics",
+    "300w",
+    "aflw2000-reannotated",
+    "aflw",
+    "aflw-pifa",
+    "pointing04",
+    "frames",
+    "synth",
+)
 
 
 def add(commands: Any) -> None:

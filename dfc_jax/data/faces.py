@@ -163,6 +163,19 @@ class FaceSet(Sequence[AnnotatedFace], Generic[T]):
         return self._read(self.keys[index])
 
 
+def refuse_duplicates(where: Path, names: Iterable[object]) -> None:
+    """Names of faces have to be unique in their set.
+
+    Raises:
+      DatasetError: one occurs twice.
+    """
+    seen: set[object] = set()
+    for name in names:
+        if name in seen:
+            raise DatasetError(f"{where}: there are two faces {name}; remove one of them")
+        seen.add(name)
+
+
 def itself(face: AnnotatedFace) -> AnnotatedFace:
     """The face as it is: what `collect` prepares by default."""
     return face
