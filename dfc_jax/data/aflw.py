@@ -45,7 +45,10 @@ DATABASE, PHOTOS = "aflw.sqlite", "flickr"
 _FACES = "SELECT face_id, filepath FROM Faces JOIN FaceImages USING (file_id) ORDER BY face_id"
 _BOXES = "SELECT face_id, x, y, w, h FROM FaceRect"
 _POSES = "SELECT face_id, roll, pitch, yaw FROM FacePose"
-_POINTS = "SELECT face_id, descr, x, y FROM FeatureCoords JOIN FeatureCoordTypes USING (feature_id)"
+_POINTS = (
+    "SELECT face_id, descr, FeatureCoords.x, FeatureCoords.y"
+    " FROM FeatureCoords JOIN FeatureCoordTypes USING (feature_id)"
+)
 # AFLW's axes, as columns: in the camera's coordinates, and in those of the model (see the module).
 _CAMERA_AXES = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, 0.0, 0.0]])
 _MODEL_AXES = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
