@@ -42,7 +42,7 @@ from dfc_jax.landmarks68 import N_LANDMARKS
 from dfc_jax.ops.rotations import matrix_to_angles
 
 DATABASE, PHOTOS = "aflw.sqlite", "flickr"
-_FACES = "SELECT face_id, filepath FROM Faces JOIN FaceImages USING (file_id) ORDER BY face_id"
+_FACES = "SELECT face_id, filepath FROM Faces LEFT JOIN FaceImages USING (file_id) ORDER BY 1"
 _BOXES = "SELECT face_id, x, y, w, h FROM FaceRect"
 _POSES = "SELECT face_id, roll, pitch, yaw FROM FacePose"
 _POINTS = (
@@ -58,7 +58,7 @@ _MODEL_AXES = np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]])
 class _Tables:
     """What the database says, by face: file, box (4,), roll, pitch and yaw (3,), named points."""
 
-    photos: dict[int, str]
+    photos: dict[int, str | None]
     boxes: dict[int, tuple[float, ...]]
     poses: dict[int, tuple[float, ...]]
     points: dict[int, dict[str, tuple[float, float]]]
@@ -103,7 +103,10 @@ def _by_face(opened: sqlite3.Connection, query: str) -> Iterator[tuple[int, tupl
 
 def _read_face(folder: Path, tables: _Tables, face: int) -> AnnotatedFace:
     what = f"{folder / DATABASE}: face {face}"
-    photo = folder / PHOTOS / str(tables.photos[face])
+    listed = tables.photos[face]
+    if listed is None:
+        raise DatasetError(f"{what} has no photograph; leave it out")
+    photo = folder / PHOTOS / listed
     if not photo.is_file():
         raise DatasetError(f"{photo}: there is no such photograph; copy {PHOTOS} again")
     box = _numbers(tables.boxes.get(face, (np.nan,) * 4))
@@ -119,7 +122,7 @@ def _read_face(folder: Path, tables: _Tables, face: int) -> AnnotatedFace:
     return AnnotatedFace(
         photo=photo,
         points=np.full((N_LANDMARKS, 2), np.nan),
-        name=f"{Path(tables.photos[face]).with_suffix('').as_posix()}_{face}",
+        name=f"{Path(listed).with_suffix('').as_posix()}_{face}",
         pose_deg=angles_of_aflw(*pose) if np.isfinite(pose).all() else None,
         box=box,
         points21=points,

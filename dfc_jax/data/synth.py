@@ -31,7 +31,7 @@ _FLOW: Shapes = {"template_flow": (None, None, 2), "template_matchable": (None, 
 class DenseTruth(NamedTuple):
     """Exact dense correspondence of a picture with the template.
 
-    flow: (S, S, 2) float64 pixels; matchable: (S, S) bool, where the template sees the same point
+    flow: (S, S, 2) float32 pixels; matchable: (S, S) bool, where the template sees the same point
     of the face, and nothing covers it in the picture.
     """
 
@@ -59,7 +59,7 @@ def dense_truth(path: Path) -> DenseTruth:
     """
     stored = _read(path, {**_FLOW, "occluded": _MASKS["occluded"]})
     matchable = (stored["template_matchable"] > 0) & ~(stored["occluded"] > 0)
-    return DenseTruth(stored["template_flow"].astype(np.float64), matchable)
+    return DenseTruth(stored["template_flow"].astype(np.float32), matchable)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def execute(root: Path, statement: str) -> None:
 def test_aflw_has_named_points_boxes_and_names_with_numbers(tmp_path):
     points = {"LeftBrowLeftCorner": (30.5, 41.0), "ChinCenter": (60.0, 99.5), "LeftEar": (-1, -1)}
     second = AflwFace("2/image00430.jpg", (1, 2, 30, 40), None, {**points, "LeftTemple": (5, 5)})
-    write_aflw(tmp_path, FEATURES, {39341: FACE, 39342: second})
+    write_aflw(tmp_path, FEATURES, {39342: second, 39341: FACE})
     faces = list(aflw(tmp_path))
     assert [face.name for face in faces] == ["0/image00002_39341", "2/image00430_39342"]
     face = faces[1]
@@ -74,9 +74,11 @@ def test_broken_faces_of_aflw_are_named_and_left_out(tmp_path):
     }
     write_aflw(tmp_path, FEATURES, broken)
     (tmp_path / "flickr/0/c.jpg").unlink()
+    execute(tmp_path, "INSERT INTO Faces VALUES (5, 'none.jpg', 'flickr')")
     used, problems = read_usable(aflw(tmp_path))
     assert [face.name for face in used] == ["0/image00002_1"]
     words = {2: "face 2 has no box", 3: "face 3 has none of the 21 points", 4: "c.jpg: there is no"}
+    words[5] = "face 5 has no photograph"
     assert problems.keys() == words.keys()
     assert all(words[face] in problems[face] for face in words)
 

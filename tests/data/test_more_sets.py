@@ -51,10 +51,10 @@ def test_300w_names_missing_photographs_and_double_annotations(tmp_path):
 
 
 def write_frames(folder: Path, numbers: list[int], inner: str = "") -> None:
-    """Pictures ``f1.jpg`` and annotations ``000001.pts`` whose points lie in as many pixels."""
+    """Pictures ``f1.jpg`` and annotations ``v1.pts`` whose points lie in as many pixels."""
     for number in numbers:
-        write_ibug(folder / inner, f"{number:06d}", np.full((68, 2), float(number)))
-        (folder / inner / f"{number:06d}.jpg").unlink()
+        write_ibug(folder / inner, f"v{number}", np.full((68, 2), float(number)))
+        (folder / inner / f"v{number}.jpg").unlink()
         write_jpeg(folder / f"f{number}.jpg", picture(number, 60))
 
 
@@ -65,19 +65,19 @@ def test_frames_come_in_their_order_with_the_picture_of_their_number(tmp_path, i
     faces = list(frames(tmp_path))
     assert [face.photo.name for face in faces] == ["f1.jpg", "f9.jpg", "f10.jpg"]
     assert [face.points[0, 0] for face in faces] == [1.0, 9.0, 10.0]
-    assert [face.name for face in faces] == ["000001", "000009", "000010"]
+    assert [face.name for face in faces] == ["v1", "v9", "v10"]
 
 
 def test_frames_without_a_picture_or_twice_are_named(tmp_path):
     write_frames(tmp_path, [1, 2])
     (tmp_path / "f1.jpg").unlink()
     used, (problem,) = collect(frames(tmp_path))
-    assert [face.name for face in used] == ["000002"]
-    assert "000001.pts: there is no picture of frame 1" in problem
-    write_ibug(tmp_path, "2", POINTS)
+    assert [face.name for face in used] == ["v2"]
+    assert "v1.pts: there is no picture of frame 1" in problem
+    write_ibug(tmp_path, "000002", POINTS)
     with pytest.raises(DatasetError, match=f"{tmp_path}: there are two faces of frame 2"):
         frames(tmp_path)
-    (tmp_path / "2.pts").rename(tmp_path / "none.pts")
+    (tmp_path / "000002.pts").rename(tmp_path / "none.pts")
     with pytest.raises(DatasetError, match="none.pts: its name has no number"):
         frames(tmp_path)
 
