@@ -9,6 +9,7 @@ import numpy as np
 from dfc_jax.crops import box_of_points
 from dfc_jax.data.faces import Masks
 from dfc_jax.errors import DatasetError
+from dfc_jax.types import ByValue
 
 # How far the box reaches above the eyes and below the mouth, in eye-to-mouth distances, and its
 # width over its height: between the medians of the points of HELEN's training faces, which are
@@ -16,8 +17,8 @@ from dfc_jax.errors import DatasetError
 _ABOVE, _BELOW, _ASPECT = 0.35, 0.63, 1.0
 
 
-@dataclass(frozen=True)
-class TrueMask:
+@dataclass(frozen=True, eq=False)
+class TrueMask(ByValue):
     """A face's `AnnotatedFace.mask`: reads the file when it is called; equal where both fields are.
 
     Attributes:
