@@ -15,7 +15,7 @@ from data_pipelines.faces.synthetic import (
     sample_pair,
 )
 from dfc_jax.data.synth import dense_truth, synth
-from dfc_jax.landmarks68 import MOUTH
+from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.linear import landmarks3d
 from dfc_jax.ops.sampling import bilinear_sample
 from dfc_jax.systems.dfc.template import make_template
@@ -59,13 +59,13 @@ def test_the_flow_to_the_template_leads_points_of_the_face_to_its_landmarks(mode
         assert counted.all() and mask[truth.matchable].mean() > 0.99
         points = face.points.astype(np.float32)
         sure = truth.matchable[..., None].astype(np.float32)
-        # Between the lips a point would lie between pixels of both.
-        inner = np.flatnonzero(bilinear_sample(sure, points[: MOUTH.start])[:, 0] > 0.999)
+        inner = np.flatnonzero(bilinear_sample(sure, points[INNER])[:, 0] > 0.999) + INNER.start
         found = points[inner] + np.asarray(bilinear_sample(truth.flow, points[inner]))
         checked += len(inner)
         off = np.linalg.norm(found - goal[inner], axis=-1)
-        assert np.median(off) < 0.1 and off.max() < 1.0
-    assert checked > 30
+        # Between the lips and at lids a point lies between pixels of both.
+        assert np.median(off) < 0.3 and np.mean(off < 1.0) > 0.9
+    assert checked > 40
 
 
 def test_poses_turn_the_way_that_the_points_do(folder):
