@@ -28,9 +28,9 @@ from data_pipelines.faces.synthetic import (
 )
 from data_pipelines.photos.augment import AugmentSettings, Labelled, LabelledPhoto, augment, cut
 from data_pipelines.photos.balance import draw_weights, drawn
-from data_pipelines.photos.parameters import LPModel, read_lp_model
 from data_pipelines.photos.shards import ShardedPhotos
 from data_pipelines.photos.squares import CROP_PX, STORED_PX
+from dfc_jax.data.lp_model import LPModel, read_lp_model
 from dfc_jax.errors import ConfigError
 from dfc_jax.landmarks68 import EYES, INNER, MOUTH
 from dfc_jax.morphable.file import load_face_model

@@ -14,11 +14,12 @@ from absl import logging
 
 from data_pipelines.photos.changes import drawn_changes
 from data_pipelines.photos.labels import LABELS_VERSION
-from data_pipelines.photos.parameters import LPModel, label_given
+from data_pipelines.photos.parameters import label_given
 from data_pipelines.photos.sets import label_fitted, open_sets, write_labelled
 from data_pipelines.photos.shards import ShardedPhotos, open_shards
 from data_pipelines.photos.turned import write_turned
 from data_pipelines.sources.layouts import with_layout
+from dfc_jax.data.lp_model import LPModel
 from dfc_jax.errors import ConfigError
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.systems.dfc.template import Template

@@ -2,7 +2,9 @@
 
 import io
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ def write_jpeg(path: Path, image: np.ndarray) -> None:
 
 
 def write_ibug(folder: Path, name: str, points: np.ndarray) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     rows = "\n".join(f"{x + 1:.5f} {y + 1:.5f}" for x, y in points)
     (folder / f"{name}.pts").write_text(f"version: 1\nn_points: 68\n{{\n{rows}\n}}\n")
     write_jpeg(folder / f"{name}.jpg", picture(0, 300))
@@ -122,6 +124,88 @@ def write_aflw2000(root: Path, faces: dict[str, Sample]) -> None:
             root / f"{name}.mat",
             {"pt2d": -np.ones((2, 21)), "pt3d_68": pt3d, **_common(face)},
         )
+
+
+def write_reannotated(root: Path, points: np.ndarray, listed: Sequence[str] | None = None) -> None:
+    """``AFLW2000-3D-Reannotated.pts68.npy`` (n, 2 or 3, 68), and the list of its photographs."""
+    np.save(root / "AFLW2000-3D-Reannotated.pts68.npy", points.astype(np.float32))
+    if listed is not None:
+        (root / "AFLW2000-3D_crop.list").write_text("".join(f"{name}.jpg\n" for name in listed))
+
+
+AFLW_TABLES = (
+    "CREATE TABLE Faces (face_id INTEGER, file_id TEXT, db_id TEXT)",
+    "CREATE TABLE FaceImages (image_id INTEGER, db_id TEXT, file_id TEXT, filepath TEXT,"
+    " bw INTEGER, width INTEGER, height INTEGER)",
+    "CREATE TABLE FaceRect (face_id INTEGER, x INTEGER, y INTEGER, w INTEGER, h INTEGER,"
+    " annot_type_id INTEGER)",
+    "CREATE TABLE FacePose (face_id INTEGER, roll REAL, pitch REAL, yaw REAL,"
+    " annot_type_id INTEGER)",
+    "CREATE TABLE FaceMetaData (face_id INTEGER, sex TEXT, occluded INTEGER, glasses INTEGER,"
+    " bw INTEGER, annot_type_id INTEGER)",
+    "CREATE TABLE FeatureCoords (face_id INTEGER, feature_id INTEGER, x REAL, y REAL)",
+    "CREATE TABLE FeatureCoordTypes (feature_id INTEGER, descr TEXT, code TEXT, x REAL, y REAL,"
+    " z REAL)",
+)
+
+
+@dataclass(frozen=True)
+class AflwFace:
+    """One face of AFLW: its photograph, box, roll, pitch and yaw in radians, and points by name."""
+
+    filepath: str
+    box: tuple[int, int, int, int] | None
+    pose: tuple[float, float, float] | None
+    points: dict[str, tuple[float, float]]
+
+
+def write_aflw(root: Path, names: Sequence[str], faces: dict[int, AflwFace]) -> None:
+    """``aflw.sqlite`` of faces by number, and ``flickr/``; `names` are those of the features."""
+    root.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(root / "aflw.sqlite")) as opened, opened:
+        for table in AFLW_TABLES:
+            opened.execute(table)
+        for number, name in enumerate(names, start=1):
+            row = (number, name, f"C{number}", 0.0, 0.0, 0.0)
+            opened.execute("INSERT INTO FeatureCoordTypes VALUES (?, ?, ?, ?, ?, ?)", row)
+        for number, face in faces.items():
+            _insert_aflw(opened, list(names), number, face)
+            write_jpeg(root / "flickr" / face.filepath, picture(number, 200))
+
+
+def _insert_aflw(opened: sqlite3.Connection, names: list[str], number: int, face: AflwFace) -> None:
+    file = Path(face.filepath).name
+    opened.execute("INSERT INTO Faces VALUES (?, ?, 'flickr')", (number, file))
+    image = (number, file, face.filepath)
+    opened.execute("INSERT INTO FaceImages VALUES (?, 'flickr', ?, ?, 0, 200, 200)", image)
+    if face.box is not None:
+        opened.execute("INSERT INTO FaceRect VALUES (?, ?, ?, ?, ?, 1)", (number, *face.box))
+    if face.pose is not None:
+        opened.execute("INSERT INTO FacePose VALUES (?, ?, ?, ?, 1)", (number, *face.pose))
+    for name, point in face.points.items():
+        row = (number, names.index(name) + 1, *point)
+        opened.execute("INSERT INTO FeatureCoords VALUES (?, ?, ?, ?)", row)
+
+
+def write_pifa(root: Path, boxes: np.ndarray, points: np.ndarray, visible: np.ndarray) -> None:
+    """``BoundingBox.mat``, ``Landmark.mat`` and ``TestImages/`` of boxes (n, 4), points (n, k, 2)
+    and visible (n, k), all counted from 1."""
+    root.mkdir(parents=True, exist_ok=True)
+    stored = np.concatenate([points[..., 0], points[..., 1], visible], axis=1)
+    savemat(root / "BoundingBox.mat", {"bboxesT": boxes, "bboxesTr": boxes[:1]})
+    savemat(root / "Landmark.mat", {"phisT": stored, "phisTr": stored[:1]})
+    for row in range(len(boxes)):
+        write_jpeg(root / "TestImages" / f"{row + 1}.jpg", picture(row, 200))
+
+
+def write_pointing04(root: Path, faces: dict[str, tuple[int, int, int, int]]) -> None:
+    """``Person01/personne01146+0+0.jpg`` and ``.txt`` by name, of centres and sizes."""
+    for number, (name, box) in enumerate(faces.items()):
+        person = name.removeprefix("personne")[:2]
+        photo = root / f"Person{person}" / f"{name}.jpg"
+        write_jpeg(photo, picture(number, 200))
+        lines = [photo.name.replace("personne", "person"), "", "Face", *map(str, box)]
+        photo.with_suffix(".txt").write_text("\n".join(lines) + "\n")
 
 
 def write_cfp(folder: Path, points: dict[str, np.ndarray]) -> None:

@@ -15,7 +15,7 @@ from paths import ROOT
 PACKAGES = ("dfc_jax", "data_pipelines", "experiments")
 # From the bottom up; a unit imports from the lines before its own.
 LAYERS = (
-    ("cache", "errors", "landmarks68", "types"),
+    ("cache", "errors", "landmarks21", "landmarks68", "types"),
     ("files",),
     ("ops",),
     ("camera", "crops", "photo"),

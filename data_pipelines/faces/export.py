@@ -9,11 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from data_pipelines.faces.synthetic import SyntheticAssets, SyntheticSettings, sample_pair
+from data_pipelines.faces.synthetic import (
+    Picture,
+    SyntheticAssets,
+    SyntheticSettings,
+    sample_pair_and_source,
+)
 from dfc_jax.files import write_npz
+from dfc_jax.morphable.linear import PARTS, FaceModel
+from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
 from dfc_jax.photo import write_png
 from dfc_jax.systems.dfc.draw import flow_picture
+from dfc_jax.systems.dfc.labels import flow_to_template
 from dfc_jax.systems.dfc.pairs import Pair
+from dfc_jax.systems.dfc.template import Template, make_template
 
 BATCH = 16
 SHEET_ROWS, SHEET_COLUMNS = 8, 3
@@ -25,15 +34,18 @@ def export_pairs(
     """Write `count` pairs as ``pair_NNNNN.npz`` and contact sheets ``sheet_NNN.png``.
 
     A pair's file holds source and target (S, S, 3) uint8 RGB, flow (S, S, 2) float32 px, matchable
-    and occluded (S, S) bool. A sheet shows each pair as source, target, flow (colour is direction,
-    black not matchable) and labels (matchable white, occluded there red). Pair n depends on the
-    seed and n only.
+    and occluded (S, S) bool. Of the source it also holds points (68, 2) px, which the head may
+    hide, angles_deg (3,), face (S, S) bool, which has no neck, and the exact flow to the template
+    of the face model, template_flow (S, S, 2) float32 px and template_matchable (S, S) bool.
+
+    A sheet shows each pair as source, target, flow (colour is direction, black not matchable) and
+    labels (matchable white, occluded there red). Pair n depends on the seed and n only.
 
     Raises:
       ExportError: nothing can be written there.
     """
     shown: list[np.ndarray] = []
-    for number, pair in enumerate(_pairs(assets, settings, count, seed)):
+    for number, (pair, truth) in enumerate(_pairs(assets, settings, count, seed)):
         write_npz(
             out / f"pair_{number:05d}.npz",
             source=_bytes(pair.source),
@@ -41,6 +53,7 @@ def export_pairs(
             flow=np.asarray(pair.flow),
             matchable=np.asarray(pair.matchable) > 0,
             occluded=np.asarray(pair.occluded) > 0,
+            **truth,
         )
         shown.append(_strip(pair))
         if len(shown) == SHEET_ROWS * SHEET_COLUMNS or number == count - 1:
@@ -51,16 +64,36 @@ def export_pairs(
 
 def _pairs(
     assets: SyntheticAssets, settings: SyntheticSettings, count: int, seed: int
-) -> Iterator[Pair]:
-    @jax.jit
-    @partial(jax.vmap, in_axes=(0, None))
-    def sample(number: jax.Array, assets: SyntheticAssets) -> Pair:
-        return sample_pair(jax.random.fold_in(jax.random.key(seed), number), assets, settings)
+) -> Iterator[tuple[Pair, dict[str, np.ndarray]]]:
+    """Each pair, and by name what is known of its source."""
 
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, None, None))
+    def sample(
+        number: jax.Array, assets: SyntheticAssets, template: Template
+    ) -> tuple[Pair, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        pair, source = sample_pair_and_source(key, assets, settings)
+        return pair, _truth(source, assets.model, template)
+
+    template = make_template(assets.model, settings.size)
     for start in range(0, count, BATCH):
-        batch = jax.device_get(sample(start + jnp.arange(BATCH), assets))
+        batch = jax.device_get(sample(start + jnp.arange(BATCH), assets, template))
         for n in range(min(BATCH, count - start)):
             yield jax.tree.map(lambda leaf, n=n: leaf[n], batch)
+
+
+def _truth(source: Picture, model: FaceModel, template: Template) -> dict[str, jax.Array]:
+    seen = source.fragments.pix_to_face
+    flow, matchable = flow_to_template(source.fragments, template)
+    part = model.triangle_part[jnp.maximum(seen, 0)]
+    return {
+        "points": source.scene.landmarks_px,
+        "angles_deg": matrix_to_angles(head_rotation(source.scene.params.rotation)),
+        "face": (seen >= 0) & (part != PARTS.index("neck")),
+        "template_flow": flow,
+        "template_matchable": matchable,
+    }
 
 
 def _bytes(image: ArrayLike) -> np.ndarray:

@@ -332,9 +332,16 @@ def sample_picture(key: Array, assets: SyntheticAssets, settings: SyntheticSetti
 
 def sample_pair(key: Array, assets: SyntheticAssets, settings: SyntheticSettings) -> Pair:
     """Two different random faces in two poses, with the exact flow from one to the other."""
+    return sample_pair_and_source(key, assets, settings)[0]
+
+
+def sample_pair_and_source(
+    key: Array, assets: SyntheticAssets, settings: SyntheticSettings
+) -> tuple[Pair, Picture]:
+    """`sample_pair`, and what is known of its source."""
     # Under one vmap, the program for a face is compiled once and not twice.
     both = jax.vmap(lambda side: sample_picture(side, assets, settings))(jax.random.split(key))
-    return _pair_of(both, assets.model)
+    return _pair_of(both, assets.model), jax.tree.map(lambda leaf: leaf[0], both)
 
 
 def _pair_of(both: Picture, model: FaceModel) -> Pair:

@@ -28,7 +28,21 @@ if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
 
 # The names in `dfc_jax.data.layouts.READERS`, which would take JAX to import.
-LAYOUTS = ("ibug", "300w-lp", "aflw2000", "cfp", "fasseg", "facesynthetics")
+LAYOUTS = (
+    "ibug",
+    "300w-lp",
+    "aflw2000",
+    "cfp",
+    "fasseg",
+    "facesynthetics",
+    "300w",
+    "aflw2000-reannotated",
+    "aflw",
+    "aflw-pifa",
+    "pointing04",
+    "frames",
+    "synth",
+)
 # Those of `dfc_jax.evaluation.trials` and `metrics`, for the same reason.
 PROTOCOLS = ("all68", "inner", "visible-inner", "points21", "visible21")
 NORMALISERS = ("box", "box-diagonal", "inter-ocular")
@@ -125,8 +139,9 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--basel",
         type=Path,
-        metavar="FILE",
-        help="a Basel face model, whose meshes say which points are visible",
+        metavar="DIR",
+        help="folder of the Basel model of 300W-LP, whose meshes say which points are visible; "
+        "without it, those of our model fitted to the points",
     )
 
 
@@ -231,8 +246,10 @@ def _check(
         check_network(arguments)
     elif arguments.weights is not None or arguments.boxes != "gt":
         raise UsageError("with --predictions no network runs; leave out --weights and --boxes")
-    if arguments.basel is not None and not arguments.basel.is_file():
-        raise UsageError(f"{arguments.basel}: there is no such face model; check the path")
+    if arguments.basel is not None and not arguments.basel.is_dir():
+        raise UsageError(
+            f"{arguments.basel}: there is no such folder; give the one with the Basel model"
+        )
     if arguments.predictions_out is not None and len(folders) > 1:
         raise UsageError("--predictions-out is of one set; evaluate one, or leave it out")
     for folder in folders:

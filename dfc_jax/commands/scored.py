@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dfc_jax.commands.arguments import UsageError, complain, sentence
 from dfc_jax.commands.logs import LOG
-from dfc_jax.errors import EvaluationError, UserError
+from dfc_jax.errors import DatasetError, EvaluationError, UserError
 from dfc_jax.files import path_text
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def score_faces(
         if not faces:
             raise UsageError(f"{folder.folder}: no photograph in it could be scored")
         found, own = _found(source, faces, readings)
-    visibility = _visibility(faces, arguments.basel, arguments.protocol or ())
+    visibility = _visibility(faces, arguments)
     scores = set_scores(faces, found, own, visibility, settings, folder.folder)
     if not scores["protocols"] and settings.normalised_by != "box":
         LOG.warning("%s: no face of it has the length %s", folder.name, settings.normalised_by)
@@ -150,24 +150,27 @@ def _matched(
     return found
 
 
-def _visibility(
-    faces: "list[AnnotatedFace]", basel: Path | None, asked: Any
-) -> "Visibility | None":
+def _visibility(faces: "list[AnnotatedFace]", arguments: argparse.Namespace) -> "Visibility | None":
     """Which points are visible, where a face model is given for it, or the protocol is asked for;
-    None where nothing says so."""
-    if basel is None and "visible-inner" not in asked:
+    None where nothing says so. Of a face whose points say nothing of a mesh none are."""
+    if arguments.basel is None and "visible-inner" not in (arguments.protocol or ()):
         return None
-    # MERGE: `dfc_jax.evaluation.visibility` is written on another branch. Until it is there, there
-    # is no visibility; then this becomes a plain import, and the call follows its signature.
-    import importlib
-
     import numpy as np
 
+    from dfc_jax.data.lp_model import read_lp_model
     from dfc_jax.evaluation.trials import Visibility
+    from dfc_jax.evaluation.visibility import visible_landmarks_of
+    from dfc_jax.landmarks68 import N_LANDMARKS
+    from dfc_jax.morphable.file import load_face_model
 
-    try:
-        module = importlib.import_module("dfc_jax.evaluation.visibility")
-    except ModuleNotFoundError:
-        return None
-    masks, origins = zip(*(module.visible_landmarks_of(face, basel) for face in faces), strict=True)
-    return Visibility(np.stack(masks), ", ".join(dict.fromkeys(origins)))
+    model = load_face_model(arguments.face_model)
+    lp = None if arguments.basel is None else read_lp_model(arguments.basel)
+    masks, origins = np.zeros((len(faces), N_LANDMARKS), bool), []
+    for mask, face in zip(masks, faces, strict=True):
+        try:
+            mask[:], origin = visible_landmarks_of(face, model, lp)
+        except DatasetError as error:
+            LOG.info("%s", error)
+        else:
+            origins.append(origin)
+    return Visibility(masks, ", ".join(dict.fromkeys(origins)))

@@ -16,6 +16,8 @@ UNUSABLE = (DatasetError, PhotoError)
 # Whether the 17 jaw points follow the contour that the photograph shows, as annotators draw it,
 # or are fixed points of the surface, which the turned head may hide.
 Jaw = Literal["contour", "surface"]
+# Where the face is, and where that counts: (H, W) bool both.
+Masks = tuple[np.ndarray, np.ndarray]
 T = TypeVar("T")
 
 
@@ -86,6 +88,14 @@ class AnnotatedFace(Example):
         where all are.
       profile: whether the set says that it is seen from the side, where the pose is not known.
       box: (4,) the landmark box, where the points that are annotated do not span the face.
+      points21: (21, 2) float64, photo pixels, in the order of `dfc_jax.landmarks21`; NaN where a
+        point is hidden or not annotated. Of sets with these points alone `points` are NaN, and
+        `box` is given.
+      labels: which annotation of the set this is, "original" or the name of another one.
+      mask: reads where the photograph shows the face, (H, W) bool: skin, brows, eyes, nose, mouth
+        and ears, without hair, neck and what covers the face; and which pixels count, (H, W) bool:
+        not those of which the set does not say what they show. It raises `DatasetError` if the
+        file cannot be read. None where the set has no masks.
     """
 
     name: str
@@ -96,6 +106,9 @@ class AnnotatedFace(Example):
     pose_deg: np.ndarray | None = None
     profile: bool = False
     box: np.ndarray | None = None
+    points21: np.ndarray | None = None
+    labels: str = "original"
+    mask: Callable[[], Masks] | None = None
 
     @property
     def landmark_box(self) -> np.ndarray:
@@ -148,6 +161,19 @@ class FaceSet(Sequence[AnnotatedFace], Generic[T]):
         if isinstance(index, slice):
             return FaceSet(self.name, self.keys[index], self._read)
         return self._read(self.keys[index])
+
+
+def refuse_duplicates(where: Path, names: Iterable[object]) -> None:
+    """Names of faces have to be unique in their set.
+
+    Raises:
+      DatasetError: one occurs twice.
+    """
+    seen: set[object] = set()
+    for name in names:
+        if name in seen:
+            raise DatasetError(f"{where}: there are two faces {name}; remove one of them")
+        seen.add(name)
 
 
 def itself(face: AnnotatedFace) -> AnnotatedFace:

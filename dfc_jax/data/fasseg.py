@@ -4,6 +4,11 @@ Photographs ``NAME.jpg`` beside masks ``NAME.png``, without points. `multipose` 
 Pointing'04 in known poses, which its file names give: ``p01140+0-90`` is person 01, series 1,
 number 40, pitch +0, yaw -90 degrees. The persons looked at marks on a wall, so a true pose can be
 ten degrees off; roll is unknown.
+
+As masks of the face they leave two things open: skin is the neck's as well, and hair the brows'. So
+what of a mask counts (see `AnnotatedFace.mask`) follows from the landmark box, which ends at the
+chin: below the middle of the mouth, skin outside the box is taken for neck and does not count, and
+neither does hair inside the box, which may be brows or hang over the face.
 """
 
 import os
@@ -12,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dfc_jax.data.faces import AnnotatedFace, FaceSet
-from dfc_jax.data.masks import box_of_mask, read_mask
+from dfc_jax.data.faces import AnnotatedFace, FaceSet, Masks
+from dfc_jax.data.masks import TrueMask, box_of_mask, read_mask
 from dfc_jax.errors import DatasetError
 from dfc_jax.landmarks68 import N_LANDMARKS
 
 # Classes of a mask; skin has the ears and the neck, 2 is hair with the brows.
-SKIN, EYES, NOSE, MOUTH = 1, 3, 4, 5
+SKIN, HAIR, EYES, NOSE, MOUTH = 1, 2, 3, 4, 5
+FACE = (SKIN, EYES, NOSE, MOUTH)
 _POSE = re.compile(r"p\d{5}([+-]\d{1,2})([+-]\d{1,2})")
 
 
@@ -38,8 +44,7 @@ def fasseg(folder: str | os.PathLike[str]) -> FaceSet[Path]:
 
 
 def _read_face(path: Path) -> AnnotatedFace:
-    mask, pose = read_mask(path), _POSE.fullmatch(path.stem)
-    box = box_of_mask(mask == EYES, mask == MOUTH, np.isin(mask, (SKIN, EYES, NOSE, MOUTH)))
+    box, pose = _box(read_mask(path)), _POSE.fullmatch(path.stem)
     if not np.isfinite(box).all():
         raise DatasetError(f"{path}: this mask has no eyes above a mouth; leave it out")
     return AnnotatedFace(
@@ -48,4 +53,22 @@ def _read_face(path: Path) -> AnnotatedFace:
         name=path.stem,
         pose_deg=np.array([float(pose[2]), float(pose[1]), np.nan]) if pose else None,
         box=box,
+        mask=TrueMask(path, face_of_classes),
     )
+
+
+def _box(classes: np.ndarray) -> np.ndarray:
+    return box_of_mask(classes == EYES, classes == MOUTH, np.isin(classes, FACE))
+
+
+def face_of_classes(classes: np.ndarray) -> Masks:
+    """The face in classes (H, W), (H, W) bool, and where that counts, as the module says.
+
+    The classes have to have eyes above a mouth.
+    """
+    left, top, width, height = _box(classes)
+    rows, columns = np.ogrid[: classes.shape[0], : classes.shape[1]]
+    inside = (rows >= top) & (rows <= top + height) & (columns >= left) & (columns <= left + width)
+    low = rows > np.argwhere(classes == MOUTH)[:, 0].mean()
+    open_ = ((classes == SKIN) & low & ~inside) | ((classes == HAIR) & inside)
+    return np.isin(classes, FACE), ~open_

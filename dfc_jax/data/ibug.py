@@ -1,6 +1,7 @@
 """The iBUG layout of 300W: folders of photographs, each beside a ``.pts`` file of 68 points."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -92,12 +93,18 @@ def list_ibug(folder: str | os.PathLike[str], mirrored: bool = False) -> list[Pa
         raise DatasetError(
             f"{folder}: there are no .pts files in this folder; give one with them, or its layout"
         )
-    stems = {path.stem for path in found}
+    return found if mirrored else without_mirrored(found)
+
+
+def without_mirrored(found: Sequence[Path]) -> list[Path]:
+    """The ``.pts`` files that are no left-right copies of others among them; see `list_ibug`."""
+    originals = {path.with_suffix("") for path in found}
 
     def is_copy(path: Path) -> bool:
-        return path.stem.endswith(_MIRROR) and path.stem.removesuffix(_MIRROR) in stems
+        original = path.with_name(path.stem.removesuffix(_MIRROR))
+        return path.stem.endswith(_MIRROR) and original in originals
 
-    return [path for path in found if mirrored or not is_copy(path)]
+    return [path for path in found if not is_copy(path)]
 
 
 def photo_beside(annotation: Path) -> Path:

@@ -3,12 +3,18 @@
 import os
 from collections.abc import Callable, Mapping
 
+from dfc_jax.data.aflw import aflw
 from dfc_jax.data.cfp import cfp
 from dfc_jax.data.faces import FaceSet
 from dfc_jax.data.facesynthetics import facesynthetics
 from dfc_jax.data.fasseg import fasseg
+from dfc_jax.data.frames import frames
 from dfc_jax.data.ibug import ibug
-from dfc_jax.data.lp import aflw2000, w300lp
+from dfc_jax.data.lp import aflw2000, aflw2000_reannotated, w300lp
+from dfc_jax.data.pifa import aflw_pifa
+from dfc_jax.data.pointing04 import pointing04
+from dfc_jax.data.synth import synth
+from dfc_jax.data.w300 import w300
 from dfc_jax.errors import DatasetError
 
 Readers = Mapping[str, Callable[[str | os.PathLike[str]], FaceSet]]
@@ -20,6 +26,13 @@ READERS: Readers = {
     "cfp": cfp,
     "fasseg": fasseg,
     "facesynthetics": facesynthetics,
+    "300w": w300,
+    "aflw2000-reannotated": aflw2000_reannotated,
+    "aflw": aflw,
+    "aflw-pifa": aflw_pifa,
+    "pointing04": pointing04,
+    "frames": frames,
+    "synth": synth,
 }
 
 

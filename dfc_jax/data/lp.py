@@ -7,13 +7,15 @@ pixels from 1; 1 is subtracted here.
 """
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
-from dfc_jax.data.faces import AnnotatedFace, FaceSet, Jaw, Parameters
+from dfc_jax.data.faces import AnnotatedFace, FaceSet, Jaw, Parameters, refuse_duplicates
 from dfc_jax.data.ibug import photo_beside
 from dfc_jax.errors import DatasetError
 from dfc_jax.landmarks68 import N_LANDMARKS
@@ -24,6 +26,7 @@ LP_EDGE_PX = 450
 LPPoints = Literal["pt2d", "pts_2d", "pts_3d"]
 JAW_OF: dict[LPPoints, Jaw] = {"pt2d": "contour", "pts_2d": "contour", "pts_3d": "surface"}
 N_POSE, N_SHAPE, N_EXPRESSION = 7, 199, 29
+REANNOTATED, REANNOTATED_ORDER = "AFLW2000-3D-Reannotated.pts68.npy", "AFLW2000-3D_crop.list"
 _PARAMETERS = {
     "Pose_Para": (N_POSE,),
     "Shape_Para": (N_SHAPE,),
@@ -104,15 +107,75 @@ def _read_aflw2000(annotation: Path) -> AnnotatedFace:
     )
 
 
+def aflw2000_reannotated(folder: str | os.PathLike[str]) -> FaceSet[str]:
+    """AFLW2000-3D with the points that Bulat and Tzimiropoulos ("How far are we from solving the 2D
+    & 3D face alignment problem?", ICCV 2017) annotated again, and the poses of the original.
+
+    Args:
+      folder: that of AFLW2000-3D, and in it ``AFLW2000-3D-Reannotated.pts68.npy`` of 3DDFA's
+        repository, (n, 2 or 3, 68): x, y (and depth) of the faces. Its order is that of
+        ``AFLW2000-3D_crop.list`` beside it, a photograph's name a line, and without this list that
+        of the names of all photographs, of which there have to be n. Pixels are counted from 1,
+        as in the original: 3DDFA compares one prediction with both.
+
+    Raises:
+      DatasetError: no such folder, the points are missing, damaged or of another number than the
+        photographs, or a name is listed twice.
+    """
+    folder = Path(folder)
+    points = _read_reannotated(folder / REANNOTATED)
+    listed = folder / REANNOTATED_ORDER
+    if listed.is_file():
+        names = [Path(line).stem for line in listed.read_text("utf-8", "replace").split()]
+    else:
+        names = sorted(path.stem for path in folder.glob("*.mat"))
+    if len(names) != len(points):
+        raise DatasetError(
+            f"{folder / REANNOTATED}: has points of {len(points)} faces, but there are "
+            f"{len(names)}; put {REANNOTATED_ORDER} beside it, or all photographs"
+        )
+    refuse_duplicates(listed, names)
+    by_name = dict(zip(names, points, strict=True))
+    return FaceSet(str(folder), names, partial(_read_again, folder, by_name))
+
+
+def _read_reannotated(path: Path) -> np.ndarray:
+    """The points (n, 68, 2), counted from 0."""
+    if not path.is_file():
+        raise DatasetError(
+            f"{path}: there is no such file; copy it there from 3DDFA's test.configs"
+        )
+    try:
+        stored = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f"{path}: not a readable .npy file; copy it again") from error
+    if stored.dtype.kind != "f" or not any(
+        fits(stored.shape, (None, rows, N_LANDMARKS)) for rows in (2, 3)
+    ):
+        raise DatasetError(f"{path}: is {stored.shape}, not (any, 2 or 3, 68); copy it again")
+    return np.swapaxes(stored[:, :2], 1, 2).astype(np.float64) - 1.0
+
+
+def _read_again(folder: Path, points: dict[str, np.ndarray], name: str) -> AnnotatedFace:
+    if not np.isfinite(points[name]).all():
+        raise DatasetError(f"{folder / REANNOTATED}: the points of {name} are not finite")
+    original = _read_aflw2000(folder / f"{name}.mat")
+    return replace(original, points=points[name], depth_px=None, labels="reannotated")
+
+
 def _parameters(stored: dict[str, np.ndarray]) -> Parameters:
     return Parameters(stored["Pose_Para"], stored["Shape_Para"], stored["Exp_Para"])
 
 
-def read_mat(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Variables of a MATLAB file as float64; a shape (n,) also takes rows and columns.
+def read_mat(
+    path: Path, shapes: Mapping[str, tuple[int | None, ...]], finite: bool = True
+) -> dict[str, np.ndarray]:
+    """Variables of a MATLAB file as float64; a shape (n,) also takes rows and columns, None in it
+    any length.
 
     Raises:
-      DatasetError: the file or a variable is missing, of another shape, or not finite.
+      DatasetError: the file or a variable is missing, of another shape, or, where it has to be
+        `finite`, not that.
     """
     from scipy.io import loadmat  # here: scipy.io is slow to import and rarely needed
 
@@ -128,9 +191,16 @@ def read_mat(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.nda
             raise DatasetError(f"{path}: has no {name}; it is damaged, or of another data set")
         value = np.asarray(content[name])
         value = np.squeeze(value) if len(shape) == 1 else value
-        if value.shape != shape or value.dtype.kind not in "iuf":
-            raise DatasetError(f"{path}: {name} is {value.shape}, not {shape}; copy it again")
-        if not np.isfinite(value).all():
+        if not fits(value.shape, shape) or value.dtype.kind not in "iuf":
+            expected = str(shape).replace("None", "any")
+            raise DatasetError(f"{path}: {name} is {value.shape}, not {expected}; copy it again")
+        if finite and not np.isfinite(value).all():
             raise DatasetError(f"{path}: {name} holds numbers that are not finite; leave it out")
         variables[name] = value.astype(np.float64)
     return variables
+
+
+def fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    """Whether an array's shape is the expected one, None in which is any length."""
+    pairs = zip(shape, expected, strict=False)
+    return len(shape) == len(expected) and all(want in (None, length) for length, want in pairs)

@@ -1,16 +1,36 @@
 """Faces that come with a mask instead of points: reading it, and their landmark box."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dfc_jax.crops import box_of_points
+from dfc_jax.data.faces import Masks
 from dfc_jax.errors import DatasetError
+from dfc_jax.types import ByValue
 
 # How far the box reaches above the eyes and below the mouth, in eye-to-mouth distances, and its
 # width over its height: between the medians of the points of HELEN's training faces, which are
 # mostly frontal (0.41, 0.66, 1.03), and of CFP's training profiles (0.30, 0.59, 0.97).
 _ABOVE, _BELOW, _ASPECT = 0.35, 0.63, 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class TrueMask(ByValue):
+    """A face's `AnnotatedFace.mask`: reads the file when it is called; equal where both fields are.
+
+    Attributes:
+      path: a mask's file, see `read_mask`.
+      of: makes of its classes (H, W) where the face is and where that counts.
+    """
+
+    path: Path
+    of: Callable[[np.ndarray], Masks]
+
+    def __call__(self) -> Masks:
+        return self.of(read_mask(self.path))
 
 
 def read_mask(path: Path) -> np.ndarray:

@@ -19,10 +19,10 @@ import numpy as np
 
 from dfc_jax.errors import EvaluationError
 from dfc_jax.files import MAX_NPZ_BYTES, load_arrays, write_npz, written_aside
+from dfc_jax.landmarks21 import N_LANDMARKS21
 from dfc_jax.landmarks68 import N_LANDMARKS
 from dfc_jax.types import ByValue
 
-N_LANDMARKS21 = 21
 _SHAPES = {"points": (N_LANDMARKS, 2), "angles_deg": (3,), "points21": (N_LANDMARKS21, 2)}
 _POINT_COLUMNS = [f"{axis}{k}" for k in range(N_LANDMARKS) for axis in "xy"]
 _ANGLE_COLUMNS = ["yaw", "pitch", "roll"]

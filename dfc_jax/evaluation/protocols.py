@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dfc_jax.data.faces import Example
+from dfc_jax.data.faces import AnnotatedFace, Example
 from dfc_jax.evaluation.pose import ANGLES
 from dfc_jax.landmarks68 import N_LANDMARKS
 
@@ -47,13 +47,15 @@ def align_examples(
         yield found.error or next(iter(found.faces), None)
 
 
-def read(aligner: "Aligner", face: "Face | None", example: Example) -> dict[str, np.ndarray]:
+def read(
+    aligner: "Aligner", face: "Face | None", annotated: AnnotatedFace
+) -> dict[str, np.ndarray]:
     """What is scored of a face, by name in the `READINGS`; NaN without a face.
 
     Landmarks of the mesh, of the flow and of a blend of both in photo pixels; yaw, pitch and roll
     in degrees; the fitted weights `eyeBlink` (of the subject's right and left eye) and `jawOpen`,
     NaN where the face model has no such shapes; and the intersection over union of what the network
-    takes for the face with the true mask, NaN where the example has none.
+    takes for the face with the true mask, NaN where the annotated face has none.
 
     Raises:
       DatasetError: the true mask cannot be read.
@@ -68,7 +70,7 @@ def read(aligner: "Aligner", face: "Face | None", example: Example) -> dict[str,
         "angles_deg": np.array([face.angles_deg[angle] for angle in ANGLES]),
         "blink": np.array(blinks),
         "jaw_open": np.array(face.expression.get("jawOpen", np.nan)),
-        "mask_iou": np.array(_mask_iou(face, example)),
+        "mask_iou": np.array(_mask_iou(face, annotated)),
     }
 
 
@@ -80,14 +82,12 @@ def stacked(readings: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     }
 
 
-def _mask_iou(face: "Face", example: Example) -> float:
-    # After the merge with the readers of masks: `example.mask`, of an AnnotatedFace.
-    read_mask = getattr(example, "mask", None)
-    if read_mask is None:
+def _mask_iou(face: "Face", annotated: AnnotatedFace) -> float:
+    if annotated.mask is None:
         return np.nan
     import cv2
 
-    true, counted = read_mask()
+    true, counted = annotated.mask()
     found = cv2.warpAffine(
         (face.matchability > MATCHABLE).astype(np.uint8),
         face.crop.to_photo,

@@ -123,7 +123,7 @@ def set_scores(
     blink, jaw_open = own.get("blink", nothing), own.get("jaw_open", nothing[:, 0])
     angles = np.full((len(faces), 3), np.nan) if found.angles_deg is None else found.angles_deg
     return {
-        "labels": ", ".join(dict.fromkeys(getattr(face, "labels", "original") for face in faces)),
+        "labels": ", ".join(dict.fromkeys(face.labels for face in faces)),
         "n": len(faces),
         "no_output": int((~found.output).sum()),
         "protocols": protocols,

@@ -11,7 +11,7 @@ import numpy as np
 
 from dfc_jax.data.faces import AnnotatedFace
 from dfc_jax.evaluation.metrics import NORMALISERS, mean_distance_px
-from dfc_jax.evaluation.predictions import N_LANDMARKS21
+from dfc_jax.landmarks21 import N_LANDMARKS21, landmarks21
 from dfc_jax.landmarks68 import INNER, N_LANDMARKS
 from dfc_jax.types import ByValue
 
@@ -86,7 +86,7 @@ def trials(
         found["visible-inner"] = _trial(points, truth, inner, "{} inner of 68", seen, how)
     truth21 = true_points21(faces)
     if np.isfinite(truth21).any():
-        points21 = _landmarks21(points) if points21 is None else points21
+        points21 = landmarks21(points) if points21 is None else points21
         all21 = np.ones(N_LANDMARKS21, bool)
         found["points21"] = _trial(points21, truth21, all21, "{} of 21")
         if annotates_visible_points_alone(truth21):
@@ -124,9 +124,7 @@ def true_points(faces: Sequence[AnnotatedFace]) -> np.ndarray:
 def true_points21(faces: Sequence[AnnotatedFace]) -> np.ndarray:
     """The annotated points (n, 21, 2) in AFLW's order; NaN without."""
     nothing = np.full((N_LANDMARKS21, 2), np.nan)
-    # After the merge with the sets of 21 points: `face.points21`.
-    given = [getattr(face, "points21", None) for face in faces]
-    return np.stack([nothing if points is None else points for points in given])
+    return np.stack([nothing if face.points21 is None else face.points21 for face in faces])
 
 
 def face_scales(faces: Sequence[AnnotatedFace]) -> dict[str, np.ndarray]:
@@ -142,14 +140,3 @@ def face_scales(faces: Sequence[AnnotatedFace]) -> dict[str, np.ndarray]:
     apart = np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
     scales["inter-ocular"] = np.where(without, apart, scales["inter-ocular"])
     return {name: np.where(scale > 0.0, scale, np.nan) for name, scale in scales.items()}
-
-
-def _landmarks21(points: np.ndarray) -> np.ndarray:
-    # After the merge with the sets of 21 points: a plain import of `dfc_jax.landmarks21`.
-    import importlib
-
-    try:
-        module = importlib.import_module("dfc_jax.landmarks21")
-    except ModuleNotFoundError:
-        return np.full((len(points), N_LANDMARKS21, 2), np.nan)
-    return module.landmarks21(points)

@@ -28,18 +28,12 @@ from absl import app, flags
 from tqdm import tqdm
 
 from data_pipelines.photos.labels import fit_any, index_batches, is_half
-from data_pipelines.photos.parameters import (
-    LPModel,
-    posed,
-    posed_fragments,
-    posed_landmarks,
-    read_lp_model,
-    stack,
-)
+from data_pipelines.photos.parameters import posed_fragments, posed_landmarks, stack
 from data_pipelines.photos.squares import STORED_PX, Square, read_square
 from data_pipelines.sources.layouts import LAYOUTS, open_faces, with_layout
 from dfc_jax.camera import project, to_camera
 from dfc_jax.data.faces import FaceSet, collect
+from dfc_jax.data.lp_model import LPModel, posed, read_lp_model
 from dfc_jax.errors import DatasetError, ExportError, FaceModelError, PhotoError
 from dfc_jax.evaluation.metrics import nme_percent
 from dfc_jax.files import escaped, write_json

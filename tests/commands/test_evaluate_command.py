@@ -186,7 +186,7 @@ UNFIT = {
     "--set ibug=b/c --set ibug=d/e --predictions d/e=f": "b/c has no --predictions",
     "--set ibug=b/c --set ibug=d/e --predictions f": "--predictions f: give SET=FILE",
     "--set ibug=b/c --predictions x --weights lite": "leave out --weights",
-    "--set ibug=b/c --predictions x --basel nowhere.mat": "no such face model",
+    "--set ibug=b/c --predictions x --basel nowhere": "one with the Basel model",
     "--set ibug=a/b --set ibug=c/d --predictions-out p": "--predictions-out is of one set",
 }
 

@@ -10,9 +10,10 @@ from dataset_layouts import EDGE, sample, write_300w_lp, write_ibug
 from PIL import Image
 from quick import quick_compilation  # noqa: F401
 
-from data_pipelines.photos.parameters import posed, posed_landmarks, read_lp_model
+from data_pipelines.photos.parameters import posed_landmarks
 from dfc_jax.camera import project, to_camera
 from dfc_jax.data.faces import Parameters
+from dfc_jax.data.lp_model import posed, read_lp_model
 from dfc_jax.errors import DatasetError
 from dfc_jax.morphable.file import load_face_model
 from dfc_jax.morphable.linear import landmarks3d

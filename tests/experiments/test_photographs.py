@@ -8,7 +8,7 @@ import numpy as np
 from programs import drawn_photos, give_photos, label_drawn
 
 from data_pipelines.photos import turned
-from data_pipelines.photos.parameters import LPModel
+from dfc_jax.data.lp_model import LPModel
 from dfc_jax.morphable.file import load_face_model
 from experiments import photographs
 

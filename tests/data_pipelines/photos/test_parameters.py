@@ -10,17 +10,12 @@ from dataset_layouts import EDGE, sample, write_300w_lp
 from quick import quick_compilation  # noqa: F401
 from scipy.io import loadmat
 
-from data_pipelines.photos.parameters import (
-    LPModel,
-    label_given,
-    posed,
-    posed_landmarks,
-    read_lp_model,
-)
+from data_pipelines.photos.parameters import label_given, posed_landmarks
 from data_pipelines.photos.squares import STORED_PX, Square, read_square
 from dfc_jax.crops import apply_affine
 from dfc_jax.data.faces import collect
 from dfc_jax.data.lp import w300lp
+from dfc_jax.data.lp_model import LPModel, posed, read_lp_model
 from dfc_jax.errors import DatasetError, FaceModelError
 from dfc_jax.systems.dfc.template import Template, make_template
 
