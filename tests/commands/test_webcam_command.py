@@ -11,7 +11,7 @@ from faces import mean_aligner
 
 from dfc_jax.commands import video, webcam
 from dfc_jax.commands.arguments import UsageError
-from dfc_jax.inference import person
+from dfc_jax.inference import learn
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def camera(monkeypatch):
             pass
 
     monkeypatch.setattr(cv2, "VideoCapture", Capture)
-    monkeypatch.setattr(person, "_together", lambda *_: (np.zeros(3), np.log(300.0)))
+    monkeypatch.setattr(learn, "_together", lambda *_: (np.zeros(3), np.log(300.0)))
     monkeypatch.setattr(
-        person, "_keyframe", lambda _, face: person.Keyframe(None, face.rotation, np.zeros(53))
+        learn, "_keyframe", lambda fit: learn.Keyframe(None, fit.rotation, np.zeros(53))
     )
     monkeypatch.setattr(video, "load_aligner", lambda arguments: mean_aligner())
 
