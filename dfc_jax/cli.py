@@ -9,7 +9,17 @@ from importlib.metadata import entry_points
 from typing import Any, NoReturn
 
 import dfc_jax
-from dfc_jax.commands import align, completion, evaluate, export, info, model, video, webcam
+from dfc_jax.commands import (
+    align,
+    completion,
+    evaluate,
+    export,
+    info,
+    model,
+    report,
+    video,
+    webcam,
+)
 from dfc_jax.commands.arguments import (
     EXIT_INTERRUPTED,
     EXIT_PIPE_CLOSED,
@@ -79,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dfc {dfc_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (align, video, webcam, evaluate, export, model, *_from_above(), info):
+    for module in (align, video, webcam, evaluate, report, export, model, *_from_above(), info):
         module.add(commands)
     completion.add(commands, _parser)
     version = commands.add_parser(
