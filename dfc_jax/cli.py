@@ -17,6 +17,7 @@ from dfc_jax.commands import (
     info,
     model,
     report,
+    timing,
     video,
     webcam,
 )
@@ -89,7 +90,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dfc {dfc_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (align, video, webcam, evaluate, report, export, model, *_from_above(), info):
+    for module in (
+        align,
+        video,
+        webcam,
+        evaluate,
+        report,
+        timing,
+        export,
+        model,
+        *_from_above(),
+        info,
+    ):
         module.add(commands)
     completion.add(commands, _parser)
     version = commands.add_parser(

@@ -132,8 +132,8 @@ def two_results() -> list[dict[str, Any]]:
     other["runtime"] = {
         "device": "cpu",
         "cores": 2,
-        "start_s": 14.2,
-        "compile_s": None,
+        "load_s": 14.2,
+        "first_s": None,
         "stages": {"network": stage, "fit": stage | {"p10_ms": None, "per": None}},
     }
     return [one, other]

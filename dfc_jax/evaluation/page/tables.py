@@ -140,14 +140,14 @@ def machine(runtime: Mapping[str, Any]) -> str:
         runtime.get("device"),
         runtime.get("processor"),
         f"{runtime['cores']} cores" if runtime.get("cores") else None,
-        f"runtime {runtime['network']}" if runtime.get("network") else None,
+        f"network by {runtime['network']}" if runtime.get("network") else None,
         f"JAX {runtime['jax']}" if runtime.get("jax") else None,
         f"Python {runtime['python']}" if runtime.get("python") else None,
     ]
-    start, compiling = runtime.get("start_s"), runtime.get("compile_s")
-    if start is not None:
-        took = f", of which {number(compiling, 1)} s compile" if compiling is not None else ""
-        parts.append(f"{number(start, 1)} s to the first face without a cache{took}")
+    if runtime.get("load_s") is not None:
+        parts.append(f"{number(runtime['load_s'], 1)} s to load and compile without a cache")
+    if runtime.get("first_s") is not None:
+        parts.append(f"{number(runtime['first_s'], 1)} s for the first photograph")
     return ", ".join(str(part) for part in parts if part)
 
 
