@@ -80,8 +80,8 @@ def measure(
     """The aligner that was timed, and the block ``runtime``."""
     import jax
 
+    from dfc_jax.commands.stages import stage_times
     from dfc_jax.evaluation.runtime import machine_facts
-    from dfc_jax.inference.stages import stage_times
 
     # Programs that a cache holds would not be compiled.
     cached = getattr(jax.config, CACHE_SETTING)

@@ -6,7 +6,7 @@ import pytest
 from command_line import photo, run
 from evaluation_results import two_results
 
-from dfc_jax.inference import stages
+from dfc_jax.commands import stages
 
 STAGE = {"per": "face", "median_ms": 12.5, "p10_ms": 11.0, "p90_ms": 14.0, "samples": 7}
 

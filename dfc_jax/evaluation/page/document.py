@@ -149,7 +149,8 @@ def _captioned(chart: Element | None, caption: str) -> Element | None:
 
 
 def _worst(entries: Sequence[Entry], names: Sequence[str], folder: Path | None) -> list[Element]:
-    """For each system its worst faces, by the first protocol in which it has any."""
+    """For each system its worst faces, by the inner points, or else by what it has first."""
+    names = sorted(names, key=lambda name: name != "inner")
     parts: list[Element] = []
     for entry in entries:
         faces = entry.scores.get("faces") or []

@@ -80,7 +80,7 @@ def convention(scores: Mapping[str, Any]) -> str:
     visible = scores.get("visible")
     parts = [
         scores.get("points"),
-        f"visible by {visible}" if visible else "visible and hidden",
+        f"visible ones ({visible})" if visible else "visible and hidden",
         f"over {scores['normalised_by']}" if scores.get("normalised_by") else None,
         "yaw bins balanced" if scores.get("balanced") else None,
     ]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from paths import ASTRONAUT
 
+from dfc_jax.commands import stages
 from dfc_jax.errors import OptionError
-from dfc_jax.inference import stages
 from dfc_jax.photo import read_photo
 
 EACH = {"network", "fit", "finish"}
