@@ -76,6 +76,11 @@ def test_true_points_are_green_and_found_ones_red_on_the_photograph(tmp_path) ->
     assert share(0, 0, TRUE) > 0.005 and share(0, 0, FOUND) == 0.0
     assert share(1, 0, FOUND) > 0.005 and share(1, 0, TRUE) == 0.0
     assert share(0, 0, (10, 20, 90)) > 0.5
+    # An oval of 80 x 100 photo pixels in the middle of a square of 145.
+    y, x = np.nonzero((tile(picture, 0, 0) == TRUE).all(axis=-1))
+    for values, edge in ((x, 80.0), (y, 100.0)):
+        assert (values.min() + values.max()) / 2.0 == pytest.approx((EDGE - 1) / 2.0, abs=1.5)
+        assert np.ptp(values) == pytest.approx(EDGE / 145.0 * edge, abs=6.0)
     # Without its photograph it is on plain ground, and without output there is nothing on it.
     assert share(1, 1, (GROUND,) * 3) == 1.0 and 0.5 < share(0, 1, (GROUND,) * 3) < 1.0
 
