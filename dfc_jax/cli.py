@@ -15,8 +15,11 @@ from dfc_jax.commands import (
     completion,
     evaluate,
     export,
+    figures,
     info,
     model,
+    report,
+    timing,
     video,
     webcam,
 )
@@ -89,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dfc {dfc_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (align, video, webcam, evaluate, compare, export, model, *_from_above(), info):
+    own = align, video, webcam, evaluate, compare, report, figures, timing, export, model
+    for module in (*own, *_from_above(), info):
         module.add(commands)
     completion.add(commands, _parser)
     version = commands.add_parser(

@@ -168,11 +168,15 @@ def written_for(name: str) -> str | None:
     return None if aside is None else aside[1] + (aside[2] or "")
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text as UTF-8."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
     """Write a record as strict JSON (no NaN)."""
-    text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
-    with written_aside(path) as aside:
-        aside.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def print_or_write_json(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
