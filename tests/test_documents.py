@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
+from dfc_jax.evaluation.page import markdown, read_result
+
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
@@ -59,3 +61,12 @@ def test_every_path_and_module_that_a_document_names_is_there(document: str) -> 
     assert not {path for path in paths if not is_there(path)}
     assert not {link for link in links if not (beside / link).exists()}
     assert not {name for name in modules if not is_module_or_name(name)}
+
+
+def test_table_of_results_in_the_readme_is_that_of_the_committed_results() -> None:
+    """`dfc report docs/results/*.json --markdown FILE` makes it."""
+    files = sorted((ROOT / "docs" / "results").glob("*.json"))
+    assert len(files) == 5
+    results = [read_result(file) for file in files]
+    assert all(not each["faces"] for result in results for each in result["sets"])
+    assert markdown(results).strip() in (ROOT / "README.md").read_text()

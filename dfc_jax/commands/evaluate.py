@@ -70,6 +70,12 @@ def add(commands: Any) -> None:
         "--json", required=True, metavar="FILE|-", help="scores go here; - prints them"
     )
     parser.add_argument(
+        "--without-faces",
+        action="store_true",
+        help="leave single faces out of the scores, to publish them where a set's names and points "
+        "may not be passed on; dfc compare needs them",
+    )
+    parser.add_argument(
         "--predictions-out",
         type=Path,
         metavar="FILE",
@@ -172,7 +178,7 @@ def run(arguments: argparse.Namespace) -> int:
                 complain(f"{folder.name}: {error}")
                 failed = True
                 continue
-            records.append(record)
+            records.append(record | {"faces": []} if arguments.without_faces else record)
             systems.append(system)
     if not records:
         raise UsageError(f"none of the {len(folders)} sets could be scored")

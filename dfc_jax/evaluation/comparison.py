@@ -67,9 +67,12 @@ def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
                 _ = [scores[field] for field in (*_SCORES, *_SAME_PROTOCOL)]
                 _ = [float(face["errors"].get(name) or 0.0) for face in each["faces"]]
             _ = [each[field] for field in _SAME_SET], [face["name"] for face in each["faces"]]
-        return Evaluation(path, str(record["system"]["name"]), sets)
+        evaluation = Evaluation(path, str(record["system"]["name"]), sets)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EvaluationError(f"{path}: is damaged or incomplete; evaluate again") from error
+    if not all(each["faces"] for each in sets.values()):
+        raise EvaluationError(f"{path}: has no single faces; evaluate without --without-faces")
+    return evaluation
 
 
 def compare(evaluations: Sequence[Evaluation], seed: int = 0) -> dict[str, Any]:

@@ -110,7 +110,7 @@ CHANGES = {
     'inner of a/test has normalised_by "box-diagonal"': {"normalised_by": "box-diagonal"},
     "inner of a/test has balanced true": {"balanced": True},
     'inner of a/test has visible "fitted mesh"': {"visible": "fitted mesh"},
-    r"a/test has other faces (0 more, 7 fewer)": {"faces": []},
+    "a/test has other faces (1 more, 7 fewer)": {"faces": [{"name": "x", "errors": {}}]},
 }
 
 

@@ -228,6 +228,22 @@ def test_another_systems_predictions_are_scored_without_a_network_or_a_compilati
     assert scores["sets"][0]["flow"] is None and scores["sets"][0]["no_output"] == 0
 
 
+def test_scores_without_faces_name_nobody_and_cannot_be_compared(tmp_path, capsys, monkeypatch):
+    without_network(monkeypatch)
+    write_example(tmp_path, "somebody")
+    write_predictions(tmp_path / "p.npz", predicted(["somebody"]))
+    common = ("evaluate", "--layout", "ibug", "--data", tmp_path, "--predictions")
+    result = tmp_path / "s.json"
+    given = (tmp_path / "p.npz", "--json", result, "--without-faces", "-q")
+    assert run(capsys, *common, *given)[0] == 0
+    assert "somebody" not in result.read_text()
+    (record,) = json.loads(result.read_text())["sets"]
+    assert record["faces"] == [] and record["protocols"]["inner"]["mean"] == pytest.approx(5.0)
+    code, _, err = run(capsys, "compare", result, result)
+    assert code == 2 and f"{result}: has no single faces" in err
+    assert run(capsys, "report", result, "--out", tmp_path / "page.html")[0] == 0
+
+
 def test_faces_without_a_prediction_are_said_and_unknown_ones_are_an_error(
     tmp_path, capsys, monkeypatch
 ):
