@@ -220,11 +220,12 @@ def read_ahead(frames: Iterable[T], count: int = 4, live: bool = False) -> Itera
     ended = Event()
 
     def put(item: T | None, error: Exception | None) -> bool:
+        replaces = live and item is not None
         while not ended.is_set():
             with suppress(Full):
-                ready.put((item, error), timeout=0.01 if live else 0.1)
+                ready.put((item, error), block=not replaces, timeout=0.1)
                 return True
-            if live and item is not None:
+            if replaces:
                 with suppress(Empty):
                     ready.get_nowait()
         return False

@@ -377,9 +377,9 @@ def test_a_matrix_that_predicts_badly_is_made_anew_at_once():
 def test_a_rejected_step_asks_for_no_new_jacobian(observed):
     start = jnp.array([-1.0, 3.0, 2.0])
     result, made = counted_jacobians(observed, start, initial_damping=1e-9)
-    gain = np.asarray(result.history.gain_ratio)[1 : int(result.n_steps) + 1]
-    rejected = int(np.sum(gain <= 0.0))
-    assert rejected > 0 and made - 1 == int(result.n_steps) - rejected
+    # One is made at the start, one for the gradient at the end, others after a step that was taken.
+    accepted = np.asarray(result.history.gain_ratio)[1 : int(result.n_steps)] > 0.0
+    assert not accepted.all() and made == 2 + accepted.sum()
 
 
 def test_stacked_qr_cannot_share_a_matrix(observed):

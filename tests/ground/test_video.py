@@ -243,12 +243,19 @@ def test_frames_are_read_ahead_in_order_and_no_more_than_asked_for():
 
 
 def test_of_live_frames_the_newest_are_kept_and_the_last_is_never_lost():
-    ahead = read_ahead(iter(range(50)), count=1, live=True)
-    first = next(ahead)
-    time.sleep(0.5)
-    rest = list(ahead)
-    assert rest == sorted(rest) and rest[-1] == 49
-    assert first < 49 and len(rest) <= 3
+    first_is_taken, all_were_given = threading.Event(), threading.Event()
+
+    def frames():
+        yield 0
+        first_is_taken.wait(60.0)
+        yield from range(1, 50)
+        all_were_given.set()
+
+    ahead = read_ahead(frames(), count=1, live=True)
+    assert next(ahead) == 0
+    first_is_taken.set()
+    assert all_were_given.wait(60.0)
+    assert list(ahead) == [49]
 
 
 def test_errors_of_the_source_arrive_after_what_it_gave():

@@ -310,7 +310,8 @@ def test_the_upright_crop_does_not_depend_on_the_tilt():
     rotation[:2] = turn @ rotation[:2]
     landmarks = face.landmarks @ turn.T + 70.0
     crop = search.upright_crop(landmarks, rotation)
-    np.testing.assert_allclose(apply_affine(crop.to_crop, landmarks), wanted, atol=1e-6)
+    # The pose is float32, which rounds the side of a crop by as much.
+    np.testing.assert_allclose(apply_affine(crop.to_crop, landmarks), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(
