@@ -55,11 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
             check_output(Path(path))
 
     from dfc_jax.evaluation.comparison import compare, read_evaluation, tables
-    from dfc_jax.evaluation.tables import aligned, markdown
+    from dfc_jax.evaluation.tables import aligned, markdown, markdown_text
 
     comparison = compare([read_evaluation(path) for path in arguments.files], arguments.seed)
     titled = tables(comparison)
-    text = "\n\n".join(f"**{title}**\n\n{markdown(rows)}" for title, rows in titled)
+    text = "\n\n".join(f"**{markdown_text(title)}**\n\n{markdown(rows)}" for title, rows in titled)
     if arguments.json is not None:
         print_or_write_json(arguments.json, comparison)
     if arguments.markdown not in (None, "-"):

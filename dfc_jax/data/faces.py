@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -19,6 +19,17 @@ Jaw = Literal["contour", "surface"]
 # Where the face is, and where that counts: (H, W) bool both.
 Masks = tuple[np.ndarray, np.ndarray]
 T = TypeVar("T")
+
+
+class DenseTruth(NamedTuple):
+    """Exact dense correspondence of a square picture with the template of its size.
+
+    flow: (S, S, 2) float32 pixels; matchable: (S, S) bool, where the template sees the same point
+    of the face, and nothing covers it in the picture.
+    """
+
+    flow: np.ndarray
+    matchable: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +107,8 @@ class AnnotatedFace(Example):
         and ears, without hair, neck and what covers the face; and which pixels count, (H, W) bool:
         not those of which the set does not say what they show. It raises `DatasetError` if the
         file cannot be read. None where the set has no masks.
+      dense: reads the exact flow to the template, and raises in the same way; None where it is not
+        known.
     """
 
     name: str
@@ -109,6 +122,7 @@ class AnnotatedFace(Example):
     points21: np.ndarray | None = None
     labels: str = "original"
     mask: Callable[[], Masks] | None = None
+    dense: Callable[[], DenseTruth] | None = None
 
     @property
     def landmark_box(self) -> np.ndarray:

@@ -11,11 +11,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from dfc_jax.data.faces import AnnotatedFace, FaceSet, Masks
+from dfc_jax.data.faces import AnnotatedFace, DenseTruth, FaceSet, Masks
 from dfc_jax.data.lp import fits
 from dfc_jax.errors import DatasetError
 from dfc_jax.files import load_arrays
@@ -26,17 +25,6 @@ Shapes = Mapping[str, tuple[int | None, ...]]
 _PICTURE: Shapes = {"source": (None, None, 3), "points": (N_LANDMARKS, 2), "angles_deg": (3,)}
 _MASKS: Shapes = {"face": (None, None), "occluded": (None, None)}
 _FLOW: Shapes = {"template_flow": (None, None, 2), "template_matchable": (None, None)}
-
-
-class DenseTruth(NamedTuple):
-    """Exact dense correspondence of a picture with the template.
-
-    flow: (S, S, 2) float32 pixels; matchable: (S, S) bool, where the template sees the same point
-    of the face, and nothing covers it in the picture.
-    """
-
-    flow: np.ndarray
-    matchable: np.ndarray
 
 
 def synth(folder: str | os.PathLike[str]) -> FaceSet[Path]:
@@ -51,17 +39,6 @@ def synth(folder: str | os.PathLike[str]) -> FaceSet[Path]:
     return FaceSet(str(folder), found, _read_face)
 
 
-def dense_truth(path: Path) -> DenseTruth:
-    """The exact dense correspondence of one file, e.g. the `photo` of a face of `synth`.
-
-    Raises:
-      DatasetError: the file cannot be read, or has none.
-    """
-    stored = _read(path, {**_FLOW, "occluded": _MASKS["occluded"]})
-    matchable = (stored["template_matchable"] > 0) & ~(stored["occluded"] > 0)
-    return DenseTruth(stored["template_flow"].astype(np.float32), matchable)
-
-
 @dataclass(frozen=True)
 class _TrueMask:
     """The mask of one file, read when it is called."""
@@ -72,6 +49,18 @@ class _TrueMask:
         stored = _read(self.path, _MASKS)
         mask = (stored["face"] > 0) & ~(stored["occluded"] > 0)
         return mask, np.ones_like(mask)
+
+
+@dataclass(frozen=True)
+class _TrueFlow:
+    """The flow of one file, read when it is called."""
+
+    path: Path
+
+    def __call__(self) -> DenseTruth:
+        stored = _read(self.path, {**_FLOW, "occluded": _MASKS["occluded"]})
+        matchable = (stored["template_matchable"] > 0) & ~(stored["occluded"] > 0)
+        return DenseTruth(stored["template_flow"].astype(np.float32), matchable)
 
 
 def _read_face(path: Path) -> AnnotatedFace:
@@ -89,6 +78,7 @@ def _read_face(path: Path) -> AnnotatedFace:
         encoded=cv2.imencode(".png", source[..., ::-1])[1].tobytes(),
         pose_deg=stored["angles_deg"].astype(np.float64),
         mask=_TrueMask(path),
+        dense=_TrueFlow(path),
     )
 
 

@@ -24,6 +24,8 @@ READINGS: dict[str, tuple[int, ...]] = {
     "blink": (2,),
     "jaw_open": (),
     "mask_iou": (),
+    "dense_flow_px": (),
+    "dense_mesh_px": (),
 }
 
 
@@ -54,11 +56,12 @@ def read(
 
     Landmarks of the mesh, of the flow and of a blend of both in photo pixels; yaw, pitch and roll
     in degrees; the fitted weights `eyeBlink` (of the subject's right and left eye) and `jawOpen`,
-    NaN where the face model has no such shapes; and the intersection over union of what the network
-    takes for the face with the true mask, NaN where the annotated face has none.
+    NaN where the face model has no such shapes; the intersection over union of what the network
+    takes for the face with the true mask, and the `DenseErrors`, NaN where the annotated face has
+    no mask or no flow.
 
     Raises:
-      DatasetError: the true mask cannot be read.
+      DatasetError: the true mask or the true flow cannot be read.
     """
     if face is None:
         return {name: np.full(shape, np.nan) for name, shape in READINGS.items()}
@@ -71,6 +74,7 @@ def read(
         "blink": np.array(blinks),
         "jaw_open": np.array(face.expression.get("jawOpen", np.nan)),
         "mask_iou": np.array(_mask_iou(face, annotated)),
+        **_dense(aligner, face, annotated),
     }
 
 
@@ -80,6 +84,16 @@ def stacked(readings: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         name: np.stack([each[name] for each in readings]).reshape(len(readings), *shape)
         for name, shape in READINGS.items()
     }
+
+
+def _dense(aligner: "Aligner", face: "Face", annotated: AnnotatedFace) -> dict[str, np.ndarray]:
+    if annotated.dense is None:
+        flow_px, mesh_px = np.nan, np.nan
+    else:
+        from dfc_jax.evaluation.dense import dense_errors
+
+        flow_px, mesh_px = dense_errors(annotated.dense(), face, aligner.template)
+    return {"dense_flow_px": np.array(flow_px), "dense_mesh_px": np.array(mesh_px)}
 
 
 def _mask_iou(face: "Face", annotated: AnnotatedFace) -> float:

@@ -131,7 +131,7 @@ def set_scores(
         "openings": opening_scores(found.points, true_points(faces), blink, jaw_open),
         **{name: others.get(name) for name in OTHER_LANDMARKS},
         "mask_iou": _averages(own["mask_iou"]) if "mask_iou" in own else None,
-        "dense": None,
+        "dense": _dense(faces, own, scale, settings),
         "faces": _face_records(faces, found, scales, errors, folder),
     }
 
@@ -222,6 +222,26 @@ def _poses(
         "abs_yaw": over_abs_yaw(errors, true_deg[:, 0]) if known else None,
         "profiles": profile_scores(yaw_deg, profile) if profile.any() else None,
     }
+
+
+def _dense(
+    faces: Sequence[AnnotatedFace],
+    own: Mapping[str, np.ndarray],
+    scale: np.ndarray,
+    settings: ScoreSettings,
+) -> dict[str, Any] | None:
+    """Of the flow in template pixels, of the mesh in percent of the lengths (n,)."""
+    known = np.array([face.dense is not None for face in faces])
+    if not known.any() or "dense_flow_px" not in own:
+        return None
+    flow_px, nme = own["dense_flow_px"][known], 100.0 * (own["dense_mesh_px"] / scale)[known]
+    found = np.isfinite(flow_px) & np.isfinite(nme)
+    scores: dict[str, Any] = {"n": len(found), "no_output": int((~found).sum())}
+    for name, values in (("epe", flow_px[found]), ("nme", nme[found])):
+        scores[name] = float(values.mean()) if values.size else None
+        scores[f"{name}_ci95"] = interval(values, seed=settings.seed)
+        scores[f"{name}_median"] = float(np.median(values)) if values.size else None
+    return {**scores, "normalised_by": settings.normalised_by}
 
 
 def _averages(values: np.ndarray) -> dict[str, Any] | None:

@@ -1,12 +1,16 @@
 """Rows of text as aligned columns or Markdown, and those of an evaluation."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfc_jax.evaluation.pose import ANGLES
+from dfc_jax.files import escaped
 
 Rows = Sequence[Sequence[str]]
 NOTHING = "-"
+# What Markdown would take for its own; an underscore within a word is none of that.
+_MARKDOWN = re.compile(r"[\\`*{}|~#$]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 def aligned(rows: Rows) -> str:
@@ -16,11 +20,18 @@ def aligned(rows: Rows) -> str:
     return "\n".join(lines)
 
 
-def markdown(rows: Rows) -> str:
-    """The same as a Markdown table."""
-    escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
-    lines = [escaped[0], ["---"] * len(rows[0]), *escaped[1:]]
+def markdown(rows: Rows, texts: int = 1) -> str:
+    """The same as a Markdown table, whose first columns are `texts`, the others numbers, which
+    stand to the right."""
+    rule = ["---"] * texts + ["---:"] * (len(rows[0]) - texts)
+    lines = [rule if row is None else map(markdown_text, row) for row in (rows[0], None, *rows[1:])]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    text = _MARKDOWN.sub(r"\\\g<0>", escaped(text))
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -55,6 +66,14 @@ def score_cells(scores: Mapping[str, Any]) -> list[str]:
 SCORE_HEADS = ["faces", "no output", "mean % [95 %]", "median % [95 %]", "over 8 %", "AUC 8 %"]
 
 
+def dense_text(scores: Mapping[str, Any]) -> str:
+    """The scores of dense correspondences in words."""
+    epe, nme = (with_interval(scores[name], scores[f"{name}_ci95"]) for name in ("epe", "nme"))
+    missing = f", {scores['no_output']} without output" if scores["no_output"] else ""
+    mesh = f"mesh off by {nme} % of the {scores['normalised_by']} length"
+    return f"dense: {scores['n']} faces{missing}, flow off by {epe} template pixels, {mesh}"
+
+
 def set_text(record: Mapping[str, Any]) -> str:
     """What a reader wants to know first of a set's scores."""
     title = f"{record['name']} ({record['layout']}, {record['labels']} labels)"
@@ -75,4 +94,6 @@ def set_text(record: Mapping[str, Any]) -> str:
         lines.append(f"mean absolute error of the pose, degrees: {', '.join(errors)}")
     if record["mask_iou"] is not None:
         lines.append(f"mean intersection over union: {number(record['mask_iou']['mean'], 3)}")
+    if record["dense"] is not None:
+        lines.append(dense_text(record["dense"]))
     return "\n".join(lines)

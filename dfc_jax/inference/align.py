@@ -43,7 +43,7 @@ from dfc_jax.nets.weights import load as load_weights
 from dfc_jax.photo import as_photo
 from dfc_jax.systems.dfc.lift import flow_landmarks
 from dfc_jax.systems.dfc.networks import NetSpec, Variables
-from dfc_jax.systems.dfc.template import make_template, template_landmarks
+from dfc_jax.systems.dfc.template import Template, make_template, template_landmarks
 from dfc_jax.types import Array
 from dfc_jax.video import USUAL_FPS, Frame, open_video, read_ahead
 
@@ -294,8 +294,13 @@ class Aligner:
         return share * points + (1.0 - share) * face.landmarks
 
     @cached_property
+    def template(self) -> Template:
+        """What flows lead to."""
+        return make_template(self.model)
+
+    @cached_property
     def _template_landmarks(self) -> Array:
-        return template_landmarks(make_template(self.model))
+        return template_landmarks(self.template)
 
 
 @jax.jit

@@ -91,7 +91,7 @@ def test_names_of_systems_and_faces_steer_no_terminal_and_break_no_table(
     bad["system"]["name"] = "a|b\x1b[2J"
     files[1].write_text(json.dumps(bad))
     _, out, _ = run(capsys, "compare", *files[:2], "--markdown", "-")
-    assert r"| a\|b\x1b[2J |" in out and "\x1b" not in out
+    assert r"| a\|b\\x1b[2J |" in out and "\x1b" not in out
 
 
 def changed(record: dict, **fields) -> dict:

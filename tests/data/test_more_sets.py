@@ -19,7 +19,7 @@ from dfc_jax.data.faces import collect
 from dfc_jax.data.frames import frames
 from dfc_jax.data.lp import aflw2000, aflw2000_reannotated
 from dfc_jax.data.pointing04 import pointing04, yaw_pitch_of
-from dfc_jax.data.synth import dense_truth, synth
+from dfc_jax.data.synth import synth
 from dfc_jax.data.w300 import w300
 from dfc_jax.errors import DatasetError
 from dfc_jax.files import write_npz
@@ -208,7 +208,7 @@ def test_rendered_pairs_have_everything_of_their_source(tmp_path):
     assert face.mask is not None
     mask, counted = face.mask()
     assert mask[1:, :4].all() and mask.sum() == 28 and counted.all()
-    truth = dense_truth(face.photo)
+    truth = face.dense()
     np.testing.assert_array_equal(truth.matchable, mask)
     np.testing.assert_array_equal(truth.flow, written["template_flow"])
 

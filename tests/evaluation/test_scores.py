@@ -10,6 +10,7 @@ from photographs import points_in_box
 
 from dfc_jax.crops import Crop
 from dfc_jax.data.faces import AnnotatedFace
+from dfc_jax.evaluation.dense import DenseErrors
 from dfc_jax.evaluation.predictions import Predictions
 from dfc_jax.evaluation.protocols import READINGS, read, stacked
 from dfc_jax.evaluation.scores import ScoreSettings, evaluation, set_scores
@@ -207,6 +208,7 @@ def test_the_own_aligner_has_other_landmarks_and_masks_scored_too():
         **{"points": POINTS, "flow": POINTS + [3.0, 4.0], "blend": POINTS},
         **{"angles_deg": np.zeros(3), "blink": np.zeros(2), "jaw_open": np.array(0.2)},
     }
+    reading |= dict.fromkeys(("dense_flow_px", "dense_mesh_px"), np.array(np.nan))
     own = stacked([{**reading, "mask_iou": np.array(iou)} for iou in (0.5, 0.9, np.nan)])
     scores = scored([annotated()] * 3, found(*own["points"]), own=own)
     assert scores["flow"]["inner"]["mean"] == pytest.approx(5.0)
@@ -218,6 +220,42 @@ def test_the_own_aligner_has_other_landmarks_and_masks_scored_too():
     }
     scores = scored([annotated()], found(POINTS))
     assert scores["flow"] is scores["blend"] is scores["mask_iou"] is None
+
+
+def test_dense_errors_are_over_the_faces_whose_correspondence_is_known():
+    dense = lambda: pytest.fail("is read before it is scored")  # noqa: E731
+    faces = [annotated(dense=dense) for _ in range(3)] + [annotated()]
+    own = {
+        "dense_flow_px": np.array([1.0, 3.0, np.nan, 99.0]),
+        "dense_mesh_px": np.array([2.0, 4.0, np.nan, 99.0]),
+    }
+    predictions = found(POINTS, POINTS, NOWHERE, POINTS)
+    scores = scored(faces, predictions, own=own)["dense"]
+    scale = face_scales(faces)["box"][0]
+    assert (scores["n"], scores["no_output"], scores["normalised_by"]) == (3, 1, "box")
+    assert scores["epe"] == 2.0 and scores["epe_ci95"] == [1.0, 3.0]
+    assert scores["nme"] == scores["nme_median"] == pytest.approx(300.0 / scale)
+    assert scored(faces, predictions)["dense"] is None
+    assert scored(faces[3:], found(POINTS), own=own)["dense"] is None
+
+
+def test_the_true_flow_is_read_and_compared_where_there_is_one(monkeypatch):
+    truth, template = object(), object()
+    face = SimpleNamespace(
+        landmarks=POINTS, angles_deg=dict.fromkeys(("yaw", "pitch", "roll"), 0.0), expression={}
+    )
+    aligner = aligner_of(face)
+    aligner.template = template
+    given_to = []
+
+    def errors(*arguments):
+        given_to.append(arguments)
+        return DenseErrors(0.5, 2.0)
+
+    monkeypatch.setattr("dfc_jax.evaluation.dense.dense_errors", errors)
+    reading = read(aligner, face, annotated(dense=lambda: truth))
+    assert given_to == [(truth, face, template)]
+    assert reading["dense_flow_px"] == 0.5 and reading["dense_mesh_px"] == 2.0
 
 
 def test_a_record_names_schema_system_labels_and_photographs(tmp_path):

@@ -25,8 +25,9 @@ OTHERS = (
     ("mask: intersection over union, mean", ("mask_iou", "mean"), 3),
     ("mask: intersection over union, median", ("mask_iou", "median"), 3),
     ("dense: faces", ("dense", "n"), 0),
-    ("dense: end-point error, pixels", ("dense", "epe"), 2),
-    ("dense: error, %", ("dense", "nme"), 2),
+    ("dense: faces without output", ("dense", "no_output"), 0),
+    ("dense: end-point error of the flow, template pixels", ("dense", "epe"), 2),
+    ("dense: error of the mesh, %", ("dense", "nme"), 2),
 )
 
 

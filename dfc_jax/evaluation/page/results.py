@@ -47,7 +47,7 @@ _SET = {
     "flow": _SCORES,
     "blend": _SCORES,
     "mask_iou": {"n": NUMBER, "mean": NUMBER, "median": NUMBER},
-    "dense": {"n": NUMBER, "epe": NUMBER, "nme": NUMBER},
+    "dense": dict.fromkeys(("n", "no_output", "epe", "nme"), NUMBER),
     "faces": [_FACE],
 }
 _RUNTIME = {"stages": {"*": {"median_ms": NUMBER, "p10_ms": NUMBER, "p90_ms": NUMBER}}}

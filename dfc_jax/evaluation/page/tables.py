@@ -1,6 +1,5 @@
 """The summary of results: sets x protocols x systems, as text, and as a Markdown table."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,12 @@ from dfc_jax.evaluation.page.results import (
     protocols_of,
     system_names,
 )
-from dfc_jax.files import escaped
+from dfc_jax.evaluation.tables import markdown as markdown_table
+from dfc_jax.evaluation.tables import markdown_text
+from dfc_jax.evaluation.tables import number as plain_number
 
 NOTHING = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 COLUMNS = {
     "n": "n",
     "no_output": "No output",
@@ -24,8 +26,6 @@ COLUMNS = {
     "failure": "Failure, %",
     "auc": "AUC",
 }
-# What Markdown would take for its own; an underscore within a word is none of that.
-_MARKDOWN = re.compile(r"[\\`*{}|~#$]|\](?=[(\[:])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 STAGE_COLUMNS = ("Stage", "Per", "Median, ms", "10th to 90th percentile", "Samples")
 
 
@@ -101,7 +101,7 @@ def _cells(scores: Mapping[str, Any]) -> dict[str, str]:
 
 def number(value: float | None, digits: int = 2) -> str:
     """A number as text, a dash for None; a true minus sign."""
-    return NOTHING if value is None else f"{value:.{digits}f}".replace("-", "\u2212")
+    return NOTHING if value is None else plain_number(value, digits).replace("-", MINUS)
 
 
 def scaled(value: float | None, factor: float) -> float | None:
@@ -165,24 +165,11 @@ def markdown(results: Sequence[Result]) -> str:
         + tuple(row.cells.values())
         for row in summary(results)
     ]
-    parts = [_grid(head, rows, 6)]
+    parts = [markdown_table([head, *rows], texts=6)]
     for name, result in zip(system_names(results), results, strict=True):
         runtime = result.get("runtime")
         if runtime:
-            told = f"Runtime of {_cell(name)}: {_cell(machine(runtime))}."
+            told = f"Runtime of {markdown_text(name)}: {markdown_text(machine(runtime))}."
             stages = stage_rows(runtime.get("stages") or {})
-            parts += [told, _grid(list(STAGE_COLUMNS), stages, 2)]
+            parts += [told, markdown_table([STAGE_COLUMNS, *stages], texts=2)]
     return "\n\n".join(parts) + "\n"
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
-    """A Markdown table whose first columns are `texts`, the others numbers."""
-    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
-    lines = [head, rule, *([_cell(text) for text in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    text = _MARKDOWN.sub(r"\\\g<0>", escaped(text))
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

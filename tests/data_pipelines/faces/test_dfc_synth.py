@@ -14,7 +14,7 @@ from data_pipelines.faces.synthetic import (
     load_assets,
     sample_pair,
 )
-from dfc_jax.data.synth import dense_truth, synth
+from dfc_jax.data.synth import synth
 from dfc_jax.landmarks68 import INNER
 from dfc_jax.morphable.linear import landmarks3d
 from dfc_jax.ops.sampling import bilinear_sample
@@ -53,7 +53,7 @@ def test_the_flow_to_the_template_leads_points_of_the_face_to_its_landmarks(mode
     goal = np.asarray(camera.focal_px) * mm[:, :2] / mm[:, 2:] + np.asarray(camera.principal_point)
     checked = 0
     for face in synth(folder):
-        truth = dense_truth(face.photo)
+        truth = face.dense()
         mask, counted = face.mask()
         # At the edge of the neck a pixel of it may lie over a valid one of the template.
         assert counted.all() and mask[truth.matchable].mean() > 0.99
