@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from dfc_jax.inference.detect import Detection, Detector
+    from dfc_jax.inference.programs import Known
     from dfc_jax.inference.schedule import Batches
-    from dfc_jax.inference.solve import Buckets, Estimate, Known, Solution
+    from dfc_jax.inference.solve import Buckets, Estimate, Solution
 
 
 class Clock:

@@ -15,14 +15,8 @@ from dfc_jax.errors import OptionError
 from dfc_jax.evaluation.runtime import sample_ms, spread
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.face import Face
-from dfc_jax.inference.solve import (
-    Known,
-    Solver,
-    finish_each,
-    fit_each,
-    lift_each,
-    summarise_each,
-)
+from dfc_jax.inference.programs import Known, finish_each, fit_each, lift_each, summarise_each
+from dfc_jax.inference.solve import Solver
 
 # Crops at once.
 BATCH = 16

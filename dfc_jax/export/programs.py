@@ -14,7 +14,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from dfc_jax.inference.solve import Known, fit_residual, lift_with_eyes, summarise
+from dfc_jax.inference.programs import Known, fit_residual, lift_with_eyes, summarise
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.nets.registry import Variables
 from dfc_jax.ops.rotations import matrix_to_angles

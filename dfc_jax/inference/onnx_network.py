@@ -24,7 +24,7 @@ _SOURCES = ("nets", "ops", "systems/dfc")
 
 
 class OnnxNetwork:
-    """`solve.correspond` of one network. Several threads can share one.
+    """`programs.correspond` of one network. Several threads can share one.
 
     The graph is made once, in seconds, and kept in the cache folder (`dfc_jax.cache`) under what
     it is made of.
@@ -32,7 +32,7 @@ class OnnxNetwork:
     Args:
       variables, spec: the network and what it is.
       template: (S, S, 3) the template's image.
-      flip_test: see `solve.correspond`.
+      flip_test: see `programs.correspond`.
     """
 
     def __init__(

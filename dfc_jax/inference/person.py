@@ -4,8 +4,8 @@ import numpy as np
 
 from dfc_jax.crops import Crop, apply_affine
 from dfc_jax.inference.learn import Learner, Memory
+from dfc_jax.inference.programs import Known
 from dfc_jax.inference.search import Fit
-from dfc_jax.inference.solve import Known
 
 # A face is looked for where it would be had it moved on, but by no more than this part of the crop.
 _MOST_SHIFT = 0.25

@@ -16,7 +16,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from dfc_jax.inference.solve import Buckets, Estimate, Known, Solution, buckets
+from dfc_jax.inference.programs import Known
+from dfc_jax.inference.solve import Buckets, Estimate, Solution, buckets
 
 T = TypeVar("T")
 U = TypeVar("U")

@@ -28,8 +28,9 @@ from dfc_jax.inference.judge import (
     surest,
     weigh,
 )
+from dfc_jax.inference.programs import Known
 from dfc_jax.inference.schedule import Finish, Job, Locate, Work, together
-from dfc_jax.inference.solve import Estimate, Known
+from dfc_jax.inference.solve import Estimate
 from dfc_jax.types import ByValue
 
 # How far, in degrees, photographs and crops are turned to find faces that do not stand upright.

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from dfc_jax.inference.face import Face, angles_of
-from dfc_jax.inference.solve import pose_mesh
+from dfc_jax.inference.programs import pose_mesh
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.ops.rotations import FRONTAL, matrix_to_rotvec
 from dfc_jax.types import Array, FaceParams

@@ -38,7 +38,7 @@ from dfc_jax.files import write_json
 from dfc_jax.fitting import DEFAULT, fit, project_landmarks
 from dfc_jax.fitting.uncertainty import CORRELATED, GROUPS, UNEXPLAINED, uncertainty
 from dfc_jax.inference.align import FLOW_VARIANCE, MIN_SUPPORT
-from dfc_jax.inference.solve import correspond, lift_each
+from dfc_jax.inference.programs import correspond, lift_each
 from dfc_jax.landmarks68 import N_JAW, N_LANDMARKS, OUTWARDS
 from dfc_jax.systems.dfc.lift import flow_landmarks
 from dfc_jax.systems.dfc.template import template_landmarks

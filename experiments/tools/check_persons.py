@@ -26,7 +26,8 @@ from data_pipelines.faces.synthetic import (
     take_photograph,
 )
 from dfc_jax.fitting import DEFAULT, FitSettings, fit, fit_views
-from dfc_jax.inference.solve import Solver, correspond, lift_each
+from dfc_jax.inference.programs import correspond, lift_each
+from dfc_jax.inference.solve import Solver
 from dfc_jax.morphable.linear import PARTS, FaceModel, shape
 from dfc_jax.types import Array
 from experiments.pretrain import VALIDATION_SEED

@@ -13,7 +13,7 @@ from dfc_jax import cache
 from dfc_jax.errors import OptionError
 from dfc_jax.inference import onnx_network, runtimes
 from dfc_jax.inference.onnx_network import OnnxNetwork
-from dfc_jax.inference.solve import correspond
+from dfc_jax.inference.programs import correspond
 from dfc_jax.systems.dfc import networks as nets
 from dfc_jax.systems.dfc.networks import encode_target
 
