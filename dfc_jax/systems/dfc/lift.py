@@ -123,20 +123,23 @@ def flow_landmarks(
       landmark is not seen and the point means nothing.
     """
     grid = pixel_grid(*flow.shape[:2])[::stride, ::stride].reshape(-1, 2)
-    q = grid + flow[::stride, ::stride].reshape(-1, 2)
-    offset = (q[None] - template_xy[:, None]) / bandwidth_px
-    weight = matchability[::stride, ::stride].reshape(-1) * jnp.exp(
-        -0.5 * jnp.sum(offset**2, axis=-1)
-    )
+    middle = jnp.mean(template_xy, axis=0)
+    x, y = ((grid + flow[::stride, ::stride].reshape(-1, 2) - middle) / bandwidth_px).T
+    at = (template_xy - middle) / bandwidth_px
+    across, down = x - at[:, :1], y - at[:, 1:]
+    weight = matchability[::stride, ::stride].reshape(-1) * jnp.exp(-0.5 * (across**2 + down**2))
     if outwards is not None:
-        across = offset[..., 1] * outwards[:, None]
-        weight = jnp.where(across < 0.0, _OTHER_SIDE * weight, weight)
-    design = jnp.concatenate([jnp.ones_like(offset[..., :1]), offset], axis=-1)
-    weighted = design * weight[..., None]
-    gram = jnp.einsum("mni,mnj->mij", weighted, design)
+        weight = jnp.where(down * outwards[:, None] < 0.0, _OTHER_SIDE * weight, weight)
+    # The sums of all landmarks as one matrix product, around the same origin, are several times as
+    # fast as those of each around its own, to which they are moved then.
+    design = jnp.stack([jnp.ones_like(x), x, y], axis=-1)
+    products = design[:, :, None] * jnp.concatenate([design, grid], axis=-1)[:, None]
+    sums = (weight @ products.reshape(len(grid), -1)).reshape(-1, 3, 5)
+    moved = jnp.zeros((len(at), 3, 3)).at[:, 1:, 0].set(-at) + jnp.eye(3)
+    gram = moved @ sums[..., :3] @ jnp.matrix_transpose(moved)
     # Only the slopes are regularized: with little support the estimate is the weighted mean.
     ridge = 1e-2 * jnp.diag(jnp.array([0.0, 1.0, 1.0])) + 1e-6 * jnp.eye(3)
-    solved = jnp.linalg.solve(gram + ridge, jnp.einsum("mni,nj->mij", weighted, grid))
+    solved = jnp.linalg.solve(gram + ridge, moved @ sums[..., 3:])
     return solved[:, 0], jnp.sum(weight, axis=1)
 
 
