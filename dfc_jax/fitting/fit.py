@@ -20,6 +20,7 @@ from dfc_jax.fitting.settings import (
     DEFAULT,
     N_IDENTITY,
     FitSettings,
+    exclusive_rows,
     expression_means,
     expression_weights,
 )
@@ -157,15 +158,16 @@ def unprimed(
         principal_point=jnp.where(jnp.isfinite(centre), centre, 0.0),
         prior_mean=jnp.zeros(n),
         prior_weight=jnp.zeros(n),
+        prior_rows=jnp.zeros((0, n)),
     )
 
 
 def with_priors(
     problem: FitProblem, x: Array, settings: FitSettings, n_identity: int, names: Sequence[str]
 ) -> FitProblem:
-    """Priors around zero coefficients, or below zero for expressions that are to be sparse, and the
-    focal length that goes with the usual distance; `names` are those of the expression shapes, as
-    far as they have any."""
+    """Priors around zero coefficients, or below zero for expressions that are to be sparse, of
+    expressions that exclude each other, and of the focal length that goes with the usual distance;
+    `names` are those of the expression shapes, as far as they have any."""
     expression = np.full(x.size - N_POSE - n_identity, settings.expression_weight)
     expression[: len(names)] = expression_weights(names, settings)
     mean = np.zeros(x.size, np.float32)
@@ -180,7 +182,12 @@ def with_priors(
         ]
     )
     prior_mean = jnp.asarray(mean, x.dtype).at[0].set(focal)
-    return dataclasses.replace(problem, prior_mean=prior_mean, prior_weight=weights)
+    pairs = exclusive_rows(names, settings)
+    rows = np.zeros((len(pairs), x.size), np.float32)
+    rows[:, first : first + len(names)] = pairs
+    return dataclasses.replace(
+        problem, prior_mean=prior_mean, prior_weight=weights, prior_rows=jnp.asarray(rows, x.dtype)
+    )
 
 
 def joint_bounds(x: Array, n_identity: int, focal_known: bool) -> tuple[Array, Array]:

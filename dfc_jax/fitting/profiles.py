@@ -175,6 +175,7 @@ def fit_profile(
         basis_mm=problem.basis_mm[..., :0],
         prior_mean=problem.prior_mean[:N_POSE],
         prior_weight=problem.prior_weight[:N_POSE],
+        prior_rows=problem.prior_rows[:, :N_POSE],
     )
     rounds = settings.fit.pose_rounds
     pose, _ = refine(

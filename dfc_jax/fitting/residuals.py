@@ -37,6 +37,7 @@ class FitProblem(ByValue):
       principal_point: (2,) pixels.
       prior_mean: (7 + C,) and
       prior_weight: (7 + C,) the terms ``prior_weight * (x - prior_mean)^2``.
+      prior_rows: (P, 7 + C) and the terms ``(prior_rows x)^2``.
     """
 
     mean_mm: Array
@@ -46,6 +47,7 @@ class FitProblem(ByValue):
     principal_point: Array
     prior_mean: Array
     prior_weight: Array
+    prior_rows: Array
 
 
 def flatten(params: FaceParams) -> Array:
@@ -88,14 +90,14 @@ def reprojection(x: Array, problem: FitProblem) -> Array:
 
 
 def residuals(x: Array, problem: FitProblem) -> Array:
-    """The vector (2 N + 7 + C,) whose squared norm is E."""
+    """The vector (2 N + 7 + C + P,) whose squared norm is E."""
     data = jnp.sqrt(problem.weight)[:, None] * reprojection(x, problem)
     prior = jnp.sqrt(problem.prior_weight) * (x - problem.prior_mean)
-    return jnp.concatenate([data.reshape(-1), prior])
+    return jnp.concatenate([data.reshape(-1), prior, problem.prior_rows @ x])
 
 
 def jacobian(x: Array, problem: FitProblem) -> Array:
-    """Derivative of `residuals`: (2 N + 7 + C, 7 + C).
+    """Derivative of `residuals`: (2 N + 7 + C + P, 7 + C).
 
     Forward differentiation goes over the camera alone, which is small: focal length, rotation and
     translation by the pose. The rest is linear or closed: with ``X = R p + t`` and the projection
@@ -115,7 +117,7 @@ def jacobian(x: Array, problem: FitProblem) -> Array:
     root = -jnp.sqrt(problem.weight)[:, None, None]
     data = root * jnp.concatenate([by_pose, by_shape], axis=-1)
     prior = jnp.diag(jnp.sqrt(problem.prior_weight))
-    return jnp.concatenate([data.reshape(-1, x.size), prior])
+    return jnp.concatenate([data.reshape(-1, x.size), prior, problem.prior_rows])
 
 
 def _camera_of(pose: Array) -> tuple[Array, Array, Array]:

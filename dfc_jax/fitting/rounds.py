@@ -104,7 +104,7 @@ def refine(
             return jnp.concatenate([x[:fixed], free])
 
         weight, noise = reweight(reprojection(x, problem), problem.weight, settings)
-        prior = problem.prior_weight * (noise**2 if settings.noise_scaled else 1.0)
+        unit = noise if settings.noise_scaled else 1.0
 
         def error(free: Array, problem: FitProblem) -> Array:
             x = whole(free)
@@ -118,7 +118,12 @@ def refine(
         result = levenberg_marquardt(
             error,
             x[fixed:],
-            dataclasses.replace(problem, weight=weight, prior_weight=prior),
+            dataclasses.replace(
+                problem,
+                weight=weight,
+                prior_weight=unit**2 * problem.prior_weight,
+                prior_rows=unit * problem.prior_rows,
+            ),
             max_steps=steps,
             jacobian_fn=slope,
             lower=lower,

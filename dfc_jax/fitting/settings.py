@@ -50,6 +50,23 @@ SPARSE = (
     ("mouthShrugUpper", 12.0),
 )
 
+# Shapes that no face makes at once, on the same side where they have sides. Chosen on the same
+# faces by the same rule: `mouthSmile` beside `cheekPuff` and `mouthStretch` beside `mouthFunnel`
+# cost profiles more than half a percent, and `mouthLeft` beside `mouthRight` changes nothing.
+EXCLUSIVE = (
+    ("browDown", "browInnerUp", 16.0),
+    ("browDown", "browOuterUp", 16.0),
+    ("eyeBlink", "eyeWide", 16.0),
+    ("eyeSquint", "eyeWide", 16.0),
+    ("eyeLookIn", "eyeLookOut", 16.0),
+    ("eyeLookUp", "eyeLookDown", 16.0),
+    ("jawLeft", "jawRight", 16.0),
+    ("mouthSmile", "mouthFrown", 16.0),
+    ("mouthSmile", "mouthFunnel", 16.0),
+    ("mouthSmile", "mouthPucker", 16.0),
+    ("mouthStretch", "mouthPucker", 16.0),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class FitSettings:
@@ -69,6 +86,9 @@ class FitSettings:
       sparsity: (name, weight) of the expression shapes whose weight x >= 0 costs ``weight * x``
         besides ``w_exp x^2``, in the same units: x is 0 where the points do not ask for more.
         Names as in `special_weights`; their w_exp must be positive.
+      exclusive: (name, other, weight) of expression shapes whose weights x and y >= 0 cost
+        ``weight * (x + y)^2`` besides: where either explains the points, one does. Names as in
+        `special_weights`.
       focal_weight: weight on ``log(focal / prior focal)``.
       distance_mm: the prior focal length puts the face at this distance from the camera.
       start_distances_mm: distances from which the pose is looked for beside this one; the pose
@@ -92,6 +112,7 @@ class FitSettings:
     # Less would do for eyes that are seen; the far eye of a profile would blink for other misfits.
     special_weights: tuple[tuple[str, float], ...] = (("eyeBlink", 5.0), *LIDS_AND_JAW)
     sparsity: tuple[tuple[str, float], ...] = SPARSE
+    exclusive: tuple[tuple[str, str, float], ...] = EXCLUSIVE
     focal_weight: float = 4.0
     distance_mm: float = 800.0
     start_distances_mm: tuple[float, ...] = (300.0,)
@@ -115,6 +136,7 @@ PAPER = FitSettings(
     expression_weight=1000.0,
     special_weights=(),
     sparsity=(),
+    exclusive=(),
     noise_scaled=False,
 )
 
@@ -126,6 +148,7 @@ LANDMARKS = FitSettings(
     expression_weight=5.0,
     special_weights=(("eyeBlink", 0.3), *LIDS_AND_JAW),
     sparsity=(),
+    exclusive=(),
     focal_weight=10.0,
     distance_mm=1200.0,
     start_distances_mm=(),
@@ -150,6 +173,27 @@ def expression_means(names: Sequence[str], settings: FitSettings) -> np.ndarray:
     cost = _of_names(names, settings.sparsity, 0.0)
     weights = expression_weights(names, settings)
     return -cost / np.where(cost > 0.0, 2.0 * weights, 1.0)
+
+
+def exclusive_rows(names: Sequence[str], settings: FitSettings) -> np.ndarray:
+    """Rows (P, E), one for each pair of expression shapes with these names that excludes each other
+    on a side: the squares of their products with the weights are the costs of `exclusive`.
+
+    That is the squared l1 norm of a group, the exclusive lasso (Zhou, Jin and Hoi, "Exclusive Lasso
+    for Multi-task Feature Selection", AISTATS 2010).
+    """
+    place = {name: k for k, name in enumerate(names)}
+    costs: dict[tuple[int, int], float] = {}
+    for one, other, weight in settings.exclusive:
+        for side in ("", "Left", "Right"):
+            # A shape without sides excludes both of another one's.
+            a, b = (place.get(name + side, place.get(name)) for name in (one, other))
+            if a is not None and b is not None:
+                costs[a, b] = weight
+    rows = np.zeros((len(costs), len(names)), np.float32)
+    for row, ((a, b), weight) in zip(rows, costs.items(), strict=True):
+        row[[a, b]] = np.sqrt(weight)
+    return rows
 
 
 def _of_names(

@@ -35,6 +35,7 @@ def start(problem: FitProblem, settings: FitSettings, focal_px: Array | None) ->
         basis_mm=problem.basis_mm[..., :0],
         prior_mean=jnp.zeros(N_POSE),
         prior_weight=jnp.zeros(N_POSE),
+        prior_rows=jnp.zeros((0, N_POSE)),
     )
     poses = _affine_poses(rigid, settings, focal_px)
 

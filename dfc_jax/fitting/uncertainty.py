@@ -147,8 +147,10 @@ def _factored(
     """The Cholesky factor of the inverse covariance of the unknowns."""
     weight, noise = reweight(reprojection(x, problem), problem.weight, settings)
     weight = weight / (correlated * noise**2)
-    prior = problem.prior_weight / settings.identity_weight
-    rows = jacobian(x, dataclasses.replace(problem, weight=weight, prior_weight=prior))
+    of_model = problem.prior_weight / settings.identity_weight
+    beside = problem.prior_rows / np.sqrt(settings.identity_weight)
+    primed = {"prior_weight": of_model, "prior_rows": beside}
+    rows = jacobian(x, dataclasses.replace(problem, weight=weight, **primed))
     return cho_factor(rows.T @ rows, lower=True)[0]
 
 

@@ -23,6 +23,7 @@ from dfc_jax.fitting.settings import (
     DEFAULT,
     PAPER,
     FitSettings,
+    exclusive_rows,
     expression_means,
     expression_weights,
 )
@@ -421,6 +422,7 @@ def small_problem(rng, n_shape=6, n=20) -> tuple[np.ndarray, FitProblem]:
         principal_point=CENTRE,
         prior_mean=normal(N_POSE + n_shape),
         prior_weight=jnp.abs(normal(N_POSE + n_shape)),
+        prior_rows=normal(2, N_POSE + n_shape),
     )
     return jnp.concatenate([pose, 0.3 * normal(n_shape)]), problem
 
@@ -436,6 +438,7 @@ def test_residuals_square_to_the_energy_of_eq_3():
     error = reprojection(x, problem)
     energy = jnp.sum(problem.weight * jnp.sum(error**2, axis=1))
     energy += jnp.sum(problem.prior_weight * (x - problem.prior_mean) ** 2)
+    energy += jnp.sum((problem.prior_rows @ x) ** 2)
     np.testing.assert_allclose(jnp.sum(residuals(x, problem) ** 2), energy, rtol=1e-5)
 
 
@@ -474,6 +477,45 @@ def test_a_cost_per_unit_is_a_mean_below_zero():
     )
 
 
+def test_shapes_that_exclude_each_other_are_named_with_or_without_their_sides():
+    pairs = (("eyeBlink", "eyeWide", 4.0), ("smile", "pucker", 9.0), ("jawLeft", "jawRight", 1.0))
+    names = ("eyeBlinkLeft", "jawLeft", "eyeWideLeft", "smileLeft", "smileRight", "pucker")
+    names = (*names, "jawRight", "eyeWideRight", "other")
+    rows = exclusive_rows(names, FitSettings(exclusive=pairs))
+    # The right eye has no blink among these names.
+    costs = {frozenset(np.flatnonzero(row)): row.max() for row in rows}
+    assert costs == {
+        frozenset({0, 2}): 2.0,
+        frozenset({3, 5}): 3.0,
+        frozenset({4, 5}): 3.0,
+        frozenset({1, 6}): 1.0,
+    }
+    assert np.count_nonzero(rows) == 8
+    assert exclusive_rows(names, FitSettings(exclusive=())).shape == (0, 9)
+    assert exclusive_rows((), DEFAULT).shape == (0, 0)
+
+
+def test_shapes_that_exclude_each_other_share_no_errors_of_the_points(model):
+    pairs = [np.flatnonzero(row) for row in exclusive_rows(model.expression_names, DEFAULT)]
+    truth = cases(model, 31, 4)[0]
+    observed = [with_waves(np.random.default_rng(i), model, face) for i, face in enumerate(truth)]
+    both = {}
+    for settings in (DEFAULT, dataclasses.replace(DEFAULT, exclusive=())):
+        found = [fit(model, seen, CENTRE, settings).params.expression for seen in observed]
+        both[settings] = sum(float(x[pair].min()) for x in found for pair in pairs)
+    exclusive, free = both
+    assert both[free] > 0.1 and both[exclusive] < 0.5 * both[free]
+
+
+def with_waves(rng, model, face):
+    """What is seen of a face, with errors that are alike nearby, as those of a flow."""
+    seen = observe(rng, model, face)
+    waves = rng.normal(size=(2, 2, 6)) / 6.0
+    phase = jnp.einsum("nc,cdk->ndk", seen.points_px, jnp.asarray(waves, jnp.float32))
+    error = 0.6 * jnp.sum(jnp.sin(phase), axis=-1)
+    return dataclasses.replace(seen, points_px=seen.points_px + error)
+
+
 def test_sparse_weights_keep_errors_of_the_points_out_of_shapes_that_a_face_does_not_make(model):
     """Faces that smile, and points whose errors are alike nearby, as those of a flow."""
     rng = np.random.default_rng(21)
@@ -484,12 +526,8 @@ def test_sparse_weights_keep_errors_of_the_points_out_of_shapes_that_a_face_does
     for _ in range(4):
         face = random_params(rng, model)
         face = dataclasses.replace(face, expression=jnp.asarray(0.7 * smile, jnp.float32))
-        seen = observe(rng, model, face)
-        waves = rng.normal(size=(2, 2, 6)) / 6.0
-        phase = jnp.einsum("nc,cdk->ndk", seen.points_px, jnp.asarray(waves, jnp.float32))
-        error = 0.6 * jnp.sum(jnp.sin(phase), axis=-1)
         faces.append(face)
-        observed.append(dataclasses.replace(seen, points_px=seen.points_px + error))
+        observed.append(with_waves(rng, model, face))
     for settings in (DEFAULT, dataclasses.replace(DEFAULT, sparsity=())):
         found = [
             np.asarray(fit(model, seen, CENTRE, settings).params.expression) for seen in observed
