@@ -50,6 +50,27 @@ def test_dots_are_where_points_are_and_hidden_ones_are_left_out() -> None:
     assert (x.mean(), y.mean()) == (10.0, 30.0) and np.ptp(x) <= 4
 
 
+def test_dots_are_round_and_leave_the_rest_as_it_is() -> None:
+    canvas = np.full((40, 40, 3), 7, np.uint8)
+    dots(canvas, np.array([[20.0, 15.0]]), (250, 0, 0), radius=3.0)
+    rows, columns = np.indices((40, 40))
+    apart = np.hypot(columns - 20, rows - 15)
+    assert (canvas[apart < 2.4] == (250, 0, 0)).all()
+    assert (canvas[apart < 4.0] != 7).any(axis=-1).all()
+    assert (canvas[apart > 4.8] == 7).all()
+
+
+def test_names_beside_rows_are_broken_between_words_and_cut_off_where_they_have_no_room() -> None:
+    black = [[np.zeros((80, 80, 3), np.uint8)]]
+
+    def written(name: str) -> np.ndarray:
+        """The lines of pixels that the name reaches."""
+        return np.flatnonzero(grid(black, sides=[name])[:, :SIDE_PX].min(axis=(1, 2)) < 200)
+
+    assert np.ptp(written("MediaPipe")) < LINE_PX < np.ptp(written("MediaPipe 0.10.21"))
+    assert np.ptp(written("a long name " * 20)) < 3 * LINE_PX
+
+
 def test_faces_run_from_the_easiest_to_the_hardest() -> None:
     picture, record = side_by_side(two_results(), SET, count=3)
     # The mean of both systems' errors grows with the number of the face; that without output in
