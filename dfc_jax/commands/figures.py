@@ -9,6 +9,7 @@ from dfc_jax.commands.arguments import (
     EXIT_OK,
     UsageError,
     add_network,
+    check_apart,
     check_folder,
     check_network,
     check_output,
@@ -72,6 +73,8 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.out)
     check_output(_record_of(arguments.out))
+    read = arguments.panels or arguments.compare[1:]
+    check_apart((arguments.out, _record_of(arguments.out)), read)
     return _panels(arguments) if arguments.panels else _compare(arguments)
 
 

@@ -8,6 +8,7 @@ from dfc_jax.commands.arguments import (
     EXIT_FAILED,
     EXIT_OK,
     UsageError,
+    check_apart,
     check_folder,
     check_output,
     complain,
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.out, arguments.markdown):
         if path is not None:
             check_output(path)
+    check_apart((arguments.out, arguments.markdown), arguments.results)
     photos = dict(arguments.photos or ())
     for folder in photos.values():
         check_folder(folder)

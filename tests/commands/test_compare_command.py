@@ -143,6 +143,7 @@ def test_arguments_that_do_not_fit_are_one_sentence(files, tmp_path, capsys, rec
         (files[:1], "one file alone"),
         ([files[0], tmp_path / "nowhere.json"], "nowhere.json: cannot be read"),
         ([*files, "--json", "-", "--markdown", "-"], "both print"),
+        ([*files, "--json", files[1]], f"{files[1]}: this file is read and would be lost"),
     ):
         code, out, err = run(capsys, "compare", *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1) and words in err

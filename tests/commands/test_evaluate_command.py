@@ -264,6 +264,11 @@ def test_faces_without_a_prediction_are_said_and_unknown_ones_are_an_error(
     write_predictions(file, predicted(["one", "four"]))
     code, out, err = run(capsys, *common, "--predictions", file)
     assert (code, out) == (2, "") and str(file) in err and "does not have (four)" in err
+    before = file.read_bytes()
+    for given in (("--json", file), ("--json", "-", "--predictions-out", file)):
+        code, out, err = run(capsys, *common[:-2], *given, "--predictions", file)
+        assert (code, out) == (2, "") and f"{file}: this file is read and would be lost" in err
+    assert file.read_bytes() == before
 
 
 def test_several_sets_have_a_file_of_predictions_each(tmp_path, capsys, monkeypatch):

@@ -62,6 +62,7 @@ def test_what_cannot_be_drawn_is_one_sentence(tmp_path, results, capsys) -> None
         ((*compare, "cfp/validation", *results, "--photos", tmp_path / "x"), "no such folder"),
         ((*compare, "cfp/validation", *results, "--face", "me"), "have a face me"),
         (("figures", "--out", tmp_path / "f.png"), "is required"),
+        (("figures", "--panels", tmp_path / "f.png", "--out", tmp_path / "f.png"), "is read and"),
         (("figures", "--panels", "a", "--out", tmp_path / "f.txt"), "not the name of a picture"),
     ):
         code, _, err = run(capsys, *given)
