@@ -63,7 +63,7 @@ def side_by_side(
         if name not in shared:
             raise DatasetError(f"{set_name}: not all results have a face {name}; name another")
     if not chosen:
-        raise DatasetError(f"{set_name}: the results share no face; evaluate the same set")
+        raise DatasetError(f"{set_name}: {_why_none(known, shared)}")
     columns = [_column([faces[name] for faces in known], folder) for name in chosen]
     errors = [[error_of(faces[name], protocol) for name in chosen] for faces in known]
     captions = [chosen, *([f"{number(error)} %" for error in row] for row in errors)]
@@ -94,6 +94,15 @@ def _entries(results: Sequence[Result], set_name: str) -> list[Entry]:
 
 def _faces(entry: Entry) -> dict[str, Face]:
     return {str(face.get("name")): face for face in entry.scores.get("faces") or []}
+
+
+def _why_none(known: Sequence[Mapping[str, Face]], shared: Sequence[str]) -> str:
+    """Why there is no face to show, and what to do."""
+    if not all(known):
+        return "a result has no single faces; evaluate without --without-faces"
+    if not shared:
+        return "the results share no face; evaluate the same set"
+    return "no face has an error of landmarks in all results; name faces with --face"
 
 
 def _spread_out(

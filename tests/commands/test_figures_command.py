@@ -46,6 +46,9 @@ def test_photographs_that_cannot_be_used_are_named(tmp_path, fake, capsys) -> No
 def test_systems_side_by_side(tmp_path, results, capsys) -> None:
     out_file = tmp_path / "faces.png"
     given = ("figures", "--compare", "cfp/validation", *results, "--out", out_file)
+    code, _, err = run(capsys, *given, "--photos", tmp_path)
+    assert code == 1 and f"{tmp_path}: holds no photograph of cfp/validation" in err
+    Image.new("RGB", (200, 180)).save(tmp_path / "face6.png")
     assert run(capsys, *given, "--photos", tmp_path, "--count", "2")[0] == 0
     record = json.loads((tmp_path / "faces.png.json").read_text())
     assert list(record["errors_percent"]["dfc_jax lite"]) == ["face0", "unfound"]

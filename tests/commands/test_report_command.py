@@ -31,6 +31,11 @@ def test_report_draws_faces_on_the_photographs_of_their_set(tmp_path, results, c
     given = ("report", results[0], "--out", tmp_path / "p.html", "--photos")
     assert run(capsys, *given, f"cfp/validation={folder}")[0] == 0
     assert "data:image/jpeg" in (tmp_path / "p.html").read_text()
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    code, _, err = run(capsys, *given, f"cfp/validation={folder}")
+    assert code == 1 and f"{folder}: holds no photograph of cfp/validation" in err
+    assert "data:image/jpeg" not in (tmp_path / "p.html").read_text()
     for photos, said in (
         (f"other={folder}", "no result has such a set; they have"),
         (f"cfp/validation={tmp_path / 'none'}", "there is no such folder"),

@@ -106,12 +106,26 @@ def test_true_points_are_green_and_found_ones_red_on_the_photograph(tmp_path) ->
     assert share(1, 1, (GROUND,) * 3) == 1.0 and 0.5 < share(0, 1, (GROUND,) * 3) < 1.0
 
 
+def test_without_a_face_to_show_the_sentence_says_why() -> None:
+    one, other = two_results()
+    for face in one["sets"][0]["faces"]:
+        face |= {"errors": {}, "output": True}
+    with pytest.raises(DatasetError, match="no face has an error of landmarks .* --face"):
+        side_by_side([one, other], SET)
+    one["sets"][0]["faces"] = [{"name": "new", "errors": {"inner": 1.0}}]
+    with pytest.raises(DatasetError, match="the results share no face"):
+        side_by_side([one, other], SET)
+    one["sets"][0]["faces"] = []
+    with pytest.raises(DatasetError, match="no single faces; evaluate without --without-faces"):
+        side_by_side([one, other], SET)
+
+
 def test_what_cannot_be_compared_is_one_sentence() -> None:
     results = two_results()
     for name, faces, said in (
         ("none", None, "none: not every result has this set; there are"),
         (SET, ["face0", "nobody"], "not all results have a face nobody"),
-        (HOSTILE, None, "share no face"),
+        (HOSTILE, None, "a result has no single faces"),
     ):
         with pytest.raises(DatasetError, match=said):
             side_by_side(results, name, names=faces)
