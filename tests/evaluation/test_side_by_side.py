@@ -106,6 +106,17 @@ def test_true_points_are_green_and_found_ones_red_on_the_photograph(tmp_path) ->
     assert share(1, 1, (GROUND,) * 3) == 1.0 and 0.5 < share(0, 1, (GROUND,) * 3) < 1.0
 
 
+def test_a_face_is_said_to_have_no_output_only_where_it_has_none() -> None:
+    one, other = two_results()
+    for face in one["sets"][0]["faces"]:
+        face["errors"] = {}
+    picture, record = side_by_side([one, other], SET, names=["face1", "unfound"])
+    assert record["errors_percent"]["dfc_jax lite"] == {"face1": None, "unfound": None}
+    below = GAP + 2 * (EDGE + GAP + LINE_PX) - LINE_PX
+    line = picture[below : below + LINE_PX - GAP, SIDE_PX + GAP :]
+    assert (line[:, : EDGE + GAP] == 255).all() and line[:, EDGE + GAP :].min() < 200
+
+
 def test_without_a_face_to_show_the_sentence_says_why() -> None:
     one, other = two_results()
     for face in one["sets"][0]["faces"]:
