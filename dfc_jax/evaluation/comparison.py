@@ -11,6 +11,7 @@ import numpy as np
 
 from dfc_jax.errors import EvaluationError
 from dfc_jax.evaluation.bootstrap import paired
+from dfc_jax.evaluation.page.results import told_apart
 from dfc_jax.evaluation.scores import SCHEMA
 from dfc_jax.evaluation.tables import (
     NOTHING,
@@ -35,11 +36,13 @@ _SCORES = (
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What one file says: of which system, and the record of each set by its name."""
+    """What one file says: of which system, the record of each set by its name, and from which boxes
+    the system started."""
 
     path: Path
     system: str
     sets: Mapping[str, Any]
+    boxes: str | None = None
 
 
 def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
@@ -52,7 +55,9 @@ def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read ({error.strerror})") from error
+        raise EvaluationError(
+            f"{path}: cannot be read ({error.strerror}); check the path"
+        ) from error
     except ValueError as error:
         raise EvaluationError(f"{path}: is no JSON; evaluate again") from error
     schema = record.get("schema") if isinstance(record, dict) else None
@@ -67,7 +72,8 @@ def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
                 _ = [scores[field] for field in (*_SCORES, *_SAME_PROTOCOL)]
                 _ = [float(face["errors"].get(name) or 0.0) for face in each["faces"]]
             _ = [each[field] for field in _SAME_SET], [face["name"] for face in each["faces"]]
-        evaluation = Evaluation(path, str(record["system"]["name"]), sets)
+        boxes = record["system"].get("boxes")
+        evaluation = Evaluation(path, str(record["system"]["name"]), sets, boxes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EvaluationError(f"{path}: is damaged or incomplete; evaluate again") from error
     if not all(each["faces"] for each in sets.values()):
@@ -83,6 +89,11 @@ def compare(evaluations: Sequence[Evaluation], seed: int = 0) -> dict[str, Any]:
       EvaluationError: they have other sets, faces, labels or ways to normalise, or no protocol in
         common.
     """
+    names = told_apart([each.system for each in evaluations], [each.boxes for each in evaluations])
+    evaluations = [
+        dataclasses.replace(each, system=name)
+        for each, name in zip(evaluations, names, strict=True)
+    ]
     first = evaluations[0]
     for other in evaluations[1:]:
         _check_same_faces(first, other)
@@ -98,7 +109,7 @@ def compare(evaluations: Sequence[Evaluation], seed: int = 0) -> dict[str, Any]:
         )
     return {
         "schema": COMPARISON_SCHEMA,
-        "systems": [each.system for each in evaluations],
+        "systems": names,
         "seed": seed,
         "sets": sets,
     }

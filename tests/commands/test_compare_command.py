@@ -138,10 +138,23 @@ def test_a_file_that_is_no_evaluation_is_one_sentence(words, files, capsys):
     assert f"{files[2]}: {words}" in err
 
 
+def test_runs_of_one_system_are_told_apart(records, files, capsys):
+    for path, boxes in zip(files, ("gt", "detector", None), strict=True):
+        record = copy.deepcopy(records["ours"])
+        record["system"]["boxes"] = boxes
+        path.write_text(json.dumps(record))
+    code, out, _ = run(capsys, "compare", *files, "--json", "-")
+    names = ["ours, gt boxes", "ours, detector boxes", "ours"]
+    assert code == 0 and json.loads(out)["systems"] == names
+    inner = json.loads(out)["sets"][0]["protocols"]["inner"]
+    assert [each["system"] for each in inner["systems"]] == names
+    assert [each["system"] for each in inner["against_first"]] == names[1:]
+
+
 def test_arguments_that_do_not_fit_are_one_sentence(files, tmp_path, capsys, records):
     for arguments, words in (
         (files[:1], "one file alone"),
-        ([files[0], tmp_path / "nowhere.json"], "nowhere.json: cannot be read"),
+        ([files[0], tmp_path / "nowhere.json"], "nowhere.json: cannot be read (No such file"),
         ([*files, "--json", "-", "--markdown", "-"], "both print"),
         ([*files, "--json", files[1]], f"{files[1]}: this file is read and would be lost"),
     ):
