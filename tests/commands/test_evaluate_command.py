@@ -285,6 +285,18 @@ def test_several_sets_have_a_file_of_predictions_each(tmp_path, capsys, monkeypa
     assert means == pytest.approx([5.0, 9.0])
 
 
+def test_a_protocol_that_a_set_does_not_have_is_said(tmp_path, capsys, monkeypatch):
+    without_network(monkeypatch)
+    write_example(tmp_path, "one")
+    write_predictions(tmp_path / "p.npz", predicted(["one"]))
+    common = ("evaluate", "--set", f"ibug={tmp_path}", "--json", "-")
+    given = ("--predictions", tmp_path / "p.npz", "--protocol", "points21", "--protocol", "inner")
+    code, out, err = run(capsys, *common, *given)
+    assert code == 0 and set(json.loads(out)["sets"][0]["protocols"]) == {"inner"}
+    assert "it has no points for the protocol points21\n" in err and err.count("\n") == 1
+    assert run(capsys, *common, *given[:2])[2] == ""
+
+
 def test_options_of_the_scores_reach_them(tmp_path, capsys, monkeypatch):
     without_network(monkeypatch)
     faces = {f"image{k:05}": sample(k) for k in range(3)}
