@@ -65,6 +65,7 @@ LAMP, AMBIENT, SOFTNESS = 1.3, 0.07, 0.2
 # Photons of a white pixel in full light, and the noise of reading it out, in photons.
 PHOTONS, READ_NOISE = 2000.0, 2.0
 GAMMA = 2.2
+DEGREES = "\N{DEGREE SIGN}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,11 +99,13 @@ class Sweep:
 
     Attributes:
       axis: what the levels are, with their unit.
+      unit: behind a level.
       levels: from the easiest on.
       view: a person's picture at a level.
     """
 
     axis: str
+    unit: str
     levels: tuple[float, ...]
     view: Callable[[SyntheticAssets, Person, float], View]
 
@@ -210,12 +213,12 @@ def _bytes(image: np.ndarray) -> np.ndarray:
 
 
 KINDS: dict[str, Sweep] = {
-    "yaw": Sweep("yaw, degrees", tuple(map(float, range(0, 91, 15))), turned),
-    "occlusion": Sweep("covered, % of the box", tuple(map(float, range(0, 71, 10))), covered),
+    "yaw": Sweep("yaw, degrees", DEGREES, tuple(map(float, range(0, 91, 15))), turned),
+    "occlusion": Sweep("covered, % of the box", " %", tuple(map(float, range(0, 71, 10))), covered),
     "side_light": Sweep(
-        "lamp off the axis, degrees", tuple(map(float, range(0, 151, 25))), lit_from
+        "lamp off the axis, degrees", DEGREES, tuple(map(float, range(0, 151, 25))), lit_from
     ),
-    "darkness": Sweep("stops of light less", tuple(map(float, range(0, 11, 2))), darkened),
+    "darkness": Sweep("stops less light", " stops", tuple(map(float, range(0, 11, 2))), darkened),
 }
 # Names that stand for several kinds.
 GROUPS = {"light": ("side_light", "darkness"), "all": tuple(KINDS)}
@@ -239,7 +242,7 @@ def sweep(
         columns.append([tile(view, face) for view, face in shown])
         captions.append([f"{value:.1f} %" for value in values[:SHOWN]])
     rows, told = ([list(row) for row in zip(*each, strict=True)] for each in (columns, captions))
-    heads = [f"{level:g}" for level in how.levels]
+    heads = [f"{level:g}{how.unit}" for level in how.levels]
     record = {"kind": kind, "axis": how.axis, "faces": faces, "levels": levels}
     return record, grid(rows, heads, captions=told)
 

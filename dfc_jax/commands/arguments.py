@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -240,6 +240,27 @@ def check_output(path: Path) -> None:
     if os.path.isdir(path):
         raise UsageError(f"{path}: this is a folder; give the name of a file")
     _check_writable(path.parent)
+
+
+def check_apart(outputs: Sequence[str | Path | None], inputs: Iterable[str | Path] = ()) -> None:
+    """Outputs that are None or ``-`` are no files.
+
+    Raises:
+      UsageError: a file would be written twice, or over one that is read.
+    """
+    given = [Path(path) for path in outputs if path not in (None, "-")]
+    read = [Path(path) for path in inputs]
+    for k, path in enumerate(given):
+        if any(_same(path, other) for other in read):
+            raise UsageError(f"{path}: this file is read and would be lost; give another name")
+        if any(_same(path, other) for other in given[:k]):
+            raise UsageError(f"{path}: two results would go there; give one of them another name")
+
+
+def _same(one: Path, other: Path) -> bool:
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.abspath(one) == os.path.abspath(other)
 
 
 def _check_writable(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from dfc_jax.commands.arguments import (
     EXIT_OK,
     UsageError,
+    check_apart,
     check_output,
     ending,
     whole,
@@ -53,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in outputs:
         if path != "-":
             check_output(Path(path))
+    check_apart(outputs, arguments.files)
 
     from dfc_jax.evaluation.comparison import compare, read_evaluation, tables
     from dfc_jax.evaluation.tables import aligned, markdown, markdown_text

@@ -12,6 +12,7 @@ from dfc_jax.commands.arguments import (
     EXIT_OK,
     UsageError,
     add_network,
+    check_apart,
     check_network,
     check_output,
     complain,
@@ -266,6 +267,7 @@ def _check(
     for path in (arguments.json, arguments.predictions_out):
         if path not in (None, "-"):
             check_output(Path(path))
+    check_apart((arguments.json, arguments.predictions_out), files.values())
 
 
 def _load(arguments: argparse.Namespace) -> "Aligner":

@@ -9,6 +9,7 @@ from dfc_jax.commands.arguments import (
     EXIT_OK,
     UsageError,
     add_network,
+    check_apart,
     check_folder,
     check_network,
     check_output,
@@ -19,7 +20,7 @@ from dfc_jax.commands.arguments import (
     sentence,
     whole,
 )
-from dfc_jax.commands.report import read_results
+from dfc_jax.commands.report import check_photos, read_results
 from dfc_jax.files import escaped, path_text
 
 
@@ -72,6 +73,8 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.out)
     check_output(_record_of(arguments.out))
+    read = arguments.panels or arguments.compare[1:]
+    check_apart((arguments.out, _record_of(arguments.out)), read)
     return _panels(arguments) if arguments.panels else _compare(arguments)
 
 
@@ -125,8 +128,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     results = read_results(paths)
     given = results, set_name, arguments.photos, arguments.face, arguments.count
     drawn, record = side_by_side(*given)
+    found = arguments.photos is None or check_photos(results, set_name, arguments.photos)
     _write(arguments.out, drawn, record)
-    return EXIT_OK if len(results) == len(paths) else EXIT_FAILED
+    return EXIT_OK if len(results) == len(paths) and found else EXIT_FAILED
 
 
 def _write(out: Path, drawn: Any, record: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """`dfc report`: a page and a table of what `dfc evaluate` found."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from dfc_jax.commands.arguments import (
     EXIT_FAILED,
     EXIT_OK,
     UsageError,
+    check_apart,
     check_folder,
     check_output,
     complain,
@@ -50,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.out, arguments.markdown):
         if path is not None:
             check_output(path)
+    check_apart((arguments.out, arguments.markdown), arguments.results)
     photos = dict(arguments.photos or ())
     for folder in photos.values():
         check_folder(folder)
@@ -61,11 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
     names = {each["name"] for result in results for each in result["sets"]}
     for name in photos.keys() - names:
         raise UsageError(f"--photos {name}: no result has such a set; they have {_listed(names)}")
+    found = [check_photos(results, name, folder) for name, folder in photos.items()]
     if arguments.out is not None:
         write_text(arguments.out, page(results, photos))
     if arguments.markdown is not None:
         write_text(arguments.markdown, markdown(results))
-    return EXIT_OK if len(results) == len(arguments.results) else EXIT_FAILED
+    return EXIT_OK if len(results) == len(arguments.results) and all(found) else EXIT_FAILED
 
 
 def read_results(paths: list[str]) -> list[dict[str, Any]]:
@@ -86,6 +90,21 @@ def read_results(paths: list[str]) -> list[dict[str, Any]]:
     if not results:
         raise UsageError("none of the results can be used; make them with dfc evaluate --json")
     return results
+
+
+def check_photos(results: Sequence[Mapping[str, Any]], set_name: str, folder: Path) -> bool:
+    """Whether a folder holds photographs of a set, which is complained of where it does not."""
+    from dfc_jax.evaluation.page.worst import holds_photos
+
+    sets = (each for result in results for each in result["sets"] if each["name"] == set_name)
+    faces = [face for each in sets for face in each.get("faces") or []]
+    if not faces or holds_photos(folder, faces):
+        return True
+    complain(
+        f"{folder}: holds no photograph of {set_name}, whose faces are drawn on plain ground; "
+        "give the folder that was evaluated"
+    )
+    return False
 
 
 def set_folder(text: str) -> tuple[str, Path]:

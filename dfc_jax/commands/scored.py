@@ -1,6 +1,7 @@
 """One set of `dfc evaluate`: its faces, what is found in them, its scores."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,13 +77,25 @@ def score_faces(
         found, own = _found(source, faces, readings)
     visibility = _visibility(faces, arguments)
     scores = set_scores(faces, found, own, visibility, settings, folder.folder)
-    if not scores["protocols"] and settings.normalised_by != "box":
-        LOG.warning("%s: no face of it has the length %s", folder.name, settings.normalised_by)
+    _warn_of_missing(folder.name, scores["protocols"], arguments.protocol or (), settings)
     if arguments.predictions_out is not None:
         write_predictions(arguments.predictions_out, found)
     unusable = [path_text(Path(key).name) for key in (*problems, *unreadable)]
     record = {"name": folder.name, "layout": folder.layout, **scores, "unusable": unusable}
     return record, found.system
+
+
+def _warn_of_missing(
+    name: str, scored: Mapping[str, Any], wanted: Sequence[str], settings: "ScoreSettings"
+) -> None:
+    """Say which protocols a set is not scored by, though they were asked for."""
+    by = settings.normalised_by
+    if not scored and by != "box":
+        LOG.warning("%s: no face of it has the length %s", name, by)
+        return
+    missing = [protocol for protocol in wanted if protocol not in scored]
+    if missing:
+        LOG.warning("%s: it has no points for the protocol %s", name, ", ".join(missing))
 
 
 def _align(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dfc_jax.commands.arguments import (
     EXIT_OK,
     add_network,
+    check_apart,
     check_network,
     check_output,
     ending,
@@ -56,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.json, arguments.into):
         if path not in (None, "-"):
             check_output(Path(path))
+    check_apart((arguments.json, arguments.into), arguments.photos)
 
     from dfc_jax.evaluation.page import read_result
     from dfc_jax.files import print_or_write_json, write_json

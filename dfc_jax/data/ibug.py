@@ -41,7 +41,7 @@ def read_pts(path: str | os.PathLike[str], count: int = N_LANDMARKS) -> np.ndarr
             "mend it, or name another layout"
         ) from error
     if not np.isfinite(points).all():
-        raise DatasetError(f"{path}: a .pts file needs finite points")
+        raise DatasetError(f"{path}: a .pts file needs finite points; annotate it again")
     return points - 1.0
 
 
@@ -118,7 +118,10 @@ def photo_beside(annotation: Path) -> Path:
             photo = annotation.with_suffix(spelling)
             if photo.is_file():
                 return photo
-    raise DatasetError(f"{annotation}: there is no photograph of this name beside it")
+    raise DatasetError(
+        f"{annotation}: there is no photograph of this name beside it; put it there, or take the "
+        "annotation away"
+    )
 
 
 def ibug(folder: str | os.PathLike[str], mirrored: bool = False) -> FaceSet[Path]:

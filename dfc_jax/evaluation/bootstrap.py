@@ -17,7 +17,8 @@ _MOST_AT_ONCE = 2**22
 
 
 def interval(values: np.ndarray, statistic: Any = np.mean, seed: int = 0) -> list[float] | None:
-    """The 95 % interval [low, high] of a statistic of finite values (n,); None without any.
+    """The 95 % interval [low, high] of a statistic of finite values (n,); None of fewer than
+    two, which say nothing of how far they are spread.
 
     Args:
       values: (n,).
@@ -31,7 +32,7 @@ def intervals(
     values: np.ndarray, statistics: Sequence[Any], seed: int = 0
 ) -> list[list[float] | None]:
     """`interval` for each of several statistics, of the same samples."""
-    if not values.size:
+    if values.size < 2:
         return [None] * len(statistics)
     rng, size = np.random.default_rng(seed), len(values)
     rows = max(1, min(RESAMPLES, _MOST_AT_ONCE // size))

@@ -11,6 +11,7 @@ import numpy as np
 
 from dfc_jax.errors import EvaluationError
 from dfc_jax.evaluation.bootstrap import paired
+from dfc_jax.evaluation.page.results import check_result, told_apart
 from dfc_jax.evaluation.scores import SCHEMA
 from dfc_jax.evaluation.tables import (
     NOTHING,
@@ -33,13 +34,20 @@ _SCORES = (
 )
 
 
+# Scores that are never null, and those of two ends.
+_COUNTS = ("n", "no_output", "failure_8")
+_INTERVALS = ("ci95", "median_ci95")
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What one file says: of which system, and the record of each set by its name."""
+    """What one file says: of which system, the record of each set by its name, and from which boxes
+    the system started."""
 
     path: Path
     system: str
     sets: Mapping[str, Any]
+    boxes: str | None = None
 
 
 def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
@@ -47,27 +55,35 @@ def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
 
     Raises:
       EvaluationError: there is no such file, or it is not of the schema.
+      DatasetError: something in it is not what it has to be.
     """
     path = Path(path)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+        raise EvaluationError(
+            f"{path}: cannot be read ({error.strerror}); check the path"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(f"{path}: is no JSON; evaluate again") from error
     schema = record.get("schema") if isinstance(record, dict) else None
     if schema != SCHEMA:
         raise EvaluationError(
             f"{path}: its schema is {schema or 'unknown'}, not {SCHEMA}; evaluate again"
         )
+    check_result(record, path)
     try:
         sets = {each["name"]: each for each in record["sets"]}
         for each in sets.values():
             for name, scores in each["protocols"].items():
                 _ = [scores[field] for field in (*_SCORES, *_SAME_PROTOCOL)]
+                _ = [len(scores["points"]), *(float(scores[field]) for field in _COUNTS)]
+                for low, high in (scores[field] or (0.0, 0.0) for field in _INTERVALS):
+                    _ = float(low), float(high)
                 _ = [float(face["errors"].get(name) or 0.0) for face in each["faces"]]
             _ = [each[field] for field in _SAME_SET], [face["name"] for face in each["faces"]]
-        evaluation = Evaluation(path, str(record["system"]["name"]), sets)
+        boxes = record["system"].get("boxes")
+        evaluation = Evaluation(path, str(record["system"]["name"]), sets, boxes)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EvaluationError(f"{path}: is damaged or incomplete; evaluate again") from error
     if not all(each["faces"] for each in sets.values()):
@@ -83,6 +99,11 @@ def compare(evaluations: Sequence[Evaluation], seed: int = 0) -> dict[str, Any]:
       EvaluationError: they have other sets, faces, labels or ways to normalise, or no protocol in
         common.
     """
+    names = told_apart([each.system for each in evaluations], [each.boxes for each in evaluations])
+    evaluations = [
+        dataclasses.replace(each, system=name)
+        for each, name in zip(evaluations, names, strict=True)
+    ]
     first = evaluations[0]
     for other in evaluations[1:]:
         _check_same_faces(first, other)
@@ -98,7 +119,7 @@ def compare(evaluations: Sequence[Evaluation], seed: int = 0) -> dict[str, Any]:
         )
     return {
         "schema": COMPARISON_SCHEMA,
-        "systems": [each.system for each in evaluations],
+        "systems": names,
         "seed": seed,
         "sets": sets,
     }

@@ -10,6 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from dfc_jax.files import escaped
 
 GAP, TEXT_PX, LINE_PX, SIDE_PX = 6, 15, 22, 130
+# So many lines the name beside a row may have.
+SIDE_LINES = 3
+# How often a picture is enlarged while points are drawn into it.
+ENLARGED = 8
 INK, SOFT = (29, 33, 38), (91, 99, 109)
 
 
@@ -41,8 +45,10 @@ def grid(
     for k, text in enumerate(heads):
         _write(pen, (left + k * (edge + GAP) + edge / 2, top - LINE_PX / 2 - 2), text, edge)
     for i, text in enumerate(sides):
-        middle = left / 2, top + i * down + edge / 2
-        _write(pen, middle, text, SIDE_PX - GAP)
+        lines = _lines(pen, text, SIDE_PX - GAP)
+        first = top + i * down + (edge - (len(lines) - 1) * LINE_PX) / 2
+        for k, line in enumerate(lines):
+            _write(pen, (left / 2, first + k * LINE_PX), line, SIDE_PX - GAP)
     for i, texts in enumerate(captions):
         for k, text in enumerate(texts):
             x, y = left + k * (edge + GAP) + edge / 2, top + i * down + edge + LINE_PX / 2
@@ -54,12 +60,30 @@ def dots(
     picture: np.ndarray, points: np.ndarray, colour: tuple[int, int, int], radius: float = 2.2
 ) -> None:
     """Draw the finite ones of points (n, 2), in pixels of the picture (H, W, 3) uint8, into it."""
-    fixed = np.round(16.0 * points[np.isfinite(points).all(axis=-1)])
+    # Enlarged, as OpenCV draws a disc of a few pixels as a diamond.
+    large = cv2.resize(picture, None, fx=ENLARGED, fy=ENLARGED, interpolation=cv2.INTER_NEAREST)
+    finite = points[np.isfinite(points).all(axis=-1)]
+    fixed = np.round(16.0 * (ENLARGED * (finite + 0.5) - 0.5))
     # What lies far outside is not there to be seen, and too large for OpenCV.
     near = fixed[(np.abs(fixed) < 2**20).all(axis=-1)].astype(int)
     for grow, paint in ((1.0, (20, 22, 26)), (0.0, colour)):
+        size = round(16 * ENLARGED * (radius + grow))
         for x, y in near.tolist():
-            cv2.circle(picture, (x, y), round(16 * (radius + grow)), paint, -1, cv2.LINE_AA, 4)
+            cv2.circle(large, (x, y), size, paint, -1, cv2.LINE_AA, 4)
+    picture[:] = cv2.resize(large, picture.shape[1::-1], interpolation=cv2.INTER_AREA)
+
+
+def _lines(pen: ImageDraw.ImageDraw, text: str, room: float) -> list[str]:
+    """A text broken between words into lines that have room, at most `SIDE_LINES`."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        fits = pen.textlength(escaped(longer), font=_font()) <= room
+        if fits or not lines[-1] or len(lines) == SIDE_LINES:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _write(

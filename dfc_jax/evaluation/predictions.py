@@ -175,10 +175,16 @@ def _read_npz(path: Path, system: str | None) -> dict[str, np.ndarray]:
     if own and system in arrays:
         arrays["points"] = arrays[own[0]]
         arrays["system"] = np.array(system)
-    if not {"names", "points"} <= set(arrays):
+    missing = sorted({"names", "points"} - set(arrays))
+    systems = [name for name in held if name not in ("names", "system", *_SHAPES)]
+    if missing == ["points"] and systems:
+        what = "points" if system is None else f"points of {system}"
         raise _WrongError(
-            f"holds no names and points but {listed(held) or 'nothing'}; --system picks one of "
-            "several systems by its name"
+            f"holds no {what}; name one of its systems with --system: {listed(systems)}"
+        )
+    if missing:
+        raise _WrongError(
+            f"holds no {' and no '.join(missing)}; save names (n,) and points (n, 68, 2) in it"
         )
     return arrays
 

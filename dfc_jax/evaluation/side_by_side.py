@@ -17,7 +17,6 @@ from dfc_jax.evaluation.page.results import (
     points_of,
     protocols_of,
 )
-from dfc_jax.evaluation.page.tables import number
 from dfc_jax.evaluation.page.worst import crop_of, error_of, photo_of
 
 FACES, EDGE = 8, 224
@@ -63,14 +62,13 @@ def side_by_side(
         if name not in shared:
             raise DatasetError(f"{set_name}: not all results have a face {name}; name another")
     if not chosen:
-        raise DatasetError(f"{set_name}: the results share no face; evaluate the same set")
+        raise DatasetError(f"{set_name}: {_why_none(known, shared)}")
     columns = [_column([faces[name] for faces in known], folder) for name in chosen]
     errors = [[error_of(faces[name], protocol) for name in chosen] for faces in known]
-    captions = [chosen, *([f"{number(error)} %" for error in row] for row in errors)]
+    told = [[_told(faces[name], protocol) for name in chosen] for faces in known]
     rows = [list(row) for row in zip(*columns, strict=True)]
     sides = ["true", *(entry.system for entry in entries)]
-    # An en dash is not in the font of the picture.
-    picture = grid(rows, sides=sides, captions=[[_plain(text) for text in row] for row in captions])
+    picture = grid(rows, sides=sides, captions=[chosen, *told])
     systems = {
         entry.system: dict(zip(chosen, row, strict=True))
         for entry, row in zip(entries, errors, strict=True)
@@ -94,6 +92,15 @@ def _entries(results: Sequence[Result], set_name: str) -> list[Entry]:
 
 def _faces(entry: Entry) -> dict[str, Face]:
     return {str(face.get("name")): face for face in entry.scores.get("faces") or []}
+
+
+def _why_none(known: Sequence[Mapping[str, Face]], shared: Sequence[str]) -> str:
+    """Why there is no face to show, and what to do."""
+    if not all(known):
+        return "a result has no single faces; evaluate without --without-faces"
+    if not shared:
+        return "the results share no face; evaluate the same set"
+    return "no face has an error of landmarks in all results; name faces with --face"
 
 
 def _spread_out(
@@ -136,5 +143,9 @@ def _cut(image: np.ndarray, crop: Crop) -> np.ndarray:
     return np.round(255.0 * crop_photo(image, crop)).astype(np.uint8)
 
 
-def _plain(text: str) -> str:
-    return text.replace("\N{EN DASH} %", "no output")
+def _told(face: Face, protocol: str) -> str:
+    """What is written below a face: its error, where there are true points."""
+    error = error_of(face, protocol)
+    if error is None:
+        return "no output" if face.get("output") is False else ""
+    return f"{error:.2f} %"

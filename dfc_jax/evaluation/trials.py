@@ -39,7 +39,8 @@ class Trial(ByValue):
       points: (n, N, 2) what was found, NaN where nothing.
       truth: (n, N, 2) photo pixels, NaN where hidden or not annotated.
       counted: (n, N) bool: points that count and have a truth.
-      label: which points, as text, ``"51 inner of 68"``.
+      label: which points, as text, ``"51 inner of 68"``; where not all of them count in each face,
+        with the mean number of those that do, ``"51 inner of 68, 22.0 in a face on average"``.
       visible: how it is known which points are visible; None where hidden ones may count.
     """
 
@@ -75,15 +76,17 @@ def trials(
       visibility: of the 68 points; by default only sets that annotate no hidden points have one.
     """
     truth, found = true_points(faces), {}
+    # What a set annotates is all that can count: not a hidden point, where it leaves these out.
+    annotated = ANNOTATED if annotates_visible_points_alone(truth) else None
     everywhere = np.ones(N_LANDMARKS, bool)
     inner = np.isin(np.arange(N_LANDMARKS), np.arange(N_LANDMARKS)[INNER])
-    found["all68"] = _trial(points, truth, everywhere, "{} of 68")
-    found["inner"] = _trial(points, truth, inner, "{} inner of 68")
-    if visibility is None and annotates_visible_points_alone(truth):
-        visibility = Visibility(np.ones(truth.shape[:2], bool), ANNOTATED)
+    found["all68"] = _trial(points, truth, everywhere, "{} of 68{}", None, annotated)
+    found["inner"] = _trial(points, truth, inner, "{} inner of 68{}", None, annotated)
+    if visibility is None and annotated is not None:
+        visibility = Visibility(np.ones(truth.shape[:2], bool), annotated)
     if visibility is not None:
         seen, how = visibility.mask, visibility.origin
-        found["visible-inner"] = _trial(points, truth, inner, "{} inner of 68", seen, how)
+        found["visible-inner"] = _trial(points, truth, inner, "{} inner of 68{}", seen, how)
     truth21 = true_points21(faces)
     if np.isfinite(truth21).any():
         points21 = landmarks21(points) if points21 is None else points21
@@ -107,7 +110,10 @@ def _trial(
     counted = chosen & np.isfinite(truth).all(axis=-1)
     if seen is not None:
         counted &= seen
-    return Trial(points, truth, counted, label.format(int(chosen.sum())), visible)
+    numbers = counted.sum(axis=1)[counted.any(axis=1)]
+    partly = (numbers < chosen.sum()).any()
+    each = f", {numbers.mean():.1f} in a face on average" if partly else ""
+    return Trial(points, truth, counted, label.format(int(chosen.sum()), each), visible)
 
 
 def annotates_visible_points_alone(truth: np.ndarray) -> bool:

@@ -126,7 +126,8 @@ BROKEN = {
     "is no JSON": "no",
     "its schema is unknown": "[]",
     "its schema is dfc-evaluation/9.0, not dfc-evaluation/1.0": '{"schema": "dfc-evaluation/9.0"}',
-    "is damaged or incomplete": '{"schema": "dfc-evaluation/1.0", "sets": [{"name": "a"}]}',
+    "is no JSON; evaluate": "[" * 100_000,
+    "system is missing; make it again": '{"schema": "dfc-evaluation/1.0", "sets": []}',
 }
 
 
@@ -138,11 +139,43 @@ def test_a_file_that_is_no_evaluation_is_one_sentence(words, files, capsys):
     assert f"{files[2]}: {words}" in err
 
 
+def test_runs_of_one_system_are_told_apart(records, files, capsys):
+    for path, boxes in zip(files, ("gt", "detector", None), strict=True):
+        record = copy.deepcopy(records["ours"])
+        record["system"]["boxes"] = boxes
+        path.write_text(json.dumps(record))
+    code, out, _ = run(capsys, "compare", *files, "--json", "-")
+    names = ["ours, gt boxes", "ours, detector boxes", "ours"]
+    assert code == 0 and json.loads(out)["systems"] == names
+    inner = json.loads(out)["sets"][0]["protocols"]["inner"]
+    assert [each["system"] for each in inner["systems"]] == names
+    assert [each["system"] for each in inner["against_first"]] == names[1:]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("mean", "1.5", "sets[].protocols.inner.mean is not a number; make it again"),
+        ("points", None, "is damaged or incomplete"),
+        ("failure_8", None, "is damaged or incomplete"),
+        ("ci95", [1.0], "is damaged or incomplete"),
+        ("median_ci95", [None, None], "is damaged or incomplete"),
+    ],
+)
+def test_a_score_that_is_none_is_one_sentence(field, value, said, records, files, capsys):
+    record = copy.deepcopy(records["ours"])
+    record["sets"][0]["protocols"]["inner"][field] = value
+    files[2].write_text(json.dumps(record))
+    code, out, err = run(capsys, "compare", *files)
+    assert (code, out, err.count("\n")) == (2, "", 1) and f"{files[2]}: {said}" in err
+
+
 def test_arguments_that_do_not_fit_are_one_sentence(files, tmp_path, capsys, records):
     for arguments, words in (
         (files[:1], "one file alone"),
-        ([files[0], tmp_path / "nowhere.json"], "nowhere.json: cannot be read"),
+        ([files[0], tmp_path / "nowhere.json"], "nowhere.json: cannot be read (No such file"),
         ([*files, "--json", "-", "--markdown", "-"], "both print"),
+        ([*files, "--json", files[1]], f"{files[1]}: this file is read and would be lost"),
     ):
         code, out, err = run(capsys, "compare", *arguments)
         assert (code, out, err.count("\n")) == (2, "", 1) and words in err

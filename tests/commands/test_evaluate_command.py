@@ -264,6 +264,11 @@ def test_faces_without_a_prediction_are_said_and_unknown_ones_are_an_error(
     write_predictions(file, predicted(["one", "four"]))
     code, out, err = run(capsys, *common, "--predictions", file)
     assert (code, out) == (2, "") and str(file) in err and "does not have (four)" in err
+    before = file.read_bytes()
+    for given in (("--json", file), ("--json", "-", "--predictions-out", file)):
+        code, out, err = run(capsys, *common[:-2], *given, "--predictions", file)
+        assert (code, out) == (2, "") and f"{file}: this file is read and would be lost" in err
+    assert file.read_bytes() == before
 
 
 def test_several_sets_have_a_file_of_predictions_each(tmp_path, capsys, monkeypatch):
@@ -278,6 +283,18 @@ def test_several_sets_have_a_file_of_predictions_each(tmp_path, capsys, monkeypa
     assert code == 0
     means = [each["protocols"]["inner"]["mean"] for each in json.loads(out)["sets"]]
     assert means == pytest.approx([5.0, 9.0])
+
+
+def test_a_protocol_that_a_set_does_not_have_is_said(tmp_path, capsys, monkeypatch):
+    without_network(monkeypatch)
+    write_example(tmp_path, "one")
+    write_predictions(tmp_path / "p.npz", predicted(["one"]))
+    common = ("evaluate", "--set", f"ibug={tmp_path}", "--json", "-")
+    given = ("--predictions", tmp_path / "p.npz", "--protocol", "points21", "--protocol", "inner")
+    code, out, err = run(capsys, *common, *given)
+    assert code == 0 and set(json.loads(out)["sets"][0]["protocols"]) == {"inner"}
+    assert "it has no points for the protocol points21\n" in err and err.count("\n") == 1
+    assert run(capsys, *common, *given[:2])[2] == ""
 
 
 def test_options_of_the_scores_reach_them(tmp_path, capsys, monkeypatch):

@@ -46,6 +46,9 @@ def test_photographs_that_cannot_be_used_are_named(tmp_path, fake, capsys) -> No
 def test_systems_side_by_side(tmp_path, results, capsys) -> None:
     out_file = tmp_path / "faces.png"
     given = ("figures", "--compare", "cfp/validation", *results, "--out", out_file)
+    code, _, err = run(capsys, *given, "--photos", tmp_path)
+    assert code == 1 and f"{tmp_path}: holds no photograph of cfp/validation" in err
+    Image.new("RGB", (200, 180)).save(tmp_path / "face6.png")
     assert run(capsys, *given, "--photos", tmp_path, "--count", "2")[0] == 0
     record = json.loads((tmp_path / "faces.png.json").read_text())
     assert list(record["errors_percent"]["dfc_jax lite"]) == ["face0", "unfound"]
@@ -62,6 +65,7 @@ def test_what_cannot_be_drawn_is_one_sentence(tmp_path, results, capsys) -> None
         ((*compare, "cfp/validation", *results, "--photos", tmp_path / "x"), "no such folder"),
         ((*compare, "cfp/validation", *results, "--face", "me"), "have a face me"),
         (("figures", "--out", tmp_path / "f.png"), "is required"),
+        (("figures", "--panels", tmp_path / "f.png", "--out", tmp_path / "f.png"), "is read and"),
         (("figures", "--panels", "a", "--out", tmp_path / "f.txt"), "not the name of a picture"),
     ):
         code, _, err = run(capsys, *given)

@@ -31,6 +31,11 @@ def test_report_draws_faces_on_the_photographs_of_their_set(tmp_path, results, c
     given = ("report", results[0], "--out", tmp_path / "p.html", "--photos")
     assert run(capsys, *given, f"cfp/validation={folder}")[0] == 0
     assert "data:image/jpeg" in (tmp_path / "p.html").read_text()
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    code, _, err = run(capsys, *given, f"cfp/validation={folder}")
+    assert code == 1 and f"{folder}: holds no photograph of cfp/validation" in err
+    assert "data:image/jpeg" not in (tmp_path / "p.html").read_text()
     for photos, said in (
         (f"other={folder}", "no result has such a set; they have"),
         (f"cfp/validation={tmp_path / 'none'}", "there is no such folder"),
@@ -60,3 +65,16 @@ def test_report_says_where_it_cannot_write_and_what_it_was_not_asked(
     code, _, err = run(capsys, "report", *results)
     assert code == 2 and "give --out PAGE.html or --markdown TABLE.md" in err
     assert names_in(tmp_path) == {"a.json", "b.json"}
+
+
+def test_report_is_not_written_over_a_result_nor_over_itself(tmp_path, results, capsys) -> None:
+    before = results[1].read_bytes()
+    link = tmp_path / "link.html"
+    link.symlink_to(results[1])
+    for given in (("--out", results[1]), ("--markdown", results[1]), ("--out", link)):
+        code, _, err = run(capsys, "report", *results, *given)
+        assert code == 2 and "is read and would be lost; give another name" in err
+    twice = ("--out", tmp_path / "p.html", "--markdown", tmp_path / "." / "p.html")
+    code, _, err = run(capsys, "report", *results, *twice)
+    assert code == 2 and "two results would go there" in err
+    assert results[1].read_bytes() == before and not (tmp_path / "p.html").exists()

@@ -61,6 +61,8 @@ def test_what_cannot_be_timed_is_one_sentence(tmp_path, fake, timed, capsys) -> 
         ((tmp_path / "none.jpg",), "none.jpg"),
         ((picture, "--into", broken), "broken.json"),
         ((picture, "--json", tmp_path / "none" / "t.json"), "there is no such folder"),
+        ((picture, "--json", picture), "a.jpg: this file is read and would be lost"),
+        ((picture, "--json", broken, "--into", broken), "two results would go there"),
     ):
         code, out, err = run(capsys, "time", *given)
         assert (code, out, err.count("\n")) == (2, "", 1) and said in err

@@ -33,9 +33,10 @@ def test_a_seed_draws_the_same_samples_whatever_is_drawn_at_once(monkeypatch):
     assert intervals(VALUES, [np.mean, np.median], seed=5) == both
 
 
-def test_there_is_no_interval_of_nothing_and_a_point_of_one_value():
+def test_there_is_no_interval_of_fewer_than_two_values():
     assert interval(np.array([])) is None
-    assert interval(np.array([2.5])) == [2.5, 2.5]
+    assert intervals(np.array([2.5]), [np.mean, np.median]) == [None, None]
+    assert interval(np.array([2.5, 2.5])) == [2.5, 2.5]
 
 
 def test_pairs_count_wins_over_all_faces_and_differences_where_both_have_output():

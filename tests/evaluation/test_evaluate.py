@@ -77,12 +77,16 @@ def test_broken_data_is_named(tmp_path):
     }
     for name, text in broken.items():
         (tmp_path / f"{name}.pts").write_text(text)
-        refused(rf"{name}\.pts: a \.pts file needs", read_pts, tmp_path / f"{name}.pts")
+        refused(
+            rf"{name}\.pts: a \.pts file needs .*; (mend|annotate)",
+            read_pts,
+            tmp_path / f"{name}.pts",
+        )
     lonely = tmp_path / "lonely"
     lonely.mkdir()
     write_example(lonely)
     (lonely / "one.jpg").unlink()
-    refused(r"one\.pts: there is no photograph", read_ibug, lonely)
+    refused(r"one\.pts: there is no photograph .*; put it there", read_ibug, lonely)
 
 
 def test_broken_annotations_are_left_out_each_with_a_sentence_that_names_it(tmp_path):

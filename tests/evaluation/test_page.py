@@ -110,6 +110,35 @@ def test_curves_are_monotone_and_end_where_the_last_share_is() -> None:
     np.testing.assert_allclose(curves[0][[0, -1]], [[40.0, 184.0], [320.0, last]], atol=0.01)
 
 
+def test_a_chart_of_unlike_scores_says_whose_are_which() -> None:
+    results = two_results()
+    alike = "inner: 51 inner of 68, visible and hidden, over box."
+    assert parsed(page(results)).text.count(alike) == 2
+    results[1]["sets"][0]["protocols"]["inner"]["points"] = "49 inner of 68"
+    text = parsed(page(results)).text
+    ends = "visible and hidden, over box"
+    told = f"inner: 51 inner of 68, {ends} (dfc_jax lite); 49 inner of 68, {ends} (other & <b>)."
+    assert text.count(told) == 2 and alike not in text
+
+
+def test_sets_without_landmarks_are_named_below_the_summary() -> None:
+    results = two_results()
+    assert "shown further down" not in " ".join(parsed(page(results)).text)
+    results[0]["sets"][0]["protocols"] = {}
+    results[1]["sets"] = results[1]["sets"][1:]
+    told = "Sets without landmark errors, shown further down: cfp/validation."
+    assert told in parsed(page(results)).text
+
+
+def test_angles_of_which_nothing_is_known_have_no_row() -> None:
+    results = two_results()[:1]
+    text = parsed(page(results)).text
+    assert text.count("roll") == 1 and "rotation" not in text
+    for angle in ("yaw", "pitch", "roll"):
+        results[0]["sets"][0]["pose"][angle]["n"] = 0
+    assert "Head poses" not in parsed(page(results)).text
+
+
 def test_bars_are_as_high_as_means_and_empty_bins_are_dashes() -> None:
     results = two_results()[:1]
     results[0]["sets"][0]["protocols"] = {"inner": protocol(4.1)}

@@ -59,8 +59,9 @@ def test_of_several_systems_in_a_file_one_is_picked(tmp_path):
     np.savez(tmp_path / "p.npz", names=["a"], one=points, two=2.0 * points)
     found = read_predictions(tmp_path / "p.npz", "two")
     assert found.system == "two" and (found.points == 2.0).all()
-    with pytest.raises(EvaluationError, match=r"no names and points but names, one, two; --s"):
-        read_predictions(tmp_path / "p.npz")
+    for system, said in ((None, "holds no points;"), ("three", "holds no points of three;")):
+        with pytest.raises(EvaluationError, match=f"{said} .* with --system: one, two$"):
+            read_predictions(tmp_path / "p.npz", system)
 
 
 def test_a_face_has_output_where_anything_is_given():
@@ -121,7 +122,9 @@ BROKEN_NPZ = {
         "points": POINTS,
         "angles_deg": np.zeros((2, 2)),
     },
-    "holds no names and points but points": {"points": POINTS},
+    r"holds no names; save names \(n,\) and points \(n, 68, 2\) in it": {"points": POINTS},
+    r"holds no points; save names": {"names": ["a", "b"]},
+    r"holds no names and no points; save names": {"one": POINTS},
     "holds no faces": {"names": np.array([], str), "points": POINTS[:0]},
 }
 

@@ -140,6 +140,24 @@ def test_visible_points_are_those_of_a_mask_or_of_a_set_that_annotates_no_others
     assert protocols["visible-inner"]["visible"] == "annotated"
 
 
+def test_the_label_says_how_many_points_count_where_it_is_not_all_of_them():
+    half = POINTS.copy()
+    half[40:] = np.nan
+    # 23 of 51 in one face and all in the other; a face without any takes no part.
+    faces = [annotated(half), annotated(), annotated(NOWHERE, box=np.ones(4))]
+    protocols = scored(faces, found(POINTS, POINTS, POINTS))["protocols"]
+    assert protocols["inner"]["points"] == "51 inner of 68, 37.0 in a face on average"
+    assert protocols["all68"]["points"] == "68 of 68, 54.0 in a face on average"
+    # No hidden point counts in any of them.
+    assert [each["visible"] for each in protocols.values()] == ["annotated"] * 3
+    mask = np.ones((1, 68), bool)
+    mask[0, 30:40] = False
+    seen = scored([annotated()], found(POINTS), visibility=Visibility(mask, "fitted mesh"))
+    assert seen["protocols"]["inner"]["points"] == "51 inner of 68"
+    label = seen["protocols"]["visible-inner"]["points"]
+    assert label == "51 inner of 68, 41.0 in a face on average"
+
+
 def test_21_points_are_scored_against_the_box_without_those_that_are_not_given():
     truth = np.random.default_rng(0).uniform(0.0, 100.0, (21, 2))
     truth[6], truth[11] = [0.0, 0.0], [0.0, 50.0]

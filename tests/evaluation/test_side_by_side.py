@@ -50,6 +50,27 @@ def test_dots_are_where_points_are_and_hidden_ones_are_left_out() -> None:
     assert (x.mean(), y.mean()) == (10.0, 30.0) and np.ptp(x) <= 4
 
 
+def test_dots_are_round_and_leave_the_rest_as_it_is() -> None:
+    canvas = np.full((40, 40, 3), 7, np.uint8)
+    dots(canvas, np.array([[20.0, 15.0]]), (250, 0, 0), radius=3.0)
+    rows, columns = np.indices((40, 40))
+    apart = np.hypot(columns - 20, rows - 15)
+    assert (canvas[apart < 2.4] == (250, 0, 0)).all()
+    assert (canvas[apart < 4.0] != 7).any(axis=-1).all()
+    assert (canvas[apart > 4.8] == 7).all()
+
+
+def test_names_beside_rows_are_broken_between_words_and_cut_off_where_they_have_no_room() -> None:
+    black = [[np.zeros((80, 80, 3), np.uint8)]]
+
+    def written(name: str) -> np.ndarray:
+        """The lines of pixels that the name reaches."""
+        return np.flatnonzero(grid(black, sides=[name])[:, :SIDE_PX].min(axis=(1, 2)) < 200)
+
+    assert np.ptp(written("MediaPipe")) < LINE_PX < np.ptp(written("MediaPipe 0.10.21"))
+    assert np.ptp(written("a long name " * 20)) < 3 * LINE_PX
+
+
 def test_faces_run_from_the_easiest_to_the_hardest() -> None:
     picture, record = side_by_side(two_results(), SET, count=3)
     # The mean of both systems' errors grows with the number of the face; that without output in
@@ -85,12 +106,37 @@ def test_true_points_are_green_and_found_ones_red_on_the_photograph(tmp_path) ->
     assert share(1, 1, (GROUND,) * 3) == 1.0 and 0.5 < share(0, 1, (GROUND,) * 3) < 1.0
 
 
+def test_a_face_is_said_to_have_no_output_only_where_it_has_none() -> None:
+    one, other = two_results()
+    for face in one["sets"][0]["faces"]:
+        face["errors"] = {}
+    picture, record = side_by_side([one, other], SET, names=["face1", "unfound"])
+    assert record["errors_percent"]["dfc_jax lite"] == {"face1": None, "unfound": None}
+    below = GAP + 2 * (EDGE + GAP + LINE_PX) - LINE_PX
+    line = picture[below : below + LINE_PX - GAP, SIDE_PX + GAP :]
+    assert (line[:, : EDGE + GAP] == 255).all() and line[:, EDGE + GAP :].min() < 200
+
+
+def test_without_a_face_to_show_the_sentence_says_why() -> None:
+    one, other = two_results()
+    for face in one["sets"][0]["faces"]:
+        face |= {"errors": {}, "output": True}
+    with pytest.raises(DatasetError, match="no face has an error of landmarks .* --face"):
+        side_by_side([one, other], SET)
+    one["sets"][0]["faces"] = [{"name": "new", "errors": {"inner": 1.0}}]
+    with pytest.raises(DatasetError, match="the results share no face"):
+        side_by_side([one, other], SET)
+    one["sets"][0]["faces"] = []
+    with pytest.raises(DatasetError, match="no single faces; evaluate without --without-faces"):
+        side_by_side([one, other], SET)
+
+
 def test_what_cannot_be_compared_is_one_sentence() -> None:
     results = two_results()
     for name, faces, said in (
         ("none", None, "none: not every result has this set; there are"),
         (SET, ["face0", "nobody"], "not all results have a face nobody"),
-        (HOSTILE, None, "share no face"),
+        (HOSTILE, None, "a result has no single faces"),
     ):
         with pytest.raises(DatasetError, match=said):
             side_by_side(results, name, names=faces)

@@ -1,6 +1,7 @@
 """What gets harder: turned, covered, lit from the side, in the dark; how it is scored and drawn."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -98,7 +99,10 @@ def test_the_program_writes_figures_pictures_and_their_numbers(tmp_path, monkeyp
     monkeypatch.setattr(dfc_jax, "load", lambda weights: mean_aligner())
     how = degrade.dataclasses.replace(KINDS["yaw"], levels=(0.0, 90.0))
     monkeypatch.setitem(KINDS, "yaw", how)
+    grid = mock.Mock(wraps=degrade.grid)
+    monkeypatch.setattr(degrade, "grid", grid)
     found = degrade.measure(["yaw"], tmp_path / "out", faces=2)
+    assert grid.call_args.args[1] == ["0\N{DEGREE SIGN}", "90\N{DEGREE SIGN}"]
     assert json.loads((tmp_path / "out" / "yaw.json").read_text()) == found["yaw"]
     levels = found["yaw"]["levels"]
     assert set(levels) == {"0", "90"} and levels["0"]["n"] == 2

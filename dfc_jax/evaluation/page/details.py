@@ -11,7 +11,7 @@ from dfc_jax.evaluation.page.tables import NOTHING, STAGE_COLUMNS, machine, numb
 ANGLES = ("yaw", "pitch", "roll", "rotation")
 # What is told of a set beside errors and poses: how it is called, where it stands, its digits.
 OTHERS = (
-    ("profiles: faces", ("profiles", "n"), 0),
+    ("profiles: faces with a yaw", ("profiles", "n"), 0),
     ("profiles: median |yaw| found, degrees", ("profiles", "median_abs_yaw"), 1),
     ("inner error of the flow, mean, %", ("flow", "inner", "mean"), 2),
     ("inner error of the blend, mean, %", ("blend", "inner", "mean"), 2),
@@ -32,14 +32,14 @@ OTHERS = (
 
 
 def pose_table(entries: Sequence[Entry]) -> Element | None:
-    """Slope, bias and errors of the angles; None where no pose is known."""
+    """Slope, bias and errors of the angles that are known and found; None without any."""
     head = ["System", "Angle", "n", "Slope", "Bias, °", "Mean error, °", "Median error, °"]
     rows = []
     for entry in entries:
         pose = entry.scores.get("pose") or {}
         for angle in ANGLES:
             scores = pose.get(angle)
-            if scores:
+            if scores and scores.get("n") != 0:
                 values = [number(scores.get(key)) for key in ("slope", "bias", "mean", "median")]
                 n = number(scores.get("n"), 0)
                 rows.append([entry.system, angle, n, *values])

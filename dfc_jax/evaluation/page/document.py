@@ -55,7 +55,9 @@ def page(results: Sequence[Result], photos: Mapping[str, str | Path] | None = No
     extend(head, style)
     body = node("body", node("h1", "Face alignment, evaluated"))
     counted = f"{_count(len(results), 'result')}, {_count(len(sets), 'set')}."
-    extend(body, node("p", counted, class_="soft"), _summary_table(summary(results)))
+    rows = summary(results)
+    extend(body, node("p", counted, class_="soft"), _summary_table(rows))
+    extend(body, _without_rows(sets, rows))
     extend(body, node("p", INTRODUCTION, class_="soft"))
     for (name, labels), entries in sets.items():
         extend(body, _section(name, labels, entries, folders.get(name)))
@@ -84,6 +86,18 @@ def _summary_table(rows: Sequence[Row]) -> Element:
     return node("div", table, class_="wide")
 
 
+def _without_rows(
+    sets: Mapping[tuple[str, str | None], Sequence[Entry]], rows: Sequence[Row]
+) -> Element | None:
+    """The sets that the summary leaves out; None where there are none."""
+    shown = {(row.set_name, row.labels) for row in rows}
+    others = [name for name, labels in sets if (name, labels or NOTHING) not in shown]
+    if not others:
+        return None
+    told = f"Sets without landmark errors, shown further down: {', '.join(others)}."
+    return node("p", told)
+
+
 def _protocol_rows(rows: Sequence[Row]) -> list[Element]:
     """Lines of the systems that are scored alike: the protocol stands before all of them."""
     means = [row.mean for row in rows if row.mean is not None]
@@ -93,7 +107,7 @@ def _protocol_rows(rows: Sequence[Row]) -> list[Element]:
     lines = []
     for i, row in enumerate(rows):
         line = node("tr", name if i == 0 else None, class_="rule" if i == 0 else None)
-        extend(line, node("td", row.system, class_="text"), node("td", row.boxes, class_="text"))
+        extend(line, node("td", row.system, class_="text"), node("td", row.boxes, class_="boxes"))
         for column, text in row.cells.items():
             bold = column == "mean" and best is not None and row.mean == best
             extend(line, node("td", text, class_="best" if bold else None))
@@ -140,8 +154,14 @@ def _about(labels: str | None, entries: Sequence[Entry]) -> str:
 
 
 def _figure(chart: Element | None, name: str, entries: Sequence[Entry]) -> Element | None:
-    told = next(filter(None, (convention(protocol(entry, name)) for entry in entries)), "")
-    return _captioned(chart, f"{name}: {told}.")
+    systems: dict[str, list[str]] = {}
+    for entry in entries:
+        if protocol(entry, name):
+            systems.setdefault(convention(protocol(entry, name)), []).append(entry.system)
+    told = list(systems)
+    if len(told) > 1:
+        told = [f"{each} ({', '.join(those)})" for each, those in systems.items()]
+    return _captioned(chart, f"{name}: {'; '.join(told)}.")
 
 
 def _captioned(chart: Element | None, caption: str) -> Element | None:
@@ -165,8 +185,8 @@ def _worst(entries: Sequence[Entry], names: Sequence[str], folder: Path | None) 
             parts.append(node("p", f"Without output: {_listed(missing)}.", class_="soft"))
     if parts:
         keys = [
-            node("li", node("span", class_="key green"), "true points"),
-            node("li", node("span", class_="key red"), "predicted points"),
+            node("li", node("span", class_="point green"), "true points"),
+            node("li", node("span", class_="point red"), "predicted points"),
         ]
         parts.insert(1, node("ul", *keys, class_="legend"))
     return parts

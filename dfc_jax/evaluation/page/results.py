@@ -146,19 +146,25 @@ def _is_kind(value: Any, kind: str) -> bool:
 
 
 def system_names(results: Sequence[Result]) -> list[str]:
-    """Names of the systems; equal ones are told apart by their boxes, and then by a number."""
-    names = [str(result["system"]["name"]) for result in results]
+    """Names of the systems of results; see `told_apart`."""
+    systems = [result["system"] for result in results]
+    return told_apart(
+        [str(each["name"]) for each in systems], [each.get("boxes") for each in systems]
+    )
+
+
+def told_apart(names: Sequence[str], boxes: Sequence[str | None]) -> list[str]:
+    """Names of systems; equal ones are told apart by their boxes, and then by a number."""
     often = Counter(names)
-    boxes = [result["system"].get("boxes") for result in results]
-    names = [
+    named = [
         f"{name}, {box} boxes" if often[name] > 1 and box else name
         for name, box in zip(names, boxes, strict=True)
     ]
     seen: Counter[str] = Counter()
-    for i, name in enumerate(names):
+    for i, name in enumerate(named):
         seen[name] += 1
-        names[i] = name if seen[name] == 1 else f"{name} ({seen[name]})"
-    return names
+        named[i] = name if seen[name] == 1 else f"{name} ({seen[name]})"
+    return named
 
 
 def by_set(results: Sequence[Result]) -> dict[tuple[str, str | None], list[Entry]]:

@@ -34,6 +34,7 @@ tr.group > th { padding-top: .9rem; border-top: 1px solid var(--line); overflow-
   white-space: normal; }
 tr.group:first-child > th { border-top: 0; padding-top: .5rem; }
 td.protocol { white-space: normal; min-width: 9rem; max-width: 15rem; }
+td.boxes { text-align: left; }
 td.ends { color: var(--soft); padding-left: 0; }
 .best { font-weight: 700; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr));
@@ -64,7 +65,9 @@ svg.chart .name { fill: var(--ink); }
 .key { display: inline-block; width: 1.3rem; border-top: 3px solid currentColor;
   vertical-align: .25em; margin-right: .5rem; }
 .key.dashed { border-top-style: dashed; }
-.key.green { color: #23c552; } .key.red { color: #ff4d4d; }
+.point { display: inline-block; width: .6rem; height: .6rem; border-radius: 50%;
+  background: currentColor; margin-right: .5rem; }
+.point.green { color: #23c552; } .point.red { color: #ff4d4d; }
 .faces { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.5rem, 1fr));
   gap: .9rem; margin: .5rem 0 1rem; }
 .face svg { border-radius: 3px; }
@@ -78,7 +81,9 @@ svg.chart .name { fill: var(--ink); }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 @media (max-width: 40rem) { body { padding: 1.3rem .9rem 3rem; } h2 { margin-top: 2rem; }
   .faces { grid-template-columns: repeat(3, 1fr); gap: .6rem; } }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; } h2, h3 { break-after: avoid; }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; }
+  h2, h3, .legend, h2 + p { break-after: avoid; } p { break-inside: avoid; }
+  small { font-size: 7pt; }
   .faces { grid-template-columns: repeat(6, 1fr); } tr { break-inside: avoid; }
   .wide { overflow: visible; } table { font-size: 8pt; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }

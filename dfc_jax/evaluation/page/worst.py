@@ -2,7 +2,7 @@
 ground."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,14 +62,28 @@ def crop_of(true: np.ndarray, predicted: np.ndarray, size: int = EDGE) -> Crop |
 def photo_of(face: Mapping[str, Any], folder: Path | None) -> np.ndarray | None:
     """The photograph (H, W, 3) uint8 of a face; None where it is not in the folder or not to be
     read."""
+    path = None if folder is None else _photo_path(face, folder)
+    try:
+        return None if path is None else read_photo(path)
+    except (PhotoError, OSError, ValueError):
+        return None
+
+
+def holds_photos(folder: Path, faces: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a photograph of any of the faces is in the folder."""
+    return any(_photo_path(face, folder) is not None for face in faces)
+
+
+def _photo_path(face: Mapping[str, Any], folder: Path) -> Path | None:
+    """The photograph of a face; None where there is no such file in the folder."""
     relative = face.get("photo")
-    if folder is None or not relative:
+    if not relative:
         return None
     try:
         path = (folder / relative).resolve()
         # A result says which file of the folder to show, not which file of the machine.
-        return read_photo(path) if path.is_relative_to(folder.resolve()) else None
-    except (PhotoError, OSError, ValueError):
+        return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+    except (OSError, ValueError):
         return None
 
 
