@@ -291,7 +291,7 @@ def measure(
 
 def as_told(values: flags.FlagValues) -> None:
     """`measure` with dlib, and print the tables of scores."""
-    sets, persons = values["set"].value, values.turntable
+    sets, persons = values.set, values.turntable
     given = Path(values.out), persons, values.weights, values.boxes
     for title, rows in tables(measure(Dlib(), sets, *given)):
         if rows[0][0] == "system":

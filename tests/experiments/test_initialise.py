@@ -13,20 +13,21 @@ from PIL import Image
 from quick import quick_compilation  # noqa: F401
 
 import dfc_jax
-from dfc_jax.crops import box_of_points
 from dfc_jax.data.faces import AnnotatedFace
 from dfc_jax.errors import DatasetError, ExportError, OptionError
 from dfc_jax.evaluation.predictions import read_predictions
 from dfc_jax.inference.detect import Detection
 from experiments import initialise
 from experiments.initialise import STARTS, Group, Results, measure, run, scored, tile
-from experiments.starts import CALIBRATION, rectangle_of
+from experiments.starts import LANDMARKS, box_start, extent
 
 EDGE = 300
 # 68 points in a box of 120 x 120 pixels around (150, 150).
 POINTS = 90.0 + 120.0 * np.stack([np.arange(68) % 17 / 16.0, np.arange(68) // 17 / 3.0], axis=1)
 BOX = np.array([90.0, 90.0, 120.0, 120.0])
 RIGHT = 12.0
+# Of the start in the annotated box.
+RECTANGLE = box_start(np.zeros((1, 1, 3), np.uint8), BOX).rectangle
 
 
 class Peer:
@@ -39,7 +40,7 @@ class Peer:
         return self.found
 
     def points(self, image, rectangle):
-        return POINTS + (rectangle - rectangle_of(BOX, CALIBRATION))[:2]
+        return POINTS + (rectangle - RECTANGLE)[:2]
 
 
 def face(name: str, yaw: float = 0.0) -> AnnotatedFace:
@@ -51,7 +52,7 @@ def face(name: str, yaw: float = 0.0) -> AnnotatedFace:
 
 def beside(pixels: float) -> np.ndarray:
     """Its own detector's rectangle, so far to the right of where the annotated box would be."""
-    return rectangle_of(BOX, CALIBRATION) + [pixels, 0.0, 0.0, 0.0]
+    return RECTANGLE + [pixels, 0.0, 0.0, 0.0]
 
 
 class Nowhere:
@@ -72,7 +73,7 @@ def test_all_starts_are_run_and_their_points_are_of_the_photograph() -> None:
     # The aligner finds the mean face in its box, and its landmarks are where the other one starts.
     ours = mean_aligner()(group.faces[0].image(), boxes=[BOX])[0]
     np.testing.assert_allclose(results.points["alone"][0], ours.landmarks)
-    edge = max(box_of_points(ours.landmarks)[2:]) / CALIBRATION.scale
+    edge = extent(ours.landmarks)[1] / LANDMARKS.scale
     sides = np.linalg.norm(np.diff(results.corners["ours"][0], axis=0), axis=1)
     np.testing.assert_allclose(sides, edge, rtol=1e-3)
     assert np.isnan(results.corners["alone"]).all()

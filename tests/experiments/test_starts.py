@@ -13,12 +13,13 @@ from dfc_jax.inference.detect import Calibration
 from experiments import starts
 from experiments.starts import (
     Dlib,
+    box_extent,
     box_start,
     calibration_of,
+    extent,
     landmark_start,
     own_start,
-    rectangle_of,
-    upright_crop,
+    rectangle_at,
 )
 from experiments.tools.calibrate_starts import measured
 
@@ -26,8 +27,10 @@ BOX = np.array([10.0, 20.0, 80.0, 100.0])
 HAND = Calibration(scale=0.8, dx=0.1, dy=0.2)
 # 100 / 0.8 = 125 pixels wide around (50, 70) - 125 * (0.1, 0.2) = (37.5, 45).
 RECTANGLE = np.array([-25.0, -17.5, 125.0, 125.0])
-# Their box is 40 wide and 100 high, around (120, 130).
-LANDMARKS = np.array([[100.0, 80.0], [140.0, 180.0]] + [[110.0, 100.0]] * 66)
+# Half of them at each end: 40 apart in x and 100 in y, their mean and the box's middle (120, 130).
+LANDMARKS = np.array([[100.0, 80.0], [140.0, 180.0]] * 34)
+# Of their distance from the mean, the square root of 20^2 + 50^2, so that an edge is 125 pixels.
+OURS = Calibration(scale=np.sqrt(2900.0) / 125.0, dx=0.1, dy=0.2)
 
 
 class Brightest:
@@ -53,13 +56,23 @@ def photograph(x: int, y: int) -> np.ndarray:
 
 
 def test_a_rectangle_stands_to_a_box_as_the_constants_say() -> None:
-    np.testing.assert_allclose(rectangle_of(BOX, HAND), RECTANGLE)
-    np.testing.assert_allclose(calibration_of(BOX, RECTANGLE), HAND)
+    centre, length = box_extent(BOX)
+    assert (*centre, length) == (50.0, 70.0, 100.0)
+    np.testing.assert_allclose(rectangle_at(centre, length, HAND), RECTANGLE)
+    np.testing.assert_allclose(calibration_of(centre, length, RECTANGLE), HAND)
+
+
+def test_a_rectangle_stands_to_landmarks_as_the_constants_say() -> None:
+    centre, length = extent(np.array([[0.0, 0.0], [6.0, 8.0], [0.0, 8.0], [6.0, 0.0]] * 17))
+    # All of them are 5 pixels from (3, 4).
+    assert (*centre, length) == (3.0, 4.0, 5.0)
+    expected = [3.0 - 0.6 * 6.25, 4.0 - 0.7 * 6.25, 6.25, 6.25]
+    np.testing.assert_allclose(rectangle_at(centre, length, HAND), expected)
 
 
 def test_it_is_the_inverse_of_how_detectors_are_calibrated(monkeypatch) -> None:
     monkeypatch.setitem(detect.CALIBRATIONS, "hand", HAND)
-    x, y, width, height = detect.landmark_box("hand", rectangle_of(BOX, HAND))
+    x, y, width, height = detect.landmark_box("hand", rectangle_at(*box_extent(BOX), HAND))
     np.testing.assert_allclose([x + width / 2, y + height / 2, width], [50.0, 70.0, 100.0])
 
 
@@ -84,7 +97,7 @@ def test_a_box_starts_in_the_photograph_as_it_is() -> None:
     ],
 )
 def test_a_rectangle_turns_with_the_face(roll, middle) -> None:
-    start = landmark_start(photograph(120, 130), LANDMARKS, roll, HAND)
+    start = landmark_start(photograph(120, 130), LANDMARKS, roll, OURS)
     np.testing.assert_allclose(start.rectangle[2:], 125.0)
     np.testing.assert_allclose(start.corners.mean(axis=0), middle)
     # The first edge runs along the face's top, from its left to its right in the upright picture.
@@ -108,12 +121,6 @@ def test_what_is_not_turned_keeps_its_pixels() -> None:
     assert not start.image[:20].any() and not start.image[:, :30].any()
 
 
-def test_the_box_of_the_landmarks_is_that_of_the_upright_face() -> None:
-    crop, box = upright_crop(LANDMARKS, 90.0)
-    assert crop.size == 301
-    np.testing.assert_allclose(box, [100.0, 130.0, 100.0, 40.0], atol=1e-9)
-
-
 def test_its_own_start_is_the_detection_that_overlaps_the_face_most() -> None:
     image = photograph(50, 60)
     far, near, small = (200, 0, 30, 30), (20, 30, 80, 80), (10, 20, 10, 10)
@@ -127,9 +134,9 @@ def test_its_own_start_is_the_detection_that_overlaps_the_face_most() -> None:
 def test_calibration_measures_in_the_upright_picture() -> None:
     face = SimpleNamespace(landmarks=LANDMARKS, rotation=np.diag([1.0, -1.0, -1.0]))
     example = SimpleNamespace(image=lambda: photograph(120, 130))
-    # In the picture the landmarks' box is 40 x 100 around (150, 150).
+    # In the picture the landmarks are around (150, 150).
     found = measured(Brightest((75.0, 62.5, 125.0, 125.0)), example, face)
-    np.testing.assert_allclose(found, (0.8, 0.1, 0.2))
+    np.testing.assert_allclose(found, [OURS, HAND])
     assert measured(Brightest(), example, face) is None
 
 
