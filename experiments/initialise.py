@@ -51,7 +51,7 @@ from dfc_jax.evaluation.scores import ScoreSettings, evaluation, set_scores, tru
 from dfc_jax.evaluation.side_by_side import FOUND, TRUE
 from dfc_jax.evaluation.tables import aligned
 from dfc_jax.evaluation.trials import Visibility, annotates_visible_points_alone, true_points
-from dfc_jax.files import escaped, write_json
+from dfc_jax.files import escaped, path_text, write_json
 from dfc_jax.fitting import LandmarkSettings
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.face import Face
@@ -85,12 +85,14 @@ class Group(ByValue):
       name, layout: of the set.
       faces: each with a `pose_deg`.
       visible: (n, 68) bool, which points are visible, where that is known of annotated points.
+      unusable: names of files of the set besides, which cannot be used.
     """
 
     name: str
     layout: str
     faces: Sequence[AnnotatedFace]
     visible: np.ndarray | None = None
+    unusable: Sequence[str] = ()
 
     @property
     def stem(self) -> str:
@@ -100,7 +102,8 @@ class Group(ByValue):
     def some(self, index: Sequence[int]) -> "Group":
         """Those of its faces that `index` names."""
         visible = None if self.visible is None else self.visible[list(index)]
-        return Group(self.name, self.layout, [self.faces[k] for k in index], visible)
+        faces = [self.faces[k] for k in index]
+        return dataclasses.replace(self, faces=faces, visible=visible)
 
     def by_yaw(self) -> dict[str, list[int]]:
         """Which faces are in each range of the absolute yaw that has some."""
@@ -136,10 +139,11 @@ def read_group(text: str, model: FaceModel) -> Group:
       UserError: it cannot be read, or has faces without any of the 68 points.
     """
     (folder,) = face_folders(Namespace(layout=None, data=None, sets=[text]))
-    faces, _ = read_faces(folder)
+    faces, problems = read_faces(folder)
     if not np.isfinite(true_points(faces)).any(axis=(1, 2)).all():
         raise DatasetError(f"{folder.folder}: has faces without points to score; give another set")
-    return Group(folder.name, folder.layout, with_poses(faces, model))
+    unusable = [path_text(Path(key).name) for key in problems]
+    return Group(folder.name, folder.layout, with_poses(faces, model), unusable=unusable)
 
 
 def with_poses(faces: Sequence[AnnotatedFace], model: FaceModel) -> list[AnnotatedFace]:
@@ -227,7 +231,8 @@ def scored(results: Results, name: str) -> Iterator[dict[str, Any]]:
         visibility = None if mask is None else Visibility(mask, "ground-truth mesh")
         found = predictions.of([face.name for face in part.faces])
         scores = set_scores(part.faces, found, None, visibility, settings)
-        yield {"name": f"{group.name} {yaws}", "layout": group.layout, **scores, "unusable": []}
+        about = {"name": f"{group.name} {yaws}", "layout": group.layout}
+        yield {**about, **scores, "unusable": list(group.unusable)}
 
 
 def picture(results: Results) -> np.ndarray:

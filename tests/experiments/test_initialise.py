@@ -164,6 +164,7 @@ def photos(tmp_path):
     for name in ("a", "b"):
         Image.new("RGB", (EDGE, EDGE), (90, 90, 90)).save(folder / f"{name}.jpg")
         (folder / f"{name}.pts").write_text(f"version: 1\nn_points: 68\n{{\n{rows}\n}}\n")
+    (folder / "broken.pts").write_text("no points")
     return folder
 
 
@@ -180,7 +181,8 @@ def test_the_program_writes_scores_predictions_and_pictures(tmp_path, monkeypatc
     flags.DEFINE_integer("turntable", 0, "", flag_values=values)
     values.mark_as_parsed()
     initialise.as_told(values)
-    printed = capsys.readouterr().out
+    printed, complained = capsys.readouterr()
+    assert "broken" in complained
     assert "photos/testset 0-30" in printed and "photos/testset 30-60" in printed
     assert "faces that differ most" not in printed
     compared = json.loads((out / "comparison.json").read_text())
@@ -191,6 +193,7 @@ def test_the_program_writes_scores_predictions_and_pictures(tmp_path, monkeypatc
     for name, system in STARTS.items():
         scores = json.loads((out / f"{name}.json").read_text())
         assert scores["system"]["name"] == system and scores["system"]["boxes"] == "gt"
+        assert [each["unusable"] for each in scores["sets"]] == [["broken.pts"]] * 2
         found = read_predictions(out / f"photos_testset_{name}.npz")
         assert found.names == ("a", "b") and found.system == system
     np.testing.assert_allclose(
