@@ -4,7 +4,7 @@
 
 Prints `LANDMARKS` and `BOX` of `experiments.starts`, with standard deviations: the medians over the
 faces that both find, in the photograph turned upright by our pose. Use training photographs only.
-Ten minutes on two cores.
+A quarter of an hour on two cores.
 """
 
 import numpy as np
