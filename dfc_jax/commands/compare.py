@@ -9,6 +9,7 @@ from dfc_jax.commands.arguments import (
     UsageError,
     check_apart,
     check_output,
+    complain,
     ending,
     whole,
 )
@@ -60,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dfc_jax.evaluation.tables import aligned, markdown, markdown_text
 
     comparison = compare([read_evaluation(path) for path in arguments.files], arguments.seed)
+    if comparison["left_out"]:
+        complain(f"left out, as not all have them: {', '.join(comparison['left_out'])}")
     titled = tables(comparison)
     text = "\n\n".join(f"**{markdown_text(title)}**\n\n{markdown(rows)}" for title, rows in titled)
     if arguments.json is not None:

@@ -96,8 +96,8 @@ def compare(evaluations: Sequence[Evaluation], seed: int = 0) -> dict[str, Any]:
     `COMPARISON_SCHEMA`; `docs/EVALUATE.md` describes it.
 
     Raises:
-      EvaluationError: they have other sets, faces, labels or ways to normalise, or no protocol in
-        common.
+      EvaluationError: they have other faces, labels or ways to normalise, or no set or no protocol
+        in common.
     """
     names = told_apart([each.system for each in evaluations], [each.boxes for each in evaluations])
     evaluations = [
@@ -105,10 +105,16 @@ def compare(evaluations: Sequence[Evaluation], seed: int = 0) -> dict[str, Any]:
         for each, name in zip(evaluations, names, strict=True)
     ]
     first = evaluations[0]
+    shared_sets = [name for name in first.sets if all(name in each.sets for each in evaluations)]
+    if not shared_sets:
+        raise EvaluationError(
+            f"{first.path} has no set that all others have; evaluate the same ones"
+        )
     for other in evaluations[1:]:
-        _check_same_faces(first, other)
+        _check_same_faces(first, other, shared_sets)
     sets = []
-    for name, record in first.sets.items():
+    for name in shared_sets:
+        record = first.sets[name]
         records = [each.sets[name] for each in evaluations]
         shared = [key for key in record["protocols"] if all(key in r["protocols"] for r in records)]
         protocols = {key: _compared(key, records, evaluations, seed) for key in shared}
@@ -122,23 +128,22 @@ def compare(evaluations: Sequence[Evaluation], seed: int = 0) -> dict[str, Any]:
         "systems": names,
         "seed": seed,
         "sets": sets,
+        "left_out": sorted({name for each in evaluations for name in each.sets} - {*shared_sets}),
     }
 
 
-def _check_same_faces(first: Evaluation, other: Evaluation) -> None:
+def _check_same_faces(first: Evaluation, other: Evaluation, names: Sequence[str]) -> None:
     def refuse(what: str) -> None:
         raise EvaluationError(f"{other.path}: {what}, unlike {first.path}; evaluate both alike")
 
-    if first.sets.keys() != other.sets.keys():
-        refuse(f"its sets are {', '.join(other.sets) or 'none'}")
-    for name, record in first.sets.items():
-        mine = other.sets[name]
+    for name in names:
+        record, mine = first.sets[name], other.sets[name]
         for field in _SAME_SET:
             if mine[field] != record[field]:
                 refuse(f"the {field} of {name} is {mine[field]}")
-        names, own = ({face["name"] for face in r["faces"]} for r in (record, mine))
-        if names != own:
-            refuse(f"{name} has other faces ({len(own - names)} more, {len(names - own)} fewer)")
+        known, own = ({face["name"] for face in r["faces"]} for r in (record, mine))
+        if known != own:
+            refuse(f"{name} has other faces ({len(own - known)} more, {len(known - own)} fewer)")
         for protocol in record["protocols"].keys() & mine["protocols"].keys():
             scores, theirs = mine["protocols"][protocol], record["protocols"][protocol]
             for field in _SAME_PROTOCOL:

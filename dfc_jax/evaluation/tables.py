@@ -77,7 +77,8 @@ def dense_text(scores: Mapping[str, Any]) -> str:
 def set_text(record: Mapping[str, Any]) -> str:
     """What a reader wants to know first of a set's scores."""
     title = f"{record['name']} ({record['layout']}, {record['labels']} labels)"
-    lines = [f"{title}: {record['n']} faces, {record['no_output']} without output"]
+    faces = "1 face" if record["n"] == 1 else f"{record['n']} faces"
+    lines = [f"{title}: {faces}, {record['no_output']} without output"]
     rows = [["protocol", "points", "visible", "normalised by", *SCORE_HEADS]]
     for name, scores in record["protocols"].items():
         by = scores["normalised_by"] + (", balanced" if scores["balanced"] else "")
@@ -89,7 +90,7 @@ def set_text(record: Mapping[str, Any]) -> str:
             rows.append([f"  yaw {yaw}", "", "", "", *cells])
     if len(rows) > 1:
         lines.append(aligned(rows))
-    if record["pose"] is not None:
+    if record["pose"] is not None and any(record["pose"][name]["n"] for name in ANGLES):
         errors = (f"{name} {number(record['pose'][name]['mean'])}" for name in ANGLES)
         lines.append(f"mean absolute error of the pose, degrees: {', '.join(errors)}")
     if record["mask_iou"] is not None:

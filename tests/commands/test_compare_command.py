@@ -106,7 +106,6 @@ def changed(record: dict, **fields) -> dict:
 CHANGES = {
     "the labels of a/test is reannotated": {"labels": "reannotated"},
     "the layout of a/test is cfp": {"layout": "cfp"},
-    "its sets are b/test": {"name": "b/test"},
     'inner of a/test has normalised_by "box-diagonal"': {"normalised_by": "box-diagonal"},
     "inner of a/test has balanced true": {"balanced": True},
     'inner of a/test has visible "fitted mesh"': {"visible": "fitted mesh"},
@@ -137,6 +136,20 @@ def test_a_file_that_is_no_evaluation_is_one_sentence(words, files, capsys):
     code, out, err = run(capsys, "compare", *files)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert f"{files[2]}: {words}" in err
+
+
+def test_the_sets_that_all_have_are_compared_and_the_others_named(records, files, capsys):
+    record = copy.deepcopy(records["ours"])
+    record["sets"].append(changed(records["ours"], name="b/test")["sets"][0])
+    files[0].write_text(json.dumps(record))
+    code, out, err = run(capsys, "compare", *files, "--json", "-")
+    found = json.loads(out)
+    assert code == 0 and [each["name"] for each in found["sets"]] == ["a/test"]
+    assert found["left_out"] == ["b/test"] and "left out, as not all have them: b/test" in err
+    files[1].write_text(json.dumps(changed(records["theirs"], name="c/test")))
+    code, out, err = run(capsys, "compare", *files)
+    assert (code, out) == (2, "")
+    assert err == f"dfc: {files[0]} has no set that all others have; evaluate the same ones\n"
 
 
 def test_runs_of_one_system_are_told_apart(records, files, capsys):

@@ -14,6 +14,7 @@ from dfc_jax.evaluation.dense import DenseErrors
 from dfc_jax.evaluation.predictions import Predictions
 from dfc_jax.evaluation.protocols import READINGS, read, stacked
 from dfc_jax.evaluation.scores import ScoreSettings, evaluation, set_scores
+from dfc_jax.evaluation.tables import set_text
 from dfc_jax.evaluation.trials import PROTOCOLS, Visibility, face_scales
 
 POINTS = points_in_box()
@@ -364,6 +365,25 @@ def test_yaws_beyond_90_degrees_are_named_alike_everywhere():
     predictions = Predictions("mine", ("0",), POINTS[None], np.array([[85.0, 180.0, 180.0]]))
     scores = scored([face], predictions)
     assert scores["yaw"]["90"]["found"] == scores["profiles"]["median_abs_yaw"] == 95.0
+
+
+def test_the_text_of_a_set_tells_what_there_is():
+    def told(predictions, **keywords):
+        scores = scored([turned(20.0)], predictions, **keywords)
+        return set_text({"name": "a/b", "layout": "ibug", **scores}).splitlines()
+
+    own = {"dense_flow_px": np.array([1.5]), "dense_mesh_px": np.array([np.nan])}
+    lines = told(found(POINTS, yaw=(21.0,)), own=own)
+    assert lines[0] == "a/b (ibug, original labels): 1 face, 0 without output"
+    assert lines[-1] == "mean absolute error of the pose, degrees: yaw 1.00, pitch 1.00, roll 2.00"
+    assert not any("of the pose" in line for line in told(found(POINTS)))
+    face = annotated(dense=lambda: pytest.fail("is read before it is scored"))
+    own = {"dense_flow_px": np.array([1.5, 2.5]), "dense_mesh_px": np.array([0.0, 0.0])}
+    scores = scored([face, face], found(POINTS, POINTS), own=own)
+    assert set_text({"name": "a/b", "layout": "ibug", **scores}).splitlines()[-1] == (
+        "dense: 2 faces, flow off by 2.00 [1.50, 2.50] template pixels, "
+        "mesh off by 0.00 [0.00, 0.00] % of the box length"
+    )
 
 
 def test_without_true_poses_the_profiles_still_have_a_median_yaw():
