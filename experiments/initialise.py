@@ -38,7 +38,7 @@ from data_pipelines.faces.synthetic import load_assets
 from data_pipelines.photos.labels import angles_of, fit_any
 from data_pipelines.photos.squares import read_square
 from dfc_jax.commands.evaluate import face_folders
-from dfc_jax.commands.scored import read_faces
+from dfc_jax.commands.scored import names_of, read_faces
 from dfc_jax.crops import apply_affine, crop_of_box, crop_photo, tilt_deg
 from dfc_jax.data.faces import AnnotatedFace
 from dfc_jax.errors import DatasetError, ExportError, OptionError
@@ -51,7 +51,7 @@ from dfc_jax.evaluation.scores import ScoreSettings, evaluation, set_scores, tru
 from dfc_jax.evaluation.side_by_side import FOUND, TRUE
 from dfc_jax.evaluation.tables import aligned
 from dfc_jax.evaluation.trials import Visibility, annotates_visible_points_alone, true_points
-from dfc_jax.files import escaped, path_text, write_json
+from dfc_jax.files import escaped, write_json
 from dfc_jax.fitting import LandmarkSettings
 from dfc_jax.inference.align import Aligner
 from dfc_jax.inference.face import Face
@@ -142,8 +142,8 @@ def read_group(text: str, model: FaceModel) -> Group:
     faces, problems = read_faces(folder)
     if not np.isfinite(true_points(faces)).any(axis=(1, 2)).all():
         raise DatasetError(f"{folder.folder}: has faces without points to score; give another set")
-    unusable = [path_text(Path(key).name) for key in problems]
-    return Group(folder.name, folder.layout, with_poses(faces, model), unusable=unusable)
+    posed, unusable = with_poses(faces, model), names_of(problems)
+    return Group(folder.name, folder.layout, posed, unusable=unusable)
 
 
 def with_poses(faces: Sequence[AnnotatedFace], model: FaceModel) -> list[AnnotatedFace]:

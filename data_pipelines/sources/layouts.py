@@ -1,10 +1,9 @@
 """Every reader of a data set, by the name that programs give its layout."""
 
 import os
-from functools import partial
 
+from data_pipelines.sources import tfds
 from data_pipelines.sources.packed import packed
-from data_pipelines.sources.tfds import BUILDERS, tfds_faces
 from dfc_jax.data import layouts
 from dfc_jax.data.faces import FaceSet
 
@@ -12,7 +11,7 @@ from dfc_jax.data.faces import FaceSet
 READERS: layouts.Readers = {
     **layouts.READERS,
     "packed": packed,
-    **{f"tfds:{name}": partial(tfds_faces, name) for name in BUILDERS},
+    **tfds.READERS,
 }
 LAYOUTS = tuple(READERS)
 

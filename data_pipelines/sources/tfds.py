@@ -21,6 +21,7 @@ import numpy as np
 
 from data_pipelines.sources.extras import required
 from dfc_jax.data.faces import AnnotatedFace, FaceSet, Parameters
+from dfc_jax.data.layouts import Readers
 from dfc_jax.data.lp import JAW_OF, LP_EDGE_PX, N_EXPRESSION, N_POSE, N_SHAPE, LPPoints
 from dfc_jax.errors import DatasetError
 from dfc_jax.landmarks68 import N_LANDMARKS
@@ -67,6 +68,10 @@ def tfds_faces(
         return make(record, label)
 
     return FaceSet(f"tfds:{name}", range(len(source)), read)
+
+
+# By the names that programs and `dfc evaluate` give these layouts; the folder is the data_dir.
+READERS: Readers = {f"tfds:{name}": partial(tfds_faces, name) for name in BUILDERS}
 
 
 def _data_source(name: str, data_dir: str | os.PathLike[str] | None, split: str) -> Any:

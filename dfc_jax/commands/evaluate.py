@@ -28,21 +28,35 @@ from dfc_jax.files import escaped, path_text, print_or_write_json
 if TYPE_CHECKING:
     from dfc_jax.inference.align import Aligner
 
+
+class Layouts(tuple[str, ...]):
+    """Names of layouts; those of `dfc_jax.data.layouts.all_readers` are in it, too."""
+
+    def __contains__(self, name: object) -> bool:
+        if super().__contains__(name):
+            return True
+        from dfc_jax.data.layouts import all_readers
+
+        return name in all_readers()
+
+
 # The names in `dfc_jax.data.layouts.READERS`, which would take JAX to import.
-LAYOUTS = (
-    "ibug",
-    "300w-lp",
-    "aflw2000",
-    "cfp",
-    "fasseg",
-    "facesynthetics",
-    "300w",
-    "aflw2000-reannotated",
-    "aflw",
-    "aflw-pifa",
-    "pointing04",
-    "frames",
-    "synth",
+LAYOUTS = Layouts(
+    (
+        "ibug",
+        "300w-lp",
+        "aflw2000",
+        "cfp",
+        "fasseg",
+        "facesynthetics",
+        "300w",
+        "aflw2000-reannotated",
+        "aflw",
+        "aflw-pifa",
+        "pointing04",
+        "frames",
+        "synth",
+    )
 )
 # Those of `dfc_jax.evaluation.trials` and `metrics`, for the same reason.
 PROTOCOLS = ("all68", "inner", "visible-inner", "points21", "visible21")

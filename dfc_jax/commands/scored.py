@@ -1,7 +1,7 @@
 """One set of `dfc evaluate`: its faces, what is found in them, its scores."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,12 +35,17 @@ def read_faces(folder: FaceFolder) -> "tuple[list[AnnotatedFace], list[Any]]":
       DatasetError: none can be used.
     """
     from dfc_jax.data.faces import read_usable
-    from dfc_jax.data.layouts import open_faces
+    from dfc_jax.data.layouts import all_readers, open_faces
 
-    faces, problems = read_usable(open_faces(folder.layout, folder.folder))
+    faces, problems = read_usable(open_faces(folder.layout, folder.folder, all_readers()))
     for problem in problems.values():
         complain(problem)
     return faces, list(problems)
+
+
+def names_of(keys: Iterable[Any]) -> list[str]:
+    """What the faces of a set are called by the keys of `FaceSet`: files, names or numbers."""
+    return [path_text(key.name) if isinstance(key, Path) else str(key) for key in keys]
 
 
 def score_faces(
@@ -80,7 +85,7 @@ def score_faces(
     _warn_of_missing(folder.name, scores["protocols"], arguments.protocol or (), settings)
     if arguments.predictions_out is not None:
         write_predictions(arguments.predictions_out, found)
-    unusable = [path_text(Path(key).name) for key in (*problems, *unreadable)]
+    unusable = names_of([*problems, *unreadable])
     record = {"name": folder.name, "layout": folder.layout, **scores, "unusable": unusable}
     return record, found.system
 
@@ -151,7 +156,7 @@ def _matched(
     from dfc_jax.evaluation.predictions import listed, match, read_predictions
 
     predictions = read_predictions(file, system)
-    stems = {Path(key).stem for key in problems} | {str(key) for key in problems}
+    stems = {Path(str(key)).stem for key in problems} | {str(key) for key in problems}
     unusable = [name for name in predictions.names if name.rpartition("/")[2] in stems]
     try:
         found, missing = match(predictions, [face.name for face in faces], unusable)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 
 from dfc_jax.data.aflw import aflw
 from dfc_jax.data.cfp import cfp
@@ -34,6 +35,13 @@ READERS: Readers = {
     "frames": frames,
     "synth": synth,
 }
+
+
+def all_readers() -> Readers:
+    """`READERS`, and those of packages that stand on this one, which name a mapping like it as an
+    entry point of the group ``dfc_jax.layouts`` when they are installed."""
+    above = [entry.load() for entry in entry_points(group="dfc_jax.layouts")]
+    return {name: reader for readers in (*above, READERS) for name, reader in readers.items()}
 
 
 def open_faces(layout: str, folder: str | os.PathLike[str], readers: Readers = READERS) -> FaceSet:

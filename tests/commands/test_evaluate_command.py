@@ -1,6 +1,8 @@
 """`dfc evaluate`: scores on standard output, predictions in a file, what is unusable named."""
 
 import json
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,8 @@ import dfc_jax
 from dfc_jax.commands import evaluate
 from dfc_jax.commands.evaluate import LAYOUTS
 from dfc_jax.data import layouts
+from dfc_jax.data.faces import AnnotatedFace, FaceSet
+from dfc_jax.errors import DatasetError
 from dfc_jax.evaluation import metrics, trials
 from dfc_jax.evaluation.predictions import Predictions, read_predictions, write_predictions
 from experiments.bench.compiles import compiles
@@ -120,6 +124,32 @@ def test_the_choices_of_the_command_are_those_of_the_library():
     assert LAYOUTS == tuple(layouts.READERS)
     assert evaluate.PROTOCOLS == trials.PROTOCOLS
     assert evaluate.NORMALISERS == tuple(metrics.NORMALISERS)
+
+
+def test_packages_that_stand_on_this_one_bring_layouts_of_their_own(
+    tmp_path, fake, capsys, monkeypatch
+):
+    """Their faces may be counted, and need no files."""
+    write_example(tmp_path, "one")
+    encoded = (tmp_path / "one.jpg").read_bytes()
+
+    def read(number: int) -> AnnotatedFace:
+        if number == 1:
+            raise DatasetError(f"record {number}: is damaged")
+        return AnnotatedFace(
+            Path(f"record/{number}"), points_in_box(), f"{number}", encoded=encoded
+        )
+
+    reader = {"records": lambda folder: FaceSet(str(folder), range(3), read)}
+    entry = types.SimpleNamespace(load=lambda: reader)
+    monkeypatch.setattr(layouts, "entry_points", lambda group: {"dfc_jax.layouts": [entry]}[group])
+    code, out, err = run(capsys, "evaluate", "--set", f"records={tmp_path}", "--json", "-")
+    assert code == 1 and "record 1: is damaged" in err
+    (one,) = json.loads(out)["sets"]
+    assert one["layout"] == "records" and one["n"] == 2 and one["unusable"] == ["1"]
+    assert [face["name"] for face in one["faces"]] == ["0", "2"]
+    code, _, err = run(capsys, "evaluate", "--set", f"others={tmp_path}", "--json", "-")
+    assert code == 2 and "give LAYOUT=DIR, of ibug, " in err
 
 
 def test_evaluate_scores_poses_where_they_are_known_and_names_faces_by_their_set(

@@ -27,14 +27,17 @@ from scipy.io import savemat
 
 from data_pipelines.photos.sets import open_sets
 from data_pipelines.photos.squares import read_square
+from data_pipelines.sources import tfds
 from data_pipelines.sources.layouts import open_faces
 from data_pipelines.sources.tfds import tfds_faces
+from dfc_jax.commands.evaluate import LAYOUTS
 from dfc_jax.data import layouts
 from dfc_jax.data.cfp import cfp
 from dfc_jax.data.faces import AnnotatedFace, FaceSet, collect
 from dfc_jax.data.facesynthetics import facesynthetics
 from dfc_jax.data.fasseg import fasseg
 from dfc_jax.data.ibug import ibug, read_ibug
+from dfc_jax.data.layouts import all_readers
 from dfc_jax.data.lp import LP_EDGE_PX, aflw2000, w300lp
 from dfc_jax.data.masks import box_of_mask, read_mask
 from dfc_jax.errors import DatasetError
@@ -306,6 +309,12 @@ def test_aflw2k3d_of_tfds_is_aflw2000(monkeypatch, aflw_folder):
         np.testing.assert_allclose(face.points, original.points, atol=1e-4)
         np.testing.assert_allclose(face.depth_px, original.depth_px, atol=1e-4)
         assert face.jaw == "surface" and face.parameters is None
+
+
+def test_dfc_evaluate_has_the_layouts_of_tfds():
+    """They are named where the packages are installed."""
+    assert all_readers() == {**tfds.READERS, **layouts.READERS}
+    assert "tfds:aflw2k3d" in LAYOUTS and "tfds:mnist" not in LAYOUTS
 
 
 def test_bad_tfds_records_are_named(monkeypatch):
