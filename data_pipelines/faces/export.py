@@ -16,7 +16,7 @@ from data_pipelines.faces.synthetic import (
     sample_pair_and_source,
 )
 from dfc_jax.files import write_npz
-from dfc_jax.morphable.linear import PARTS, FaceModel
+from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.ops.rotations import head_rotation, matrix_to_angles
 from dfc_jax.photo import write_png
 from dfc_jax.systems.dfc.draw import flow_picture
@@ -84,13 +84,11 @@ def _pairs(
 
 
 def _truth(source: Picture, model: FaceModel, template: Template) -> dict[str, jax.Array]:
-    seen = source.fragments.pix_to_face
     flow, matchable = flow_to_template(source.fragments, template)
-    part = model.triangle_part[jnp.maximum(seen, 0)]
     return {
         "points": source.scene.landmarks_px,
         "angles_deg": matrix_to_angles(head_rotation(source.scene.params.rotation)),
-        "face": (seen >= 0) & (part != PARTS.index("neck")),
+        "face": source.face(model),
         "template_flow": flow,
         "template_matchable": matchable,
     }

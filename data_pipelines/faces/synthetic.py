@@ -43,7 +43,7 @@ from data_pipelines.faces.textures import load_texture_bank
 from dfc_jax.camera import project, to_camera
 from dfc_jax.crops import CROP_LIFT, CROP_SCALE
 from dfc_jax.errors import DatasetError
-from dfc_jax.morphable.linear import FaceModel, landmarks3d, shape, vertex_normals
+from dfc_jax.morphable.linear import PARTS, FaceModel, landmarks3d, shape, vertex_normals
 from dfc_jax.ops.rotations import angles_to_rotvec
 from dfc_jax.raster import interpolate
 from dfc_jax.raster.flow import fragments_of, ground_truth_flow
@@ -318,6 +318,12 @@ class Picture(ByValue):
     fragments: Fragments
     image: Array
     occluded: Array
+
+    def face(self, model: FaceModel) -> Array:
+        """Pixels (s, s) bool on the face, which something may cover; the neck is none of it."""
+        seen = self.fragments.pix_to_face
+        part = model.triangle_part[jnp.maximum(seen, 0)]
+        return (seen >= 0) & (part != PARTS.index("neck"))
 
 
 def sample_picture(key: Array, assets: SyntheticAssets, settings: SyntheticSettings) -> Picture:

@@ -1,0 +1,38 @@
+"""The loss of the segmentation, and its scores."""
+
+import jax
+import jax.numpy as jnp
+
+from dfc_jax.types import Array
+
+
+def segmentation_loss(logits: Array, face: Array, counted: Array, edge: float = 0.0) -> Array:
+    """Cross-entropy () of logits (B, s, s) over the pixels that count.
+
+    Args:
+      logits: of the probability of the face.
+      face, counted: (B, s, s) in {0, 1}.
+      edge: what pixels beside a border of the face count more than others: the few that are hard
+        decide how it looks. 0 for all alike.
+    """
+    weight = counted * (1.0 + edge * _beside_border(face))
+    # log(1 + exp(-x)) of the right answer's logit x, which never overflows.
+    wrong = jax.nn.softplus(jnp.where(face > 0.5, -logits, logits))
+    return jnp.sum(weight * wrong) / jnp.maximum(jnp.sum(weight), 1.0)
+
+
+def _beside_border(face: Array) -> Array:
+    """1 for pixels (B, s, s) with another one within two pixels of them that is not as they are."""
+    window = (1, 5, 5), (1, 1, 1), "SAME"
+    largest = jax.lax.reduce_window(face, -jnp.inf, jax.lax.max, *window)
+    smallest = -jax.lax.reduce_window(-face, -jnp.inf, jax.lax.max, *window)
+    return largest - smallest
+
+
+def intersection_over_union(logits: Array, face: Array, counted: Array) -> Array:
+    """IoU (B,) of what is taken for the face with it, over the pixels that count; 1 where both are
+    empty."""
+    found, true = (logits > 0.0) & (counted > 0.5), (face > 0.5) & (counted > 0.5)
+    union = jnp.sum(found | true, axis=(1, 2))
+    shared = jnp.sum(found & true, axis=(1, 2))
+    return jnp.where(union > 0, shared / jnp.maximum(union, 1), 1.0)
