@@ -10,22 +10,9 @@ import pytest
 from dfc_jax.camera import project, to_camera
 from dfc_jax.fitting import Status, fit_landmarks, project_landmarks
 from dfc_jax.fitting.fit import fit
-from dfc_jax.fitting.residuals import (
-    N_POSE,
-    FitProblem,
-    flatten,
-    jacobian,
-    reprojection,
-    residuals,
-    unflatten,
-)
 from dfc_jax.fitting.settings import (
     DEFAULT,
-    PAPER,
-    FitSettings,
     exclusive_rows,
-    expression_means,
-    expression_weights,
 )
 from dfc_jax.morphable.linear import PARTS, shape, surface_positions
 from dfc_jax.ops.rotations import angles_to_rotvec, head_rotation
@@ -407,92 +394,6 @@ def test_one_compilation_serves_all_faces(model):
     before = fit._cache_size()
     fit(model, observed[1], CENTRE + 1.0)
     assert fit._cache_size() == before
-
-
-def small_problem(rng, n_shape=6, n=20) -> tuple[np.ndarray, FitProblem]:
-    def normal(*size):
-        return jnp.asarray(rng.standard_normal(size), jnp.float32)
-
-    pose = jnp.array([6.0, 0.2, -0.4, 0.1, 0.05, -0.08, -0.5])
-    problem = FitProblem(
-        mean_mm=40.0 * normal(n, 3),
-        basis_mm=3.0 * normal(n, 3, n_shape),
-        points_px=60.0 + 20.0 * normal(n, 2),
-        weight=jnp.abs(normal(n)),
-        principal_point=CENTRE,
-        prior_mean=normal(N_POSE + n_shape),
-        prior_weight=jnp.abs(normal(N_POSE + n_shape)),
-        prior_rows=normal(2, N_POSE + n_shape),
-    )
-    return jnp.concatenate([pose, 0.3 * normal(n_shape)]), problem
-
-
-def test_jacobian_is_the_derivative_of_the_residuals():
-    x, problem = small_problem(np.random.default_rng(7))
-    exact = jax.jit(jax.jacfwd(residuals))(x, problem)
-    np.testing.assert_allclose(jax.jit(jacobian)(x, problem), exact, rtol=1e-4, atol=1e-3)
-
-
-def test_residuals_square_to_the_energy_of_eq_3():
-    x, problem = small_problem(np.random.default_rng(8))
-    error = reprojection(x, problem)
-    energy = jnp.sum(problem.weight * jnp.sum(error**2, axis=1))
-    energy += jnp.sum(problem.prior_weight * (x - problem.prior_mean) ** 2)
-    energy += jnp.sum((problem.prior_rows @ x) ** 2)
-    np.testing.assert_allclose(jnp.sum(residuals(x, problem) ** 2), energy, rtol=1e-5)
-
-
-def test_reprojection_is_the_projection_of_the_camera_module():
-    x, problem = small_problem(np.random.default_rng(9))
-    params = unflatten(x, 4)
-    points = problem.mean_mm + problem.basis_mm @ x[N_POSE:]
-    seen = project(Camera(params.focal_px, CENTRE), to_camera(params, points))
-    np.testing.assert_allclose(reprojection(x, problem), problem.points_px - seen, atol=1e-3)
-
-
-def test_flatten_inverts_unflatten():
-    x, _ = small_problem(np.random.default_rng(10))
-    np.testing.assert_allclose(flatten(unflatten(x, 4)), x, rtol=1e-4, atol=1e-5)
-
-
-def test_the_papers_weights_are_a_preset():
-    assert (PAPER.identity_weight, PAPER.expression_weight) == (2.5e-5, 1000.0)
-    assert not PAPER.noise_scaled and DEFAULT == FitSettings()
-
-
-def test_special_weights_name_shapes_with_or_without_their_side():
-    settings = FitSettings(special_weights=(("eyeBlink", 0.5), ("jawLeft", 9.0)))
-    names = ("eyeBlinkLeft", "eyeBlinkRight", "jawLeft", "jawRight", "browDownLeft")
-    np.testing.assert_allclose(expression_weights(names, settings), [0.5, 0.5, 9.0, 20.0, 20.0])
-
-
-def test_a_cost_per_unit_is_a_mean_below_zero():
-    settings = FitSettings(expression_weight=5.0, special_weights=(), sparsity=(("jawLeft", 20.0),))
-    means = expression_means(("jawLeft", "jawRight"), settings)
-    np.testing.assert_allclose(means, [-2.0, 0.0])
-    # For x >= 0 the two energies differ by a constant.
-    x = np.linspace(0.0, 1.0, 5)
-    np.testing.assert_allclose(
-        np.ptp(5.0 * (x - means[0]) ** 2 - 5.0 * x**2 - 20.0 * x), 0.0, atol=1e-9
-    )
-
-
-def test_shapes_that_exclude_each_other_are_named_with_or_without_their_sides():
-    pairs = (("eyeBlink", "eyeWide", 4.0), ("smile", "pucker", 9.0), ("jawLeft", "jawRight", 1.0))
-    names = ("eyeBlinkLeft", "jawLeft", "eyeWideLeft", "smileLeft", "smileRight", "pucker")
-    names = (*names, "jawRight", "eyeWideRight", "other")
-    rows = exclusive_rows(names, FitSettings(exclusive=pairs))
-    # The right eye has no blink among these names.
-    costs = {frozenset(np.flatnonzero(row)): row.max() for row in rows}
-    assert costs == {
-        frozenset({0, 2}): 2.0,
-        frozenset({3, 5}): 3.0,
-        frozenset({4, 5}): 3.0,
-        frozenset({1, 6}): 1.0,
-    }
-    assert np.count_nonzero(rows) == 8
-    assert exclusive_rows(names, FitSettings(exclusive=())).shape == (0, 9)
-    assert exclusive_rows((), DEFAULT).shape == (0, 0)
 
 
 def test_shapes_that_exclude_each_other_share_no_errors_of_the_points(model):
