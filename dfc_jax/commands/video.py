@@ -14,6 +14,7 @@ from dfc_jax.commands.arguments import (
     UsageError,
     add_network,
     between,
+    check_apart,
     check_network,
     check_output,
     complain,
@@ -107,6 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("nothing to write; give --out, --track, --glb or --livelink, or several")
     check_network(arguments)
     check_results(arguments, arguments.video)
+    if arguments.fps is not None and Path(arguments.video).is_file():
+        raise UsageError(f"{arguments.video}: --fps is for pictures, a video has its own times")
     from dfc_jax.video import open_video
 
     frames = open_video(arguments.video, arguments.fps)
@@ -129,13 +132,15 @@ def wanted(arguments: argparse.Namespace) -> list[tuple[Path | None, Sequence[st
 def check_results(arguments: argparse.Namespace, video: str | None) -> None:
     """
     Raises:
-      UsageError: a result cannot be written, or would overwrite the video.
+      UsageError: a result cannot be written, or would overwrite the video or another one.
     """
+    check_apart([path for path, _ in wanted(arguments)])
     for path, suffixes in wanted(arguments):
         if path is None:
             continue
         if path.suffix.lower() not in suffixes:
-            raise UsageError(f"{path}: end its name in one of {', '.join(suffixes)}")
+            one_of = "one of " if len(suffixes) > 1 else ""
+            raise UsageError(f"{path}: end its name in {one_of}{', '.join(suffixes)}")
         check_output(path)
         if video is not None and path.exists() and path.samefile(video):
             raise UsageError(f"{path}: this is the video itself; give another name")

@@ -126,6 +126,15 @@ def test_mistakes_are_one_sentence_and_leave_nothing(capsys, tmp_path, clip):
         (["video", clip, "--out", tmp_path / "a.avi"], "end its name in one of .mp4"),
         (["video", clip, "--out", tmp_path / "no" / "a.mp4"], "there is no such folder"),
         (["video", clip, "--out", clip], "this is the video itself"),
+        (["video", clip, "--glb", tmp_path / "a.obj"], "a.obj: end its name in .glb"),
+        (
+            ["video", clip, "--track", tmp_path / "a.csv", "--livelink", tmp_path / "a.csv"],
+            "two results would go there",
+        ),
+        (
+            ["video", clip, "--fps", "24", "--track", tmp_path / "a.csv"],
+            "--fps is for pictures, a video has its own times",
+        ),
         (["video", tmp_path, "--track", tmp_path / "a.csv"], "there are no pictures"),
         (["video", clip, "--track", tmp_path / "a.csv", "--max-people", "0"], "whole number"),
     ]
