@@ -215,6 +215,8 @@ class Aligner:
         check_not_forked()
         if max_people is not None and not (isinstance(max_people, Integral) and max_people >= 1):
             raise OptionError(f"max_people needs a whole number from 1 on; got {max_people!r}")
+        if fps is not None and not (np.isfinite(fps) and fps > 0):
+            raise OptionError(f"fps needs a positive number; got {fps!r}")
         if isinstance(frames, str | os.PathLike):
             frames = open_video(frames, fps)
         settings = TrackSettings(smooth, max_people, recrop=self.recrop)

@@ -334,6 +334,13 @@ def test_no_more_people_than_are_wanted(stage):
     assert all(len(frame.faces) == 1 for frame in found)
 
 
+@pytest.mark.parametrize("fps", [0, -5.0, float("nan"), float("inf")])
+def test_rates_that_are_none_are_refused(stage, fps):
+    _, aligner, _ = stage
+    with pytest.raises(OptionError, match="fps needs a positive number"):
+        aligner.track([frame_of(left=50)], fps=fps)
+
+
 @pytest.fixture
 def fit(stage):
     """A fit to a frame, and the frame."""
