@@ -39,6 +39,9 @@ _CODECS = {
 }
 WRITTEN_SUFFIXES = tuple(_CODECS)
 _TICKS = 90_000  # a second, of the videos we write
+# What a file may promise and not hold: lengths of some kinds are rounded.
+_MISSING_S = 0.5
+_BREAKS_OFF = "{}: the file breaks off after {} of {} frames; copy it again"
 _NEEDS_AV = "reading and writing videos needs PyAV; pip install 'dfc-jax[video]'"
 
 
@@ -154,8 +157,10 @@ class _File:
         with self._opened() as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            first, last, number, damaged = None, -1.0, 0, 0
+            first, last, number, damaged, end = None, -1.0, 0, 0, None
             for packet in _packets(container, stream):
+                if packet.pts is not None:
+                    end = max(end or 0, packet.pts + (packet.duration or 0))
                 try:
                     decoded = packet.decode()
                 except av.error.FFmpegError:
@@ -172,6 +177,10 @@ class _File:
             self.problems.append(f"{self._path}: {damaged} damaged pieces were left out")
         if not number:
             raise VideoError(f"{self._path}: none of its frames can be decoded; copy it again")
+        if end is not None and stream.duration is not None:
+            missing = stream.duration - (end - (stream.start_time or 0))
+            if missing * stream.time_base > _MISSING_S:
+                self.problems.append(_BREAKS_OFF.format(self._path, number, self.n_frames))
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
@@ -193,7 +202,12 @@ class _Camera:
     """A camera of this machine; its times are those of the clock."""
 
     def __init__(self, index: int) -> None:
-        self._capture, self.live = cv2.VideoCapture(index), True
+        log = cv2.utils.logging
+        level = log.setLogLevel(log.LOG_LEVEL_ERROR)  # of OpenCV; what it says is said below
+        try:
+            self._capture, self.live = cv2.VideoCapture(index), True
+        finally:
+            log.setLogLevel(level)
         self.n_frames: int | None = None
         self.problems: list[str] = []
         if not self._capture.isOpened():

@@ -157,6 +157,36 @@ def test_truncated_file_gives_what_is_there_and_says_so_if_that_is_nothing(clip,
         open_video(text)
 
 
+def test_file_that_breaks_off_is_named_with_what_is_missing(tmp_path):
+    whole, rng = tmp_path / "whole.mp4", np.random.default_rng(0)
+    # The index first, as in what is downloaded from the web: the rest can be cut off.
+    with av.open(str(whole), "w", options={"movflags": "faststart"}) as out:
+        stream = out.add_stream("mpeg4", rate=30)
+        stream.width = stream.height = 64
+        for _ in range(60):
+            image = rng.integers(0, 255, (64, 64, 3), np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        out.mux(stream.encode(None))
+    complete = open_video(whole)
+    assert len(list(complete)) == 60 and complete.problems == []
+    half = tmp_path / "half.mp4"
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    video = open_video(half)
+    n_frames = len(list(video))
+    assert 5 < n_frames < 40
+    expected = f"{half}: the file breaks off after {n_frames} of 60 frames; copy it again"
+    assert video.problems == [expected]
+
+
+def test_last_frame_that_stays_long_is_no_file_that_breaks_off(tmp_path):
+    path = tmp_path / "slides.mp4"
+    with VideoWriter(path) as writer:
+        for seconds in (0.0, 4.0, 8.0):
+            writer.write(seconds, picture(90))
+    video = open_video(path)
+    assert len(list(video)) == 3 and video.problems == []
+
+
 def test_damaged_pieces_are_left_out_and_named(tmp_path):
     path = tmp_path / "clip.mkv"
     with VideoWriter(path) as video:
@@ -217,6 +247,14 @@ def test_missing_things_are_named(tmp_path):
         open_video(tmp_path, fps=0.0)
     with pytest.raises(VideoError, match="camera 97: there is none"):
         open_video(97)
+
+
+def test_missing_camera_is_one_sentence_without_what_opencv_says(capfd):
+    level = cv2.utils.logging.getLogLevel()
+    with pytest.raises(VideoError, match="camera 97: there is none"):
+        open_video(97)
+    assert capfd.readouterr() == ("", "")
+    assert cv2.utils.logging.getLogLevel() == level
 
 
 def test_without_pyav_the_sentence_says_what_to_install(clip, monkeypatch):
