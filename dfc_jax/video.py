@@ -42,6 +42,7 @@ _TICKS = 90_000  # a second, of the videos we write
 # What a file may promise and not hold: lengths of some kinds are rounded.
 _MISSING_S = 0.5
 _BREAKS_OFF = "{}: the file breaks off after {} of {} frames; copy it again"
+_OTHER_SIZE = "{}: a picture of {} x {} pixels after one of {} x {}; give all of them one size"
 _NEEDS_AV = "reading and writing videos needs PyAV; pip install 'dfc-jax[video]'"
 
 
@@ -111,11 +112,19 @@ class _Pictures:
         self.problems: list[str] = []
 
     def __iter__(self) -> Iterator[Frame]:
+        size = None
         for number, file in enumerate(self._files):
             try:
-                yield Frame(number / self._fps, read_photo(file))
+                image = read_photo(file)
             except PhotoError as error:
                 self.problems.append(str(error))
+                continue
+            height, width = image.shape[:2]
+            size = (width, height) if size is None else size
+            if size == (width, height):
+                yield Frame(number / self._fps, image)
+            else:
+                self.problems.append(_OTHER_SIZE.format(file, width, height, *size))
         if len(self.problems) == len(self._files):
             raise VideoError(f"{self._path}: none of the pictures can be read; check the first")
 

@@ -238,6 +238,15 @@ def test_picture_that_cannot_be_read_is_left_out_and_named(tmp_path):
     assert "2.png" in problem
 
 
+def test_picture_of_another_size_is_left_out_and_named(tmp_path):
+    for number, width in enumerate((64, 32, 64)):
+        write_png(tmp_path / f"{number}.png", picture(10 * number, width))
+    video = open_video(tmp_path, fps=10.0)
+    assert [frame.time_s for frame in video] == [0.0, 0.2]
+    (problem,) = video.problems
+    assert problem.startswith(f"{tmp_path / '1.png'}: a picture of 32 x 48 pixels after one of 64")
+
+
 def test_missing_things_are_named(tmp_path):
     with pytest.raises(VideoError, match=r"none\.mp4: there is no such file"):
         open_video(tmp_path / "none.mp4")
