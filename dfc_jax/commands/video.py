@@ -182,7 +182,7 @@ def follow(
         smooth, most = not arguments.raw, arguments.max_people
         tracked = aligner.track(frames, smooth=smooth, max_people=most)
         handed, quiet = _handed_on(tracked, sinks, show is not None), arguments.verbosity < 0
-        people, n_frames, interrupted = _watch(handed, frames.n_frames, quiet)
+        people, n_frames, interrupted = _watch(handed, frames, quiet)
         # What is there is complete up to here, also after an interrupt.
         if animator is not None and arguments.glb is not None:
             animator.write_glb(arguments.glb)
@@ -210,15 +210,17 @@ def _animator(arguments: argparse.Namespace, aligner: "Aligner") -> "Animator | 
 
 
 def _watch(
-    handed: "Generator[tuple[Tracked, bool], None, None]", total: int | None, quiet: bool
+    handed: "Generator[tuple[Tracked, bool], None, None]", frames: "Video", quiet: bool
 ) -> tuple[set[int], int, bool]:
     """Hand frames on until somebody has seen enough; the people in them, how many frames they were,
-    and whether Ctrl-C ended them."""
+    and whether Ctrl-C ended them. Frames that cannot be followed on are a problem of the video."""
     from tqdm import tqdm
+
+    from dfc_jax.errors import VideoError
 
     people: set[int] = set()
     n_frames = 0
-    with closing(handed), tqdm(total=total, unit="frame", disable=quiet or None) as bar:
+    with closing(handed), tqdm(total=frames.n_frames, unit="frame", disable=quiet or None) as bar:
         try:
             for frame, go_on in handed:
                 n_frames += 1
@@ -228,6 +230,10 @@ def _watch(
                     break
         except KeyboardInterrupt:
             return people, n_frames, True
+        except VideoError as error:
+            if not n_frames:
+                raise
+            frames.problems.append(f"after {plural(n_frames, 'frame')}, {error}")
     return people, n_frames, False
 
 

@@ -12,6 +12,7 @@ from faces import mean_aligner
 from dfc_jax.commands import video, webcam
 from dfc_jax.commands.arguments import UsageError
 from dfc_jax.inference import learn
+from dfc_jax.video import Frame
 
 
 @pytest.fixture
@@ -50,6 +51,23 @@ def test_table_without_a_window(camera, tmp_path, capsys):
     assert 1 <= len(frames) <= 10
     times = [frame["time_s"] for frame in frames]
     assert times == sorted(times)
+
+
+def test_video_that_changes_its_size_leaves_what_was_done(camera, tmp_path, capsys, monkeypatch):
+    class Changing:
+        n_frames, live, problems = 8, False, []
+
+        def __iter__(self):
+            for number in range(8):
+                yield Frame(number / 10.0, np.full((120, 160 + 10 * (number > 5), 3), 90, np.uint8))
+
+    monkeypatch.setattr("dfc_jax.video.open_video", lambda *_: Changing())
+    table = tmp_path / "a.csv"
+    code, out, err = run(capsys, "video", "a.mp4", "--track", table)
+    assert code == 1 and out.startswith("1 person in ")
+    assert "a frame of 170 x 120 pixels follows one of 160 x 120" in err
+    assert 2 <= len(table.read_text().splitlines()) <= 7
+    assert list(tmp_path.iterdir()) == [table]
 
 
 def test_without_a_display_the_sentence_says_what_to_do(tmp_path, capsys, monkeypatch):
