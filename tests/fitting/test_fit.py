@@ -102,7 +102,12 @@ def test_noise_and_outliers_leave_the_face_within_3_mm(model, on_face):
     # Errors are independent here, and these faces do with their lids and jaws what is rare in
     # photographs: the weights are those of the coefficients' own spread.
     settings = dataclasses.replace(
-        DEFAULT, identity_weight=1.0, expression_weight=5.0, special_weights=(), sparsity=()
+        DEFAULT,
+        identity_weight=1.0,
+        expression_weight=5.0,
+        special_weights=(),
+        sparsity=(),
+        exclusive=(),
     )
     results = [fit(model, points, CENTRE, settings) for points in observed]
     errors = [
