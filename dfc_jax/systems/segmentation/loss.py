@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from dfc_jax.evaluation.metrics import mask_iou
 from dfc_jax.types import Array
 
 
@@ -32,7 +33,5 @@ def _beside_border(face: Array) -> Array:
 def intersection_over_union(logits: Array, face: Array, counted: Array) -> Array:
     """IoU (B,) of what is taken for the face with it, over the pixels that count; 1 where both are
     empty."""
-    found, true = (logits > 0.0) & (counted > 0.5), (face > 0.5) & (counted > 0.5)
-    union = jnp.sum(found | true, axis=(1, 2))
-    shared = jnp.sum(found & true, axis=(1, 2))
-    return jnp.where(union > 0, shared / jnp.maximum(union, 1), 1.0)
+    counts = counted > 0.5
+    return mask_iou((logits > 0.0) & counts, (face > 0.5) & counts)
