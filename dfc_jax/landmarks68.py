@@ -5,6 +5,7 @@ import numpy as np
 N_LANDMARKS = 68
 N_JAW = 17
 JAW, INNER = slice(0, N_JAW), slice(N_JAW, N_LANDMARKS)
+BROWS = slice(17, 27)
 EYES, MOUTH, INNER_LIPS = slice(36, 48), slice(48, N_LANDMARKS), slice(60, N_LANDMARKS)
 # The points that say how far eyes and mouth are open.
 OPENINGS = np.r_[EYES, INNER_LIPS]

@@ -18,13 +18,12 @@ import numpy as np
 from absl import flags, logging
 from jax.tree_util import Partial
 
+from data_pipelines.bank import Bank, bank_of
 from data_pipelines.faces.synthetic import SyntheticAssets, SyntheticSettings, load_assets
 from data_pipelines.photos.shards import ShardedPhotos
 from data_pipelines.scenes.compose import SceneSettings, sample_scene, turned_too
 from data_pipelines.scenes.patches import (
-    Bank,
     Patches,
-    bank_of,
     no_patches,
     of_alarms,
     of_photographs,
@@ -123,11 +122,11 @@ def batches(batch: int) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
     return iterate
 
 
-def sampled_scenes(bank: Bank, backgrounds: jax.Array, settings: SceneSettings) -> Partial:
+def sampled_scenes(bank: Bank[Patches], backgrounds: jax.Array, settings: SceneSettings) -> Partial:
     """``scenes(batch, key)`` for `make_task`: twice as many as the batch has numbers, see
     `turned_too`."""
 
-    def scenes(bank: Bank, backgrounds: jax.Array, batch, key) -> Scenes:
+    def scenes(bank: Bank[Patches], backgrounds: jax.Array, batch, key) -> Scenes:
         keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(batch["scene"])
         made = jax.vmap(lambda key: sample_scene(key, bank, backgrounds, settings))(keys)
         return turned_too(key, made)
@@ -153,7 +152,7 @@ def make_bank(
     count: int,
     seed: int,
     alarms_of: str | None = None,
-) -> Bank:
+) -> Bank[Patches]:
     """All that is pasted, in the groups of `DetectorSettings.shares`: the first `own` photographs
     are no copies, `count` faces are rendered, and false alarms are those that the weights
     `alarms_of` give on the backgrounds, or none."""

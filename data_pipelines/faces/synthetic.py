@@ -66,6 +66,7 @@ class SyntheticSettings:
         way instead: profiles and beyond.
       wide_roll, wide_roll_deg: the same for the roll.
       distance_mm: range of the distance to the camera, log-uniform.
+      shown: how many times as wide as the landmark box the picture is.
       crop_scale, crop_shift: looseness of the box (log-uniform factor; part of the side).
       textured: share of faces with a texture of the bank, where there is one.
       expression, skin, light, occluders, background, degradation: see their modules.
@@ -81,6 +82,7 @@ class SyntheticSettings:
     wide_roll: float = 0.1
     wide_roll_deg: float = 60.0
     distance_mm: tuple[float, float] = (350.0, 2500.0)
+    shown: float = CROP_SCALE
     crop_scale: float = 1.2
     crop_shift: float = 0.08
     textured: float = 0.5
@@ -207,7 +209,7 @@ def _frame(
     """Set the focal length and move the face so that the crop shows it as `crop_of_box` does."""
     vertices = shape(model, params.identity, params.expression)
     landmarks = to_camera(params, landmarks3d(model, vertices))
-    scale = CROP_SCALE * settings.crop_scale ** jax.random.uniform(keys[0], minval=-1.0)
+    scale = settings.shown * settings.crop_scale ** jax.random.uniform(keys[0], minval=-1.0)
     shift = settings.crop_shift * jax.random.uniform(keys[1], (2,), minval=-1.0)
     moved = jnp.zeros(3)
     # Moving the face sideways changes its perspective a little; three rounds settle it.

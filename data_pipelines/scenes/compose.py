@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from data_pipelines.bank import Bank
 from data_pipelines.faces.backgrounds import BackgroundSettings, sample_background
 from data_pipelines.faces.degradation import DegradationSettings, degrade
-from data_pipelines.scenes.patches import Bank
+from data_pipelines.scenes.patches import Patches
 from dfc_jax.errors import ConfigError
 from dfc_jax.ops.sampling import bilinear_sample, pixel_grid
 from dfc_jax.systems.detector.scenes import MULTIPLE, PAD, Boxes, Scenes
@@ -84,7 +85,9 @@ class SceneSettings:
             raise ConfigError(f"config.scenes.patches is {self.patches}; it must be at least 1")
 
 
-def sample_scene(key: Array, bank: Bank, backgrounds: Array, settings: SceneSettings) -> Scenes:
+def sample_scene(
+    key: Array, bank: Bank[Patches], backgrounds: Array, settings: SceneSettings
+) -> Scenes:
     """One picture without a batch axis; `backgrounds` (M, S, S, 3) uint8 show no faces."""
     keys = jax.random.split(key, 6)
     image = sample_background(keys[0], backgrounds, settings.size, settings.background)
@@ -166,7 +169,7 @@ def _lights(key: Array, settings: SceneSettings) -> Array:
     return draw * jnp.array([settings.light, settings.side_light, settings.side_light])
 
 
-def _place(key: Array, edge: Array, bank: Bank, settings: SceneSettings) -> _Placed:
+def _place(key: Array, edge: Array, bank: Bank[Patches], settings: SceneSettings) -> _Placed:
     """A random patch of this size with a random tilt, side and place."""
     keys = jax.random.split(key, 4)
     chance, side, shape, group, within = jax.random.uniform(keys[0], (5,))

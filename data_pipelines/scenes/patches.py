@@ -47,42 +47,6 @@ class Patches(ByValue):
     face: AnyArray
 
 
-@struct.dataclass(eq=False)
-class Bank(ByValue):
-    """Patches in G groups.
-
-    Attributes:
-      patches: of all groups.
-      starts, counts: (G,) int32, first patch and number of patches of each group.
-      shares: (G,) how often each group is drawn, 1 in all.
-    """
-
-    patches: Patches
-    starts: AnyArray
-    counts: AnyArray
-    shares: AnyArray
-
-    def draw(self, group: Array, within: Array) -> Patches:
-        """The patch at a place in [0, 1] `within` a group chosen by a number in [0, 1]."""
-        which = jnp.searchsorted(jnp.cumsum(jnp.asarray(self.shares))[:-1], group, side="right")
-        place = (within * jnp.asarray(self.counts)[which]).astype(jnp.int32)
-        index = jnp.asarray(self.starts)[which] + place
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], self.patches)
-
-
-def _joined(groups: Sequence[Patches]) -> Patches:
-    """All patches of some groups."""
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *groups)
-
-
-def bank_of(groups: Sequence[Patches], shares: Sequence[float]) -> Bank:
-    """Groups that are drawn in these proportions; those without patches never."""
-    counts = np.array([len(group.face) for group in groups], np.int32)
-    weights = np.where(counts > 0, shares, 0.0)
-    starts = (np.cumsum(counts) - counts).astype(np.int32)
-    return Bank(_joined(groups), starts, counts, (weights / weights.sum()).astype(np.float32))
-
-
 def of_photographs(photos: ShardedPhotos, key: Array | None = None) -> Patches:
     """The faces of stored squares; with a `key` something is painted over most of them."""
     shrink = jax.jit(jax.vmap(_small))

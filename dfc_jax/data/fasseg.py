@@ -1,9 +1,9 @@
 """FASSEG (Khan, Mauro and Leonardi, "Multi-class semantic segmentation of faces", ICIP 2015).
 
-Photographs ``NAME.jpg`` beside masks ``NAME.png``, without points. `multipose` has heads of
-Pointing'04 in known poses, which its file names give: ``p01140+0-90`` is person 01, series 1,
-number 40, pitch +0, yaw -90 degrees. The persons looked at marks on a wall, so a true pose can be
-ten degrees off; roll is unknown.
+Photographs ``NAME.jpg`` beside masks ``NAME.png``, without points. `frontal` has frontal faces,
+`multipose` heads of Pointing'04 in known poses, which its file names give:
+``p01140+0-90`` is person 01, series 1, number 40, pitch +0, yaw -90 degrees. The persons looked at
+marks on a wall, so a true pose can be ten degrees off; roll is unknown.
 
 As masks of the face they leave two things open: skin is the neck's as well, and hair the brows'. So
 what of a mask counts (see `AnnotatedFace.mask`) follows from the landmark box, which ends at the
@@ -29,17 +29,17 @@ _POSE = re.compile(r"p\d{5}([+-]\d{1,2})([+-]\d{1,2})")
 
 
 def fasseg(folder: str | os.PathLike[str]) -> FaceSet[Path]:
-    """The faces of a folder of FASSEG, by name, with boxes of their masks and poses of their names.
+    """The faces of a folder of FASSEG, by name, with boxes of their masks, and poses where their
+    names tell them; ``multipose/p0[123]*.png`` gives those of three persons.
 
     Raises:
-      DatasetError: no such folder, no mask in it, or none whose name tells a pose.
+      DatasetError: no such folder, or no mask in it.
     """
     folder = Path(folder)
-    found = sorted(folder.glob("*.png"))
+    inside = folder.glob("*.png") if folder.is_dir() else folder.parent.glob(folder.name)
+    found = sorted(path for path in inside if path.suffix == ".png")
     if not found:
         raise DatasetError(f"{folder}: holds no .png masks; give a folder of FASSEG")
-    if not any(_POSE.fullmatch(path.stem) for path in found):
-        raise DatasetError(f"{folder}: no name tells a pose, as p01140+0-90; give multipose")
     return FaceSet(str(folder), found, _read_face)
 
 

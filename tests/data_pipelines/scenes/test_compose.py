@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines.bank import Bank, bank_of
 from data_pipelines.faces.backgrounds import BackgroundSettings
 from data_pipelines.faces.degradation import DegradationSettings
 from data_pipelines.scenes.compose import SceneSettings, sample_scene, turned_too
-from data_pipelines.scenes.patches import PATCH_PX, Bank, Patches, bank_of
+from data_pipelines.scenes.patches import PATCH_PX, Patches
 from dfc_jax.crops import Crop
 from dfc_jax.systems.detector.scenes import PAD, Boxes
 

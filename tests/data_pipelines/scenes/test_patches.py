@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from data_pipelines.bank import bank_of
 from data_pipelines.faces.synthetic import SyntheticSettings, load_assets
 from data_pipelines.photos.labels import PhotoSet
 from data_pipelines.photos.squares import STORED_PX
 from data_pipelines.scenes.patches import (
     PATCH_PX,
     THING_PX,
-    bank_of,
     of_alarms,
     of_photographs,
     of_rendered,

@@ -195,10 +195,19 @@ def test_masks_without_a_face_and_of_colours_are_named(tmp_path):
             raise DatasetError(problem)
 
 
-def test_heads_of_fasseg_without_poses_are_refused(tmp_path):
-    write_fasseg(tmp_path, {"a": (60, 80), "test_1": (60, 80)})
-    with pytest.raises(DatasetError, match=f"{tmp_path}: no name tells a pose"):
-        fasseg(tmp_path)
+def test_heads_of_fasseg_without_poses_have_masks(tmp_path):
+    write_fasseg(tmp_path, {"test_1": (60, 80), "p01146+0+0": (60, 80)})
+    posed, other = fasseg(tmp_path)
+    assert other.pose_deg is None and other.mask is not None
+    np.testing.assert_array_equal(posed.pose_deg[:2], [0.0, 0.0])
+
+
+def test_some_persons_of_fasseg_are_those_of_a_pattern(tmp_path):
+    write_fasseg(tmp_path, {f"p0{n}146+0+0": (60, 80) for n in (1, 2, 4)})
+    some = fasseg(tmp_path / "p0[12]*")
+    assert [face.name for face in some] == ["p01146+0+0", "p02146+0+0"]
+    with pytest.raises(DatasetError, match=r"p09\*.png: holds no .png masks"):
+        fasseg(tmp_path / "p09*.png")
 
 
 def test_facesynthetics_has_the_68_points_of_its_70_from_zero(tmp_path):
