@@ -22,7 +22,7 @@ from jax.tree_util import Partial
 
 from data_pipelines.bank import Bank, bank_of
 from data_pipelines.faces.synthetic import SyntheticAssets, SyntheticSettings, load_assets
-from data_pipelines.masks.compose import MaskSettings, sample_example
+from data_pipelines.masks.compose import MaskSettings, sample_examples
 from data_pipelines.masks.squares import (
     MaskSquares,
     of_masks,
@@ -129,7 +129,7 @@ def sampled_examples(bank: Bank[MaskSquares], settings: MaskSettings) -> Partial
 
     def examples(bank: Bank[MaskSquares], batch, key) -> Examples:
         keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(batch["crop"])
-        return jax.vmap(lambda key: sample_example(key, bank, settings))(keys)
+        return sample_examples(keys, bank, settings)
 
     return Partial(examples, bank)
 

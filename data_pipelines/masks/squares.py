@@ -27,6 +27,7 @@ from data_pipelines.faces.synthetic import (
     SyntheticSettings,
     sample_picture,
 )
+from data_pipelines.photos.labels import PhotoSet
 from data_pipelines.photos.shards import ShardedPhotos
 from data_pipelines.photos.squares import STORED_PX, STORED_SCALE, read_square
 from dfc_jax.camera import crop_camera, project, to_camera
@@ -123,7 +124,9 @@ _FRINGE = 0.03
 _HEAD = 1.15
 
 
-def of_photographs(photos: ShardedPhotos, model: FaceModel, template: Template) -> MaskSquares:
+def of_photographs(
+    photos: ShardedPhotos | PhotoSet, model: FaceModel, template: Template
+) -> MaskSquares:
     """Stored photographs, with what the mesh that was fitted to their landmarks says.
 
     Between brows and chin, what it covers is the face: few photographs have something in front of

@@ -11,6 +11,7 @@ from dfc_jax.evaluation.pose import ANGLES
 from dfc_jax.landmarks68 import N_LANDMARKS
 
 if TYPE_CHECKING:
+    from dfc_jax.crops import Crop
     from dfc_jax.inference.align import Aligner
     from dfc_jax.inference.detect import Detection, Detector
     from dfc_jax.inference.face import Face
@@ -99,16 +100,19 @@ def _dense(aligner: "Aligner", face: "Face", annotated: AnnotatedFace) -> dict[s
 def _mask_iou(face: "Face", annotated: AnnotatedFace) -> float:
     if annotated.mask is None:
         return np.nan
+    return photo_iou(face.matchability, face.crop, *annotated.mask())
+
+
+def photo_iou(
+    probability: np.ndarray, crop: "Crop", true: np.ndarray, counted: np.ndarray
+) -> float:
+    """Intersection over union of what is likely the face in a crop, probability (S, S), with what
+    is true in its photograph, (H, W) bool, over the pixels that are counted, (H, W) bool; beyond
+    the crop nothing is found."""
     import cv2
 
-    true, counted = annotated.mask()
-    found = cv2.warpAffine(
-        (face.matchability > MATCHABLE).astype(np.uint8),
-        face.crop.to_photo,
-        true.shape[::-1],
-        flags=cv2.INTER_NEAREST,
-    )
-    both = (found > 0) & counted, true & counted
+    found = cv2.warpAffine(probability, crop.to_photo, true.shape[::-1]) > MATCHABLE
+    both = found & counted, true & counted
     union = np.logical_or(*both).sum()
     return float(np.logical_and(*both).sum() / union) if union else 1.0
 

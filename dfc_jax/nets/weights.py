@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from dfc_jax.files import (
 )
 from dfc_jax.files import resolve_weights as resolve
 from dfc_jax.nets.registry import Spec, Variables, from_json, json_object, to_json
+from dfc_jax.types import Array
 
-__all__ = ["WEIGHTS_DIR", "WeightsError", "load", "resolve", "save"]
+__all__ = ["WEIGHTS_DIR", "WeightsError", "load", "resolve", "save", "saver", "start_from"]
 
 
 def save(
@@ -55,6 +57,25 @@ def save(
         except SafetensorError as error:
             raise OSError(str(error)) from error
         aside.chmod(0o644)  # safetensors leaves it readable for its owner alone
+
+
+def saver(spec: Spec) -> Callable[[Path, Variables, dict[str, Any]], None]:
+    """`save` of this spec's variables, for `Task.save`."""
+    return lambda file, variables, metadata: save(file, variables, spec, metadata)
+
+
+def start_from(file: str | None, spec: Spec) -> Callable[[Array], Variables]:
+    """Initial variables as a function of a key, for `Task.init`: fresh ones, or those of a file.
+
+    Raises:
+      WeightsError: the file cannot be read, or holds another network.
+    """
+    if file is None:
+        return jax.jit(spec.init)
+    variables, found, _ = load(file, type(spec))
+    if found != spec:
+        raise WeightsError(f"{file}: holds another network than --config asks for; leave it out")
+    return lambda key: variables
 
 
 def load(

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from dfc_jax.errors import ConfigError, WeightsError
+from dfc_jax.errors import ConfigError
 from dfc_jax.nets import weights
 from dfc_jax.nets.registry import Variables
 from dfc_jax.systems.detector.cells import loss, targets
@@ -19,7 +18,6 @@ from dfc_jax.systems.detector.networks import (
     DetectorSpec,
     apply,
     apply_train,
-    init,
 )
 from dfc_jax.systems.detector.scenes import Scenes
 from dfc_jax.training.step import Batch, LossFn
@@ -59,31 +57,13 @@ def make_task(
       WeightsError: the file cannot be read, or holds another network.
     """
     return Task(
-        init=start_from(init_from, spec),
+        init=weights.start_from(init_from, spec),
         batches=batches,
         loss=make_loss(spec, scenes),
-        save=partial(_save, spec),
+        save=weights.saver(spec),
         evaluate=None if held_out is None else partial(evaluate, spec, held_out),
         unit="scenes",
     )
-
-
-def start_from(file: str | None, spec: DetectorSpec) -> Callable[[Array], Variables]:
-    """Initial variables as a function of a key: fresh ones, or those of a weight file.
-
-    Raises:
-      WeightsError: the file cannot be read, or holds another network.
-    """
-    if file is None:
-        return partial(init, spec=spec)
-    variables, found, _ = weights.load(file, DetectorSpec)
-    if found != spec:
-        raise WeightsError(f"{file}: holds another network than --config asks for; leave it out")
-    return lambda key: variables
-
-
-def _save(spec: DetectorSpec, file: Path, variables: Variables, metadata: dict[str, Any]) -> None:
-    weights.save(file, variables, spec, metadata)
 
 
 def make_loss(spec: DetectorSpec, scenes: Partial) -> LossFn:

@@ -1,5 +1,7 @@
 """The loss of the segmentation, and its scores."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -24,10 +26,14 @@ def segmentation_loss(logits: Array, face: Array, counted: Array, edge: float = 
 
 def _beside_border(face: Array) -> Array:
     """1 for pixels (B, s, s) with another one within two pixels of them that is not as they are."""
-    window = (1, 5, 5), (1, 1, 1), "SAME"
-    largest = jax.lax.reduce_window(face, -jnp.inf, jax.lax.max, *window)
-    smallest = -jax.lax.reduce_window(-face, -jnp.inf, jax.lax.max, *window)
-    return largest - smallest
+    # Along one axis, then along the other, by shifts: reductions of windows take much longer.
+    size, padded = face.shape[1:], jnp.pad(face, ((0, 0), (2, 2), (2, 2)), mode="edge")
+    rows = [padded[:, i : i + size[0]] for i in range(5)]
+    found = []
+    for pick in (jnp.maximum, jnp.minimum):
+        tall = functools.reduce(pick, rows)
+        found.append(functools.reduce(pick, [tall[:, :, i : i + size[1]] for i in range(5)]))
+    return found[0] - found[1]
 
 
 def intersection_over_union(logits: Array, face: Array, counted: Array) -> Array:

@@ -3,20 +3,18 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from dfc_jax.errors import ConfigError, WeightsError
+from dfc_jax.errors import ConfigError
 from dfc_jax.nets import weights
 from dfc_jax.nets.registry import Variables
 from dfc_jax.systems.segmentation.examples import Examples
 from dfc_jax.systems.segmentation.loss import intersection_over_union, segmentation_loss
-from dfc_jax.systems.segmentation.networks import SPECS, TwoStreamSpec, apply, apply_train, init
+from dfc_jax.systems.segmentation.networks import SPECS, TwoStreamSpec, apply, apply_train
 from dfc_jax.training.step import Batch, LossFn
 from dfc_jax.training.task import Task
 from dfc_jax.types import Array
@@ -71,32 +69,14 @@ def make_task(
       WeightsError: the file cannot be read, or holds another network.
     """
     return Task(
-        init=start_from(init_from, spec),
+        init=weights.start_from(init_from, spec),
         batches=batches,
         loss=make_loss(spec, examples, edge),
-        save=partial(_save, spec),
+        save=weights.saver(spec),
         evaluate=partial(evaluate, spec, held_out) if held_out else None,
         draw=partial(draw, spec, held_out, shown) if held_out else None,
         unit="crops",
     )
-
-
-def start_from(file: str | None, spec: TwoStreamSpec) -> Callable[[Array], Variables]:
-    """Initial variables as a function of a key: fresh ones, or those of a weight file.
-
-    Raises:
-      WeightsError: the file cannot be read, or holds another network.
-    """
-    if file is None:
-        return partial(init, spec=spec)
-    variables, found, _ = weights.load(file, TwoStreamSpec)
-    if found != spec:
-        raise WeightsError(f"{file}: holds another network than --config asks for; leave it out")
-    return lambda key: variables
-
-
-def _save(spec: TwoStreamSpec, file: Path, variables: Variables, metadata: dict[str, Any]) -> None:
-    weights.save(file, variables, spec, metadata)
 
 
 def make_loss(spec: TwoStreamSpec, examples: Partial, edge: float) -> LossFn:

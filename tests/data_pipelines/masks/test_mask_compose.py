@@ -10,7 +10,7 @@ import pytest
 from data_pipelines.bank import bank_of
 from data_pipelines.faces.degradation import DegradationSettings
 from data_pipelines.faces.occluders import OccluderSettings
-from data_pipelines.masks.compose import MaskSettings, sample_example
+from data_pipelines.masks.compose import MaskSettings, sample_examples
 from data_pipelines.masks.squares import FACE, OTHER, UNKNOWN, MaskSquares
 from data_pipelines.photos.augment import AugmentSettings
 from data_pipelines.photos.squares import STORED_PX
@@ -38,7 +38,7 @@ def square(color: int) -> MaskSquares:
 def sample(settings: MaskSettings, count: int = 24, *groups: MaskSquares):
     bank = bank_of(list(groups) or [square(200)], [1.0] * max(len(groups), 1))
     keys = jax.random.split(jax.random.key(3), count)
-    sampled = jax.jit(jax.vmap(lambda key: sample_example(key, bank, settings)))(keys)
+    sampled = jax.jit(lambda keys: sample_examples(keys, bank, settings))(keys)
     return jax.tree.map(np.asarray, sampled)
 
 
@@ -117,7 +117,7 @@ def test_a_share_of_crops_stays_bare() -> None:
 def test_one_key_gives_one_crop() -> None:
     bank = bank_of([square(200)], (1.0,))
     settings = MaskSettings(AugmentSettings(size=SIZE))
-    one = jax.jit(lambda key: sample_example(key, bank, settings))
-    first, again, other = (one(jax.random.key(n)).image for n in (1, 1, 2))
+    made = jax.jit(lambda keys: sample_examples(keys, bank, settings))
+    first, again, other = (made(jax.random.split(jax.random.key(n))).image for n in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not jnp.array_equal(first, other)
