@@ -1,0 +1,73 @@
+"""Mattes and seams of pictures that are laid over others (NumPy, OpenCV)."""
+
+import cv2
+import numpy as np
+
+# Of guided filters, see `Matte`: the window is so many pixels of the coarse mask wide on either
+# side, and differences of the guide smaller than the root of this are none of an edge.
+_WINDOW, _EPSILON = 2.0, 2e-3
+# A matte below the first counts as 0, above the second as 1: windows carry some of it over edges.
+_ENDS = 0.15, 0.85
+# The seam of pyramids is about this part of a picture's edge wide; where the picture above has less
+# weight than `_GATE`, the result tends to the one below.
+_SEAM, _GATE = 1 / 16, 0.1
+
+
+def fine_matte(
+    coarse: np.ndarray, guide: np.ndarray, pixel: float, size: tuple[int, int], full: np.ndarray
+) -> np.ndarray:
+    """A soft mask made larger, whose edges follow those of a picture.
+
+    The guided filter (He, Sun, Tang, ECCV 2010) on a smaller picture, whose linear coefficients are
+    then made larger ("Fast Guided Filter", He and Sun, 2015).
+
+    Args:
+      coarse: (S, S) float32 in [0, 1], the mask, resampled smoothly to the guide.
+      guide: (S, S) float32 luminance of the picture.
+      pixel: how many pixels of the guide one of the mask once was.
+      size: width and height of the result.
+      full: (height, width) float32 luminance of the picture there.
+    """
+    edge = 2 * max(1, round(_WINDOW * pixel)) + 1
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return cv2.boxFilter(values, -1, (edge, edge), borderType=cv2.BORDER_REFLECT)
+
+    of_guide, of_mask = mean(guide), mean(coarse)
+    variance = mean(guide * guide) - of_guide**2
+    slope = (mean(guide * coarse) - of_guide * of_mask) / (variance + _EPSILON)
+    offset = of_mask - slope * of_guide
+    slope, offset = (
+        cv2.resize(mean(values), size, interpolation=cv2.INTER_LINEAR) for values in (slope, offset)
+    )
+    low, high = _ENDS
+    return np.clip((slope * full + offset - low) / (high - low), 0.0, 1.0)
+
+
+def blend_pyramids(under: np.ndarray, over: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """One picture over another, fine detail cut sharply and coarse colours mixed over a wide seam.
+
+    Burt and Adelson, "A multiresolution spline with application to image mosaics" (1983).
+
+    Args:
+      under, over: (H, W, 3) float32.
+      alpha: (H, W) float32 in [0, 1], 1 for the picture above. Where it is 0, the result is the
+        picture below, untouched.
+    """
+    levels = max(0, int(np.log2(_SEAM * min(alpha.shape))))
+    below, weight = under, alpha
+    shapes, bands = [], []
+    for _ in range(levels):
+        smaller = cv2.pyrDown(over), cv2.pyrDown(under)
+        size = over.shape[1::-1]
+        fine = [
+            own - cv2.pyrUp(less, dstsize=size)
+            for own, less in zip((over, under), smaller, strict=True)
+        ]
+        bands.append(fine[1] + weight[..., None] * (fine[0] - fine[1]))
+        shapes.append(size)
+        (over, under), weight = smaller, cv2.pyrDown(weight)
+    mixed = under + weight[..., None] * (over - under)
+    for size, band in zip(reversed(shapes), reversed(bands), strict=True):
+        mixed = cv2.pyrUp(mixed, dstsize=size) + band
+    return below + np.minimum(alpha / _GATE, 1.0)[..., None] * (mixed - below)
