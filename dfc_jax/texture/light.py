@@ -18,13 +18,14 @@ from dfc_jax.types import ByValue
 USUAL_LUMA = (0.35, 0.65)
 # A prior, in parts of all that is seen, that light does not change from normal to normal: normals
 # that one sees turn towards the camera, and hardly tell some coefficients apart.
-_PRIOR = 1e-4 * np.repeat([0.0, 1.0, 4.0], [1, 3, 5])
+_PRIOR = 1e-3 * np.repeat([0.0, 0.3, 1.0], [1, 3, 5])
 # Errors of colour, from black to white 1, from which a pixel shows something else than skin: at
 # least, and in standard deviations as the median has them.
 _MIN_ERROR, _DEVIATIONS = 0.01, 2.0
 _ROUNDS = 15
-# Less light than this part of the mean is not told from the skin: there colours are noise.
-DARKEST = 0.15
+# Light is held between these parts of the mean. What is taken off a texture is held nearer to it:
+# where little light falls, colours are those of reflections, shadows and noise.
+_BOUNDS, _TAKEN_OFF = (0.1, 4.0), (0.6, 1.8)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 _basis = jax.jit(sh_basis)
@@ -52,7 +53,11 @@ class Light(ByValue):
     def shading(self, normals: np.ndarray) -> np.ndarray:
         """Light (..., 3) at unit normals (..., 3), in parts of the mean."""
         colour = np.asarray(_basis(normals)) @ self.sh
-        return np.maximum(colour / np.maximum(self.skin, 1e-3), DARKEST)
+        return np.clip(colour / np.maximum(self.skin, 1e-3), *_BOUNDS)
+
+    def taken_off(self, colours: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Colours (..., 3) at unit normals (..., 3) as an even light would show them."""
+        return colours / np.clip(self.shading(normals), *_TAKEN_OFF)
 
 
 def luminance(colours: np.ndarray) -> np.ndarray:
@@ -73,8 +78,7 @@ def fit_light(colours: np.ndarray, normals: np.ndarray, weight: np.ndarray) -> L
     """
     used = weight > 0.0
     if not used.any():
-        grey = np.full(3, 0.5, np.float32)
-        return Light(_constant(grey), grey)
+        return no_light()
     colours, weight = colours[used].astype(np.float64), weight[used].astype(np.float64)
     basis = np.asarray(_basis(normals[used].astype(np.float32)), np.float64)
     trust = np.ones(len(weight))
@@ -90,18 +94,20 @@ def fit_light(colours: np.ndarray, normals: np.ndarray, weight: np.ndarray) -> L
     return Light(sh.astype(np.float32), skin.astype(np.float32))
 
 
+def no_light() -> Light:
+    """An even light on grey skin, where nothing is known of it."""
+    grey = np.full(3, 0.5, np.float32)
+    sh = np.zeros((N_SH, 3), np.float32)
+    sh[0] = np.sqrt(4.0 * np.pi) * grey
+    return Light(sh, grey)
+
+
 def mixed(old: Light, new: Light, share: float) -> Light:
     """A light between two, at 1 the new one."""
     return Light(
         (old.sh + share * (new.sh - old.sh)).astype(np.float32),
         (old.skin + share * (new.skin - old.skin)).astype(np.float32),
     )
-
-
-def _constant(colour: np.ndarray) -> np.ndarray:
-    sh = np.zeros((N_SH, 3), np.float32)
-    sh[0] = np.sqrt(4.0 * np.pi) * colour
-    return sh
 
 
 def _median(values: np.ndarray, weight: np.ndarray) -> float:

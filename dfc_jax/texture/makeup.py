@@ -26,7 +26,7 @@ FACE = "face"
 _NEVER = ("eyes", "ears", "neck")
 # Millimetres over which a new texture fades at its border, how high above the brows that lies in
 # the middle, and how far behind the first jaw landmarks.
-_FADE_MM, _FOREHEAD_MM, _BEHIND_MM = 10.0, 42.0, 2.0
+_FADE_MM, _FOREHEAD_MM, _BEHIND_MM = 10.0, 36.0, 2.0
 _COLOUR = re.compile(r"#?([0-9a-fA-F]{6})")
 
 
@@ -166,8 +166,7 @@ def _blush(points: np.ndarray, marks: np.ndarray) -> np.ndarray:
     apple = (marks[41] + marks[48] + 0.35 * (marks[1] + marks[2])) / 2.7
     bone = 0.6 * apple + 0.4 * marks[1]
     line = apple + np.linspace(0.0, 1.0, 10)[:, None] * (bone + [0.0, 6.0, 0.0] - apple)
-    front = points[:, 2] > marks[1, 2]
-    return bell(nearest(points[:, :2], line[:, :2])[0], 10.0) * front
+    return bell(nearest(points[:, :2], line[:, :2])[0], 10.0) * _face(points, marks)
 
 
 def _foundation(points: np.ndarray, marks: np.ndarray) -> np.ndarray:

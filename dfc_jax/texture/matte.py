@@ -3,30 +3,28 @@
 import cv2
 import numpy as np
 
-# Of guided filters, see `Matte`: the window is so many pixels of the coarse mask wide on either
-# side, and differences of the guide smaller than the root of this are none of an edge.
+# Of the guided filter: its window is so many pixels of the coarse mask wide on either side, and
+# differences of the guide smaller than the root of the second are none of an edge.
 _WINDOW, _EPSILON = 2.0, 2e-3
 # A matte below the first counts as 0, above the second as 1: windows carry some of it over edges.
 _ENDS = 0.15, 0.85
-# The seam of pyramids is about this part of a picture's edge wide; where the picture above has less
-# weight than `_GATE`, the result tends to the one below.
-_SEAM, _GATE = 1 / 16, 0.1
+# The seam of pyramids is about this part of a picture's edge wide.
+_SEAM = 1 / 16
 
 
-def fine_matte(
-    coarse: np.ndarray, guide: np.ndarray, pixel: float, size: tuple[int, int], full: np.ndarray
-) -> np.ndarray:
-    """A soft mask made larger, whose edges follow those of a picture.
+def edge_coefficients(
+    coarse: np.ndarray, guide: np.ndarray, pixel: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slope and offset (S, S) of a soft mask as a function of a picture's luminance, whose edges it
+    then follows; for `matte`, which may be made larger first.
 
-    The guided filter (He, Sun, Tang, ECCV 2010) on a smaller picture, whose linear coefficients are
-    then made larger ("Fast Guided Filter", He and Sun, 2015).
+    The guided filter (He, Sun, Tang, ECCV 2010); on a smaller picture than the matte is for it is
+    the fast one (He and Sun, 2015).
 
     Args:
       coarse: (S, S) float32 in [0, 1], the mask, resampled smoothly to the guide.
       guide: (S, S) float32 luminance of the picture.
       pixel: how many pixels of the guide one of the mask once was.
-      size: width and height of the result.
-      full: (height, width) float32 luminance of the picture there.
     """
     edge = 2 * max(1, round(_WINDOW * pixel)) + 1
 
@@ -37,11 +35,13 @@ def fine_matte(
     variance = mean(guide * guide) - of_guide**2
     slope = (mean(guide * coarse) - of_guide * of_mask) / (variance + _EPSILON)
     offset = of_mask - slope * of_guide
-    slope, offset = (
-        cv2.resize(mean(values), size, interpolation=cv2.INTER_LINEAR) for values in (slope, offset)
-    )
+    return mean(slope), mean(offset)
+
+
+def matte(slope: np.ndarray, offset: np.ndarray, luma: np.ndarray) -> np.ndarray:
+    """The mask (H, W) in [0, 1] of coefficients and luminance (H, W); see `edge_coefficients`."""
     low, high = _ENDS
-    return np.clip((slope * full + offset - low) / (high - low), 0.0, 1.0)
+    return np.clip((slope * luma + offset - low) / (high - low), 0.0, 1.0)
 
 
 def blend_pyramids(under: np.ndarray, over: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -51,11 +51,10 @@ def blend_pyramids(under: np.ndarray, over: np.ndarray, alpha: np.ndarray) -> np
 
     Args:
       under, over: (H, W, 3) float32.
-      alpha: (H, W) float32 in [0, 1], 1 for the picture above. Where it is 0, the result is the
-        picture below, untouched.
+      alpha: (H, W) float32 in [0, 1], 1 for the picture above.
     """
     levels = max(0, int(np.log2(_SEAM * min(alpha.shape))))
-    below, weight = under, alpha
+    weight = alpha
     shapes, bands = [], []
     for _ in range(levels):
         smaller = cv2.pyrDown(over), cv2.pyrDown(under)
@@ -70,4 +69,4 @@ def blend_pyramids(under: np.ndarray, over: np.ndarray, alpha: np.ndarray) -> np
     mixed = under + weight[..., None] * (over - under)
     for size, band in zip(reversed(shapes), reversed(bands), strict=True):
         mixed = cv2.pyrUp(mixed, dstsize=size) + band
-    return below + np.minimum(alpha / _GATE, 1.0)[..., None] * (mixed - below)
+    return mixed
