@@ -18,11 +18,11 @@ from dfc_jax.types import ByValue
 USUAL_LUMA = (0.35, 0.65)
 # A prior, in parts of all that is seen, that light does not change from normal to normal: normals
 # that one sees turn towards the camera, and hardly tell some coefficients apart.
-_PRIOR = 1e-3 * np.repeat([0.0, 0.3, 1.0], [1, 3, 5])
+_PRIOR = 1e-4 * np.repeat([0.0, 0.3, 1.0], [1, 3, 5])
 # Errors of colour, from black to white 1, from which a pixel shows something else than skin: at
 # least, and in standard deviations as the median has them.
 _MIN_ERROR, _DEVIATIONS = 0.01, 2.0
-_ROUNDS = 15
+_ROUNDS = 20
 # Light is held between these parts of the mean. What is taken off a texture is held nearer to it:
 # where little light falls, colours are those of reflections, shadows and noise.
 _BOUNDS, _TAKEN_OFF = (0.1, 4.0), (0.6, 1.8)
