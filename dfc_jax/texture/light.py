@@ -16,16 +16,16 @@ from dfc_jax.types import ByValue
 # Well exposed skin, light or dark, has luminances from here to there; where the mean of a face lies
 # beyond, so is the exposure.
 USUAL_LUMA = (0.35, 0.65)
-# A prior, in parts of all that is seen, that light does not change from normal to normal: normals
-# that one sees turn towards the camera, and hardly tell some coefficients apart.
-_PRIOR = 1e-4 * np.repeat([0.0, 0.3, 1.0], [1, 3, 5])
+# Ridge for bands 0, 1 and 2, in parts of the variance of the errors: normals that one sees turn
+# towards the camera and tell some coefficients from each other only where colours are exact.
+_RIDGE = np.repeat([0.0, 0.3, 3.0], [1, 3, 5])
 # Errors of colour, from black to white 1, from which a pixel shows something else than skin: at
 # least, and in standard deviations as the median has them.
 _MIN_ERROR, _DEVIATIONS = 0.01, 2.0
 _ROUNDS = 20
 # Light is held between these parts of the mean. What is taken off a texture is held nearer to it:
 # where little light falls, colours are those of reflections, shadows and noise.
-_BOUNDS, _TAKEN_OFF = (0.1, 4.0), (0.6, 1.8)
+_BOUNDS, _TAKEN_OFF = (0.25, 2.5), (0.6, 1.8)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 _basis = jax.jit(sh_basis)
@@ -81,15 +81,16 @@ def fit_light(colours: np.ndarray, normals: np.ndarray, weight: np.ndarray) -> L
         return no_light()
     colours, weight = colours[used].astype(np.float64), weight[used].astype(np.float64)
     basis = np.asarray(_basis(normals[used].astype(np.float32)), np.float64)
-    trust = np.ones(len(weight))
+    trust, deviation = np.ones(len(weight)), _MIN_ERROR
     for _ in range(_ROUNDS):
         total = weight * trust
         skin = total @ colours / total.sum()
-        gram = (basis * total[:, None]).T @ basis / total.sum() + np.diag(_PRIOR)
+        gram = (basis * total[:, None]).T @ basis / total.sum() + np.diag(deviation**2 * _RIDGE)
         moments = (basis * total[:, None]).T @ colours / total.sum()
         sh = np.linalg.solve(gram, moments)
         error = np.linalg.norm(basis @ sh - colours, axis=-1)
-        scale = max(_MIN_ERROR, _DEVIATIONS * 1.48 * _median(error, weight))
+        deviation = 1.48 * _median(error, weight)
+        scale = max(_MIN_ERROR, _DEVIATIONS * deviation)
         trust = 1.0 / (1.0 + (error / scale) ** 2) ** 2
     return Light(sh.astype(np.float32), skin.astype(np.float32))
 

@@ -143,7 +143,7 @@ def _lips(points: np.ndarray, marks: np.ndarray) -> np.ndarray:
     outline = spline(marks[[*range(48, 60), 48]])
     inside = signed_distance(points[:, :2], outline[:, :2])
     # Not the back of the head, which lies inside the outline too.
-    return soft_step(inside, 0.7) * soft_step(22.0 - nearest(points, outline)[0], 3.0)
+    return soft_step(inside, 1.0) * soft_step(22.0 - nearest(points, outline)[0], 3.0)
 
 
 def _eyeshadow(points: np.ndarray, marks: np.ndarray) -> np.ndarray:
