@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MAPS_PX, TEXTURE_PX = 512, 1024
 # Edges that a texture given as a picture may have.
 TEXTURE_EDGES = (16, 8192)
-# Where a face's seam has less weight than this, the picture tends to what it was.
+# Where a texture has less weight than this, the picture tends to what it was.
 GATE = 0.1
 # Of what light is told from: how surely it is skin, and pixels along an edge.
 _SURE, _LIGHT_PX = 0.5, 128
@@ -212,19 +212,19 @@ class Composer:
     ) -> np.ndarray:
         """A picture (H, W, 3) with the texture over it where the face is seen, (H, W)."""
         tone = light.exposure if albedo.skin is None else light.skin / albedo.skin
-        texture, opaque = (
-            _no_finer(each, len(patch.normals)) for each in (albedo.colour, albedo.alpha)
-        )
-        colour = patch.sampled(texture) * light.shading(patch.normals) * np.float32(tone)
-        opaque = patch.sampled(opaque)
+        # Colours of what is transparent say nothing, so they have no part in means of texels.
+        given = albedo.colour * albedo.alpha[..., None], albedo.alpha
+        colour, opaque = (patch.sampled(_no_finer(each, len(patch.normals))) for each in given)
+        colour = colour / np.maximum(opaque, 1e-3)[..., None]
+        colour = colour * light.shading(patch.normals) * np.float32(tone)
         # Beside the mesh the pyramids need something, too.
         colour = np.where(patch.facing[..., None] > 0.0, np.clip(colour, 0.0, 1.0), patch.small)
-        colour, opaque = patch.enlarged(colour), patch.enlarged(opaque)[..., None]
+        colour, opaque = patch.enlarged(colour), patch.enlarged(opaque)
         seam = patch.enlarged(patch.region(self._regions[FACE]))
         # What is before the face has no part in the colours at the seam.
         under = colour + seen[..., None] * (picture - colour)
-        mixed = blend_pyramids(under, under + opaque * (colour - under), seam)
-        alpha = seen * np.minimum(seam / GATE, 1.0)
+        mixed = blend_pyramids(under, under + opaque[..., None] * (colour - under), seam)
+        alpha = seen * np.minimum(np.minimum(seam, opaque) / GATE, 1.0)
         return picture + alpha[..., None] * (mixed - picture)
 
 

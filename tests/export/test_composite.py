@@ -166,6 +166,36 @@ def test_paint_is_see_through_where_it_is_transparent(shot, composer, texture):
     np.testing.assert_allclose(drawn[1][inside], (drawn[0] + drawn[2])[inside] / 2.0, atol=2.0)
 
 
+def test_the_colour_of_what_is_transparent_is_not_seen(shot, composer):
+    """White on the face's right half; the other half is transparent, and black there."""
+    colour, alpha = np.zeros((32, 32, 3), np.float32), np.zeros((32, 32), np.float32)
+    colour[:, :16], alpha[:, :16] = 0.9, 1.0
+    drawn = composer(shot.image, [shot.face], Albedo(colour, alpha))
+    inside = interior(shot, composer)
+    change = drawn[inside].mean(axis=-1) - shot.image[inside].mean(axis=-1)
+    assert change.min() > -15.0
+    assert (change > 40.0).mean() > 0.2
+    assert (drawn[inside] == shot.image[inside]).all(axis=-1).mean() > 0.2
+
+
+def test_all_faces_are_drawn(shot, composer, texture):
+    """The second one is what is seen of the first, moved to the left."""
+    other = dataclasses.replace(
+        shot.face,
+        principal_point=shot.face.principal_point - [150.0, 0.0],
+        crop=dataclasses.replace(shot.face.crop, centre=shot.face.crop.centre - [150.0, 0.0]),
+    )
+    image = np.where(shot.covered[..., None], shot.image, 128).astype(np.uint8)
+    image[:, :180] = image[:, 150:330]
+    one, both = (
+        composer(image, faces, albedo(texture)) for faces in ([shot.face], [other, shot.face])
+    )
+    assert (one[:, :60] == image[:, :60]).all()
+    assert (both[:, :60] != image[:, :60]).any(axis=-1).mean() > 0.1
+    assert (both[:, 180:] == one[:, 180:]).all()
+    assert (both[:, 180:] != image[:, 180:]).any(axis=-1).mean() > 0.1
+
+
 def test_light_taken_off_one_face_and_put_on_another(aligner, shot, composer, texture):
     """A face of the texture in one light, drawn on one of bare skin in another."""
     other = Shot(aligner, yaw=-10.0)
