@@ -25,8 +25,11 @@ def spline(points: np.ndarray) -> np.ndarray:
 
 
 def nearest(points: np.ndarray, curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance (V,) of points (V, C) to a curve (N, C), and which of its points is nearest."""
-    return cKDTree(curve).query(points)
+    """Distance (V,) of points (V, C) to a curve (N, C), and which of its points is nearest: the
+    first, where two are one, as the ends of segments are."""
+    distinct, first = np.unique(curve, axis=0, return_index=True)
+    distance, at = cKDTree(distinct).query(points)
+    return distance, first[at]
 
 
 def folded(points: np.ndarray) -> np.ndarray:
