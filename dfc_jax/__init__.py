@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfc_jax.errors import UserError
+    from dfc_jax.export.composite import Composer
     from dfc_jax.inference.align import Aligned, Aligner, load
     from dfc_jax.inference.detectors import make_detector
     from dfc_jax.inference.face import Face
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Aligned",
     "Aligner",
+    "Composer",
     "Face",
     "UserError",
     "__version__",
@@ -42,6 +44,7 @@ __all__ = [
 _HOMES = {
     "Aligned": "dfc_jax.inference.align",
     "Aligner": "dfc_jax.inference.align",
+    "Composer": "dfc_jax.export.composite",
     "Face": "dfc_jax.inference.face",
     "UserError": "dfc_jax.errors",
     "load": "dfc_jax.inference.align",

@@ -13,6 +13,7 @@ from dfc_jax.commands import (
     align,
     compare,
     completion,
+    composite,
     evaluate,
     export,
     figures,
@@ -92,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dfc {dfc_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    own = align, video, webcam, evaluate, compare, report, figures, timing, export, model
+    own = align, video, webcam, composite, evaluate, compare, report, figures, timing, export, model
     for module in (*own, *_from_above(), info):
         module.add(commands)
     completion.add(commands, _parser)

@@ -13,6 +13,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "WORKSPACE.md",
     "docs/ALIGN_SCHEMA.md",
+    "docs/COMPOSITE.md",
     "docs/EXPORTS.md",
     "docs/EVALUATE.md",
     "docs/VIDEO.md",

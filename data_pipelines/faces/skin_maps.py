@@ -10,6 +10,7 @@ from flax import struct
 
 from dfc_jax.landmarks68 import MIRROR
 from dfc_jax.morphable.linear import PARTS, FaceModel, landmarks3d
+from dfc_jax.texture.curves import bell, folded, nearest, signed_distance, soft_step, spline
 from dfc_jax.types import Array, ByValue
 
 FAR_MM = 1e3
@@ -95,54 +96,26 @@ def _part_share(model: FaceModel, name: str) -> np.ndarray:
     return share / np.maximum(count, 1.0)
 
 
-def _step(x: np.ndarray, soft: float) -> np.ndarray:
-    """0 below, 1 above zero, over about `soft` on either side."""
-    return 1.0 / (1.0 + np.exp(-np.clip(2.0 * x / soft, -60.0, 60.0)))
-
-
-def _bell(distance: np.ndarray, width: float) -> np.ndarray:
-    return np.exp(-0.5 * (distance / width) ** 2)
-
-
-def _curve(points: np.ndarray) -> np.ndarray:
-    """Ten points per segment of a Catmull-Rom spline through points (N, 3)."""
-    p = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
-    t = np.linspace(0.0, 1.0, 10)[:, None, None]
-    a, b, c, d = p[:-3], p[1:-2], p[2:-1], p[3:]
-    cubic = 2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2
-    cubic = (cubic + (3 * b - a - 3 * c + d) * t**3) / 2.0
-    return cubic.transpose(1, 0, 2).reshape(-1, 3)
-
-
-def _nearest(points: np.ndarray, curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance (V,) of points (V, 3) to a curve (C, 3), and which of its points is nearest."""
-    squared = np.stack([np.sum((points - c) ** 2, axis=-1) for c in curve], axis=-1)
-    return np.sqrt(squared.min(axis=-1)), squared.argmin(axis=-1)
-
-
-def _folded(points: np.ndarray) -> np.ndarray:
-    """Both halves laid onto the subject's right, where landmarks 17-21 and 36-41 lie."""
-    return points * np.where(points[:, :1] > 0, [[-1.0, 1.0, 1.0]], 1.0)
-
-
 def _around_eyes(mean: np.ndarray, marks: np.ndarray, eyes: np.ndarray) -> dict[str, np.ndarray]:
-    points = _folded(mean)
+    points = folded(mean)
     no_ball = eyes == 0
     maps = {}
-    edge = {side: _curve(marks[index]) for side, index in _RIGHT_EYE.items()}
+    edge = {side: spline(marks[index]) for side, index in _RIGHT_EYE.items()}
     # Wider than lashes are, for there are but two vertices across the edge of a lid.
     for side, width in (("upper", 2.0), ("lower", 1.3)):
-        maps[f"lash_{side}"] = _bell(_nearest(points, edge[side])[0], width) * no_ball
-    distance, at = _nearest(points, edge["upper"])
+        maps[f"lash_{side}"] = bell(nearest(points, edge[side])[0], width) * no_ball
+    distance, at = nearest(points, edge["upper"])
     above = points[:, 1] - edge["upper"][at, 1]
-    maps["lid"] = _bell(distance, 5.5) * _step(above, 1.5) * no_ball
-    distance, at = _nearest(points, edge["lower"] - [0.0, 4.0, 0.0])
-    maps["under_eye"] = _bell(distance, 4.0) * _step(3.0 - points[:, 1] + edge["lower"][at, 1], 2)
-    maps["under_eye"] *= no_ball * (1.0 - _step(above, 2.0))
-    maps["crow"] = _bell(_nearest(points, marks[36:37] + [-8.0, 0.0, -5.0])[0], 7.0) * no_ball
+    maps["lid"] = bell(distance, 5.5) * soft_step(above, 1.5) * no_ball
+    distance, at = nearest(points, edge["lower"] - [0.0, 4.0, 0.0])
+    maps["under_eye"] = bell(distance, 4.0) * soft_step(
+        3.0 - points[:, 1] + edge["lower"][at, 1], 2
+    )
+    maps["under_eye"] *= no_ball * (1.0 - soft_step(above, 2.0))
+    maps["crow"] = bell(nearest(points, marks[36:37] + [-8.0, 0.0, -5.0])[0], 7.0) * no_ball
     # Annotators mark the upper part of the brow.
-    brow = _curve(marks[21:16:-1] - [0.0, 1.5, 0.0])
-    distance, at = _nearest(points, brow)
+    brow = spline(marks[21:16:-1] - [0.0, 1.5, 0.0])
+    distance, at = nearest(points, brow)
     along = at / (len(brow) - 1)
     maps["brow_mm"] = distance * (0.85 + 0.6 * along**2)
     # Beyond the ends the nearest point stays the last one: let it count on.
@@ -151,42 +124,28 @@ def _around_eyes(mean: np.ndarray, marks: np.ndarray, eyes: np.ndarray) -> dict[
 
 
 def _middle_face(mean: np.ndarray, marks: np.ndarray) -> dict[str, np.ndarray]:
-    points = _folded(mean)
-    outline = _curve(marks[[*range(48, 60), 48]])
-    inside = _signed_distance(mean[:, :2], outline[:, :2])
-    near, _ = _nearest(mean, outline)
+    points = folded(mean)
+    outline = spline(marks[[*range(48, 60), 48]])
+    inside = signed_distance(mean[:, :2], outline[:, :2])
+    near, _ = nearest(mean, outline)
     cheek = (marks[41] + marks[48] + 0.35 * (marks[1] + marks[2])) / 2.7
     cheek = points[np.argmin(np.sum((points - cheek)[:, :2] ** 2, axis=-1) - points[:, 2])]
     middle = marks[[19, 24]].mean(axis=0)
-    fold = _curve(np.stack([marks[31] + [-5.0, 6.0, -2.0], marks[48] + [-7.0, 3.0, -2.0]]))
+    fold = spline(np.stack([marks[31] + [-5.0, 6.0, -2.0], marks[48] + [-7.0, 3.0, -2.0]]))
     tall = (mean[:, 1] - middle[1] - 22.0) / 20.0
     return {
-        "lips": _step(inside, 1.2) * _step(22.0 - near, 3.0),
-        "cheeks": _bell(_nearest(points, cheek[None])[0], 15.0),
-        "nose": _bell(_nearest(mean, marks[30:31] - [0.0, 1.0, 3.0])[0], 9.0),
-        "forehead": _bell(np.hypot(tall, mean[:, 0] / 42.0), 1.0)
-        * _step(mean[:, 2] - marks[17, 2] + 20.0, 10.0),
-        "fold": _bell(_nearest(points, fold)[0], 2.0),
+        "lips": soft_step(inside, 1.2) * soft_step(22.0 - near, 3.0),
+        "cheeks": bell(nearest(points, cheek[None])[0], 15.0),
+        "nose": bell(nearest(mean, marks[30:31] - [0.0, 1.0, 3.0])[0], 9.0),
+        "forehead": bell(np.hypot(tall, mean[:, 0] / 42.0), 1.0)
+        * soft_step(mean[:, 2] - marks[17, 2] + 20.0, 10.0),
+        "fold": bell(nearest(points, fold)[0], 2.0),
     }
-
-
-def _signed_distance(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """Distance (V,) of points (V, 2) to a closed outline (C, 2), positive inside."""
-    ends = np.roll(outline, -1, axis=0)
-    crossings = np.zeros(len(points), int)
-    for (x0, y0), (x1, y1) in zip(outline, ends, strict=True):
-        spans = (y0 > points[:, 1]) != (y1 > points[:, 1])
-        at = x0 + (points[:, 1] - y0) * (x1 - x0) / (y1 - y0 if y1 != y0 else 1.0)
-        crossings += spans & (points[:, 0] < at)
-    distance = np.sqrt(
-        np.min([np.sum((points - point) ** 2, axis=-1) for point in outline], axis=0)
-    )
-    return np.where(crossings % 2 == 1, distance, -distance)
 
 
 def _hair(mean: np.ndarray, marks: np.ndarray, ears: np.ndarray) -> dict[str, np.ndarray]:
     """Where a beard, a moustache and the hair of the head may grow."""
-    points = _folded(mean)
+    points = folded(mean)
     aside, height = np.abs(mean[:, 0]), mean[:, 1]
     no_ear = np.clip(1.0 - 2.0 * ears, 0.0, 1.0)
     corner, ear, lower = marks[54], marks[15], marks[57]
@@ -196,13 +155,14 @@ def _hair(mean: np.ndarray, marks: np.ndarray, ears: np.ndarray) -> dict[str, np
         [lower[1] - 3.0, lower[1] - 2.0, corner[1] - 1.0, corner[1] + 8.0, corner[1] + 22.0]
         + [ear[1] + 15.0],
     )
-    beard = _step(line - height, 5.0) * _step(height - marks[8, 1] + 22.0, 12.0)
-    beard *= _step(mean[:, 2] - marks[0, 2] + 8.0, 6.0) * no_ear
+    beard = soft_step(line - height, 5.0) * soft_step(height - marks[8, 1] + 22.0, 12.0)
+    beard *= soft_step(mean[:, 2] - marks[0, 2] + 8.0, 6.0) * no_ear
     upper_lip = (marks[[31, 33]] + marks[[49, 51]]) / 2.0
     end = marks[48] + [-4.0, -4.0, 0.0]
-    moustache = _curve(np.stack([end, marks[48] + [-1.0, 5.0, 3.0], *upper_lip]))
-    distance, _ = _nearest(points, moustache)
-    under_nose = _step(marks[33, 1] + 1.0 - height, 2.0)
+    moustache = spline(np.stack([end, marks[48] + [-1.0, 5.0, 3.0], *upper_lip]))
+    distance, _ = nearest(points, moustache)
+    below_nose = soft_step(marks[33, 1] + 1.0 - height, 2.0)
+    mouth_wide = 1.0 - soft_step(aside - corner[0] - 6.0, 2)
     top = marks[27, 1]
     hairline = np.interp(
         aside,
@@ -214,8 +174,8 @@ def _hair(mean: np.ndarray, marks: np.ndarray, ears: np.ndarray) -> dict[str, np
     inside = np.maximum(height - hairline, np.minimum(behind, height - marks[2, 1]))
     return {
         "beard": beard,
-        "chin": beard * _bell(aside / (corner[0] + 4.0), 0.75),
-        "moustache": _bell(distance, 4.5) * under_nose * (1.0 - _step(aside - corner[0] - 6.0, 2)),
+        "chin": beard * bell(aside / (corner[0] + 4.0), 0.75),
+        "moustache": bell(distance, 4.5) * below_nose * mouth_wide,
         "hairline_mm": np.where(ears > 0.4, -FAR_MM, inside),
     }
 

@@ -28,8 +28,9 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_FACE = 0, 1, 2, 3
 EXIT_INTERRUPTED, EXIT_PIPE_CLOSED = 130, 141
 EXIT_CODES = """\
 exit codes: 0 all went well; 1 something given could not be used or done, the rest is
-done; 2 the command could not start, nothing is done; 3 (align, video) all went well, but a
-photograph, or the video, shows no face; 130 interrupted; 141 nobody reads the output any more"""
+done; 2 the command could not start, nothing is done; 3 (align, video, composite) all went well,
+but a photograph, or the video, shows no face; 130 interrupted; 141 nobody reads the output any
+more"""
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 

@@ -181,16 +181,23 @@ def follow(
             sinks.append(animator.add)
         smooth, most = not arguments.raw, arguments.max_people
         tracked = aligner.track(frames, smooth=smooth, max_people=most)
-        handed, quiet = _handed_on(tracked, sinks, show is not None), arguments.verbosity < 0
-        people, n_frames, interrupted = _watch(handed, frames, quiet)
+        handed, quiet = handed_on(tracked, sinks, show is not None), arguments.verbosity < 0
+        people, n_frames, interrupted = watch(handed, frames, quiet)
         # What is there is complete up to here, also after an interrupt.
         if animator is not None and arguments.glb is not None:
             animator.write_glb(arguments.glb)
         if animator is not None and arguments.livelink is not None:
             animator.write_livelink(arguments.livelink)
+    return ended(frames, video, len(people), n_frames, interrupted, quiet)
+
+
+def ended(
+    frames: "Video", video: str, n_people: int, n_frames: int, interrupted: bool, quiet: bool
+) -> int:
+    """Say what became of a video, of what `watch` says of it; returns the exit code."""
     for problem in frames.problems:
         complain(problem)
-    who = "1 person" if len(people) == 1 else f"{len(people)} people"
+    who = "1 person" if n_people == 1 else f"{n_people} people"
     if not quiet:
         print(escaped(f"{who} in {plural(n_frames, 'frame')}: {video}"))
     if interrupted:
@@ -198,7 +205,7 @@ def follow(
         return EXIT_INTERRUPTED
     if frames.problems:
         return EXIT_FAILED
-    return EXIT_OK if people else EXIT_NO_FACE
+    return EXIT_OK if n_people else EXIT_NO_FACE
 
 
 def _animator(arguments: argparse.Namespace, aligner: "Aligner") -> "Animator | None":
@@ -209,7 +216,7 @@ def _animator(arguments: argparse.Namespace, aligner: "Aligner") -> "Animator | 
     return Animator(aligner.model, textured=arguments.glb is not None)
 
 
-def _watch(
+def watch(
     handed: "Generator[tuple[Tracked, bool], None, None]", frames: "Video", quiet: bool
 ) -> tuple[set[int], int, bool]:
     """Hand frames on until somebody has seen enough; the people in them, how many frames they were,
@@ -237,7 +244,7 @@ def _watch(
     return people, n_frames, False
 
 
-def _handed_on(
+def handed_on(
     tracked: "Iterable[Tracked]", sinks: "Sequence[Callable[[Tracked], Any]]", live: bool
 ) -> "Generator[tuple[Tracked, bool], None, None]":
     """Frames, each with whether no sink said False of it."""

@@ -82,8 +82,18 @@ class TextureMaker:
         """
         return self.complete(self.see(image, face, view), symmetric)
 
-    def see(self, image: np.ndarray, face: "Face", view: MeshView | None = None) -> Seen:
-        """What a photograph (H, W, 3) uint8 RGB shows of a face."""
+    def see(
+        self,
+        image: np.ndarray,
+        face: "Face",
+        view: MeshView | None = None,
+        shown: np.ndarray | None = None,
+    ) -> Seen:
+        """What a photograph (H, W, 3) uint8 RGB shows of a face.
+
+        `shown` (C, C) float32 in [0, 1] says how surely the pixels of the face's own crop show it
+        and nothing before it; if left out, they all do.
+        """
         view = look_at(face, self.triangles) if view is None else view
         crop = view.crop
         camera = Camera(
@@ -101,6 +111,10 @@ class TextureMaker:
             self.atlas,
         )
         x, y, weight = map(np.asarray, placed)
+        if shown is not None:
+            own = apply_affine(face.crop.to_crop, apply_affine(crop.to_photo, np.stack([x, y], -1)))
+            own_x, own_y = np.moveaxis(own.astype(np.float32), -1, 0)
+            weight = weight * cv2.remap(shown, own_x, own_y, cv2.INTER_LINEAR)
         return Seen(cv2.remap(crop_photo(image, crop), x, y, cv2.INTER_LINEAR), weight)
 
     def complete(self, seen: Seen, symmetric: bool = True) -> np.ndarray:

@@ -173,7 +173,17 @@ def test_every_command_of_the_readme_is_one_that_dfc_takes():
     root = ROOT
     lines = (root / "README.md").read_text().splitlines()
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("dfc ")]
-    shown = {"align", "video", "webcam", "evaluate", "compare", "info", "model", "synth"}
+    shown = {
+        "align",
+        "video",
+        "webcam",
+        "composite",
+        "evaluate",
+        "compare",
+        "info",
+        "model",
+        "synth",
+    }
     assert {command[1] for command in commands} == shown
     for command in commands:
         cli._parser().parse_args(command[1:])

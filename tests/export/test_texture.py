@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dfc_jax.crops import apply_affine
 from dfc_jax.export.texture import Seen, TextureMaker, blended, continued, masked
 from dfc_jax.inference.draw import projected
 from dfc_jax.morphable.linear import PARTS, vertex_normals
@@ -152,3 +153,17 @@ def test_a_model_without_symmetry_has_no_other_side(aligner, make, smooth_face):
     lopsided = TextureMaker(model, make.size)
     half = blind_to_the_left(smooth_face, make)
     assert lopsided.mirrored(half) is half
+
+
+def test_what_a_mask_hides_is_not_in_the_texture(aligner, make):
+    """Of a picture whose left half is green, as the mask of the face's crop knows."""
+    image = np.full((300, 200, 3), (200, 40, 40), np.uint8)
+    image[:, :100] = (0, 255, 0)
+    (face,) = aligner(image)
+    shown = np.zeros((128, 128), np.float32)
+    x, _ = apply_affine(face.crop.to_crop, np.array([102.0, 150.0]))
+    shown[:, int(np.ceil(x)) :] = 1.0
+    plain, seen = make.see(image, face), make.see(image, face, shown=shown)
+    assert (plain.colour[plain.weight > 0.0][:, 1] > 0.5).mean() > 0.3
+    assert (seen.weight > 0.0).sum() > 5000
+    assert (seen.colour[seen.weight > 0.5][:, 1] < 0.2).all()
