@@ -375,15 +375,6 @@ def load(
         if isinstance(detector, FaceDetector) and not background:
             detector.wait()
         angles_of(np.eye(3, dtype=np.float32))
-    versions = {
-        "dfc_jax": dfc_jax.__version__,
-        "weights": file_version(path),
-        "face_model": model.version,
-    }
-    if isinstance(detector, FaceDetector):
-        versions["detector"] = detector.version
-    if segmented is not None:
-        versions["segmentation"] = file_version(segmented)
     source = Source(
         weights=path.absolute(),
         face_model=None if face_model is None else Path(face_model).absolute(),
@@ -391,7 +382,21 @@ def load(
         runtime=runtime,
         segmentation=segmented,
     )
-    return Aligner(solver, model, detector, versions, recrop, source)
+    return Aligner(solver, model, detector, _versions(source, model, detector), recrop, source)
+
+
+def _versions(source: Source, model: FaceModel, detector: Detector) -> dict[str, str]:
+    """See `Aligner`."""
+    versions = {
+        "dfc_jax": dfc_jax.__version__,
+        "weights": file_version(source.weights),
+        "face_model": model.version,
+    }
+    if isinstance(detector, FaceDetector):
+        versions["detector"] = detector.version
+    if source.segmentation is not None:
+        versions["segmentation"] = file_version(source.segmentation)
+    return versions
 
 
 def _timed(frames: Iterable[Frame | ArrayLike], fps: float) -> Iterator[Frame]:
