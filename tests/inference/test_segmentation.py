@@ -28,7 +28,7 @@ from dfc_jax.inference.segmentation import (
     occlusion_of,
     segment,
 )
-from dfc_jax.inference.solve import Solver
+from dfc_jax.inference.solve import Buckets, Solver
 from dfc_jax.nets import weights
 from dfc_jax.photo import read_photo
 
@@ -315,3 +315,16 @@ def test_another_network_and_a_damaged_file_are_one_sentence(file, unsolved):
     with pytest.raises(WeightsError, match=r"^nothing: there are no such weights"):
         dfc_jax.load(detector="none", segmentation="nothing")
     assert unsolved == []
+
+
+@pytest.mark.slow
+def test_a_batch_finds_what_single_crops_do(seen_left, portrait, monkeypatch):
+    """On the sizes of an accelerator, three crops are padded to four."""
+    solver = seen_left.solver
+    crop = crop_photo(portrait, crop_of_box(np.array(BOX)))
+    crops = [np.roll(crop, shift, axis=1) for shift in (-4, 0, 4)]
+    one_by_one = solver.finish(solver.locate(crops))
+    monkeypatch.setattr(solver, "buckets", Buckets((1, 4), 2, padded=True))
+    for single, one in zip(one_by_one, solver.finish(solver.locate(crops)), strict=True):
+        np.testing.assert_allclose(one.segmentation, single.segmentation, atol=1e-6)
+        np.testing.assert_allclose(one.landmarks_px, single.landmarks_px, atol=0.2)
