@@ -230,6 +230,10 @@ def test_covered_are_landmarks_around_which_most_of_the_fitted_face_is_occluded(
     assert found.dtype == bool
     assert dict(zip(places, found.tolist(), strict=True)) == places
     assert not covered_landmarks(0.5 * (occlusion > 0), fitted, np.array([[14.0, 8.0]])).any()
+    everywhere = np.ones((20, 20), bool)
+    beside = np.array([[-3.0, 5.0], [5.0, 20.0], [0.0, 19.0]])
+    found = covered_landmarks(everywhere.astype(np.float32), everywhere, beside)
+    assert found.tolist() == [False, False, True]
 
 
 def test_what_lies_outside_the_photograph_is_not_covered(model):
