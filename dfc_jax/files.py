@@ -49,6 +49,7 @@ def load_arrays(
 ASSETS_DIR = Path(__file__).parent / "assets"
 WEIGHTS_DIR = ASSETS_DIR / "weights"
 DETECTOR_FILE = ASSETS_DIR / "detector.safetensors"
+SEGMENTATION_FILE = ASSETS_DIR / "segmentation.safetensors"
 WEIGHTS_SUFFIX = ".safetensors"
 # File systems take names of 255 bytes: room for `_face1000_texture.jpg`, and for the dots and
 # the 8 digits of a file that is written aside.
@@ -110,6 +111,25 @@ def require_weights(path_or_name: str | os.PathLike[str]) -> Path:
     path = resolve_weights(path_or_name)
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file; {available_weights()}")
+    return path
+
+
+def require_segmentation(path_or_name: str | os.PathLike[str]) -> Path:
+    """The path of a segmentation's weight file; "segmentation" is the one that comes with the
+    package, where one does.
+
+    Raises:
+      WeightsError: there is no such file.
+    """
+    bundled = SEGMENTATION_FILE.is_file()
+    path = Path(path_or_name)
+    if bundled and path == Path(SEGMENTATION_FILE.stem):
+        return SEGMENTATION_FILE
+    if not path.is_file():
+        names = f"the name {SEGMENTATION_FILE.stem}, " if bundled else ""
+        raise WeightsError(
+            f"{path}: there are no such weights of a segmentation; give {names}a file or none"
+        )
     return path
 
 

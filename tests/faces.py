@@ -58,6 +58,12 @@ def mean_solution(model: FaceModel) -> Solution:
     )
 
 
+def half_covered(model: FaceModel) -> Solution:
+    """The same, with something before the right half of the crop."""
+    left = np.tile(np.arange(SIZE) < SIZE // 2, (SIZE, 1)).astype(np.float32)
+    return dataclasses.replace(mean_solution(model), segmentation=jnp.asarray(left))
+
+
 def in_place(model: FaceModel) -> Solution:
     """The same, in its crop where the next crop would show it."""
     solution = mean_solution(model)

@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 OUTPUTS = ("json", "overlay", "flow", "mask", "npz", "obj")
 MORE_OUTPUTS = (
     *("glb", "ply", "texture", "depth", "normals", "pncc"),
-    *("pts", "mat", "livelink", "camera", "scene"),
+    *("pts", "mat", "livelink", "camera", "scene", "occlusion"),
 )
+_ALL = {*OUTPUTS, *MORE_OUTPUTS}
 # What results do not depend on, or what their records say elsewhere. All other arguments are
 # settings: where one is another, results are made again.
 _NO_SETTINGS = {
     *("command", "run", "photos", "from_file", "shard", "out", "resume", "summary", "verbosity"),
-    *("weights", "face_model", "outputs", "obj_space"),
+    *("weights", "segmentation", "face_model", "outputs", "obj_space"),
 }
 
 
@@ -61,7 +62,8 @@ def add(commands: Any) -> None:
         default=OUTPUTS,
         metavar="KIND,...",
         help=f"which results to write; {','.join(OUTPUTS)} if left out, and of "
-        f"{', '.join(MORE_OUTPUTS)} those that you name; all for all of them",
+        f"{', '.join(MORE_OUTPUTS)} those that you name; all for all of them (occlusion only with "
+        "--segmentation)",
     )
     parser.add_argument(
         "--obj-space",
@@ -109,6 +111,8 @@ def _outputs(text: str) -> tuple[str, ...]:
 
 def run(arguments: argparse.Namespace) -> int:
     check_network(arguments)
+    if arguments.segmentation is None and "occlusion" in set(arguments.outputs) < _ALL:
+        raise UsageError("the output occlusion needs a segmentation; give --segmentation with it")
     inputs = find_photos(arguments.photos, arguments.from_file, _is_result, arguments.out)
     if arguments.box and len(inputs.photos) > 1:
         raise UsageError("--box goes with one photograph; run dfc align once per photograph")

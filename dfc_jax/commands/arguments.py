@@ -16,8 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import dfc_jax
 from dfc_jax.errors import UserError
-from dfc_jax.files import escaped, require_weights
-from dfc_jax.inference import DEFAULT_DETECTOR, DETECTORS, MAX_RECROPS, WITH_MODEL, YUNET_NEEDED
+from dfc_jax.files import escaped, require_segmentation, require_weights
+from dfc_jax.inference import (
+    DEFAULT_DETECTOR,
+    DEFAULT_SEGMENTATION,
+    DETECTORS,
+    MAX_RECROPS,
+    WITH_MODEL,
+    YUNET_NEEDED,
+)
 from dfc_jax.inference.runtimes import DEFAULT_RUNTIME, RUNTIMES, check_runtime
 
 if TYPE_CHECKING:
@@ -130,6 +137,10 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def _segmentation(text: str) -> str | None:
+    return None if text == "none" else text
+
+
 def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detector",
@@ -165,6 +176,14 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weights", metavar="NAME|FILE", help="the network's weights, by name or file (lite)"
+    )
+    parser.add_argument(
+        "--segmentation",
+        type=_segmentation,
+        default=DEFAULT_SEGMENTATION,
+        metavar="NAME|FILE|none",
+        help="weights of a network that says which pixels show the face, by name or file; faces "
+        f"are fitted to these, and what covers them is said ({DEFAULT_SEGMENTATION or 'none'})",
     )
     add_face_model(parser)
     parser.add_argument(
@@ -213,6 +232,8 @@ def check_network(arguments: argparse.Namespace) -> None:
     check_face_model(arguments.face_model)
     if arguments.weights is not None:
         require_weights(arguments.weights)
+    if arguments.segmentation is not None:
+        require_segmentation(arguments.segmentation)
 
 
 def check_face_model(path: Path | None) -> None:
@@ -316,4 +337,5 @@ def load_aligner(arguments: argparse.Namespace, background: bool = False) -> "Al
         flip_test=arguments.flip_test,
         background=background,
         runtime=arguments.runtime,
+        segmentation=arguments.segmentation,
     )

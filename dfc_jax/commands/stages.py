@@ -95,20 +95,17 @@ def _programs(solver: Solver, batches: Sequence[np.ndarray]) -> dict[str, list[C
     gives."""
     calls: dict[str, list[Callable[[], Any]]] = {"network": [], "fit": [], "finish": []}
     for crops in batches:
-        flow, probability = jax.device_get(solver.network(crops))
+        seen = jax.device_get(solver.network(crops))
         middle = np.full((len(crops), 2), (crops.shape[1] - 1) / 2.0, np.float32)
 
-        def fit(flow=flow, probability=probability, middle=middle) -> Any:
-            lifted = lift_each(solver.template, flow, probability)
+        def fit(seen=seen, middle=middle) -> Any:
+            lifted = lift_each(solver.template, *seen)
             return lifted, fit_each(solver.model, lifted, Known(middle))
 
         lifted, (params, _) = fit()
 
-        def finish(
-            flow=flow, probability=probability, middle=middle, lifted=lifted, params=params
-        ) -> Any:
-            given = flow, probability, lifted, middle, params
-            _, dense = summarise_each(*given, solver.model)
+        def finish(seen=seen, middle=middle, lifted=lifted, params=params) -> Any:
+            _, dense = summarise_each(*seen, lifted, middle, params, solver.model)
             return finish_each(dense, solver.template, solver.model)
 
         calls["network"].append(partial(solver.network, crops))

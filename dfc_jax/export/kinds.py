@@ -128,11 +128,13 @@ Places = dict[str, Path]
 
 
 class FaceKind(NamedTuple):
-    """Files of each face: name in the JSON to what follows the name of the face; and their writer,
-    of the photograph, the index of the face and the place of each file."""
+    """Files of each face: name in the JSON to what follows the name of the face; their writer, of
+    the photograph, the index of the face and the place of each file; and whether there is something
+    to write of a face."""
 
     endings: dict[str, str]
     write: Callable[[Shot, int, Places], None]
+    applies: Callable[["Face"], bool] = lambda face: True
 
 
 class PhotoKind(NamedTuple):
@@ -154,6 +156,8 @@ def _npz(shot: Shot, index: int, places: Places) -> None:
         crop_to_photo=face.crop.to_photo,
         vertices_mm=face.vertices_mm,
         landmarks_px=face.landmarks,
+        **({} if face.segmentation is None else {"segmentation": face.segmentation}),
+        **({} if face.occlusion is None else {"occlusion": face.occlusion}),
     )
 
 
@@ -177,6 +181,18 @@ def _mask(shot: Shot, index: int, places: Places) -> None:
     from dfc_jax.systems.dfc.draw import mask_picture
 
     write_png(places["mask"], mask_picture(shot.faces[index].matchability))
+
+
+def _occlusion(shot: Shot, index: int, places: Places) -> None:
+    from dfc_jax.systems.dfc.draw import mask_picture
+
+    occlusion = shot.faces[index].occlusion
+    assert occlusion is not None
+    write_png(places["occlusion"], mask_picture(occlusion))
+
+
+def _is_segmented(face: "Face") -> bool:
+    return face.occlusion is not None
 
 
 def _glb(shot: Shot, index: int, places: Places) -> None:
@@ -261,6 +277,7 @@ FACE_KINDS = {
     "obj": FaceKind({"obj": ".obj", "mtl": ".mtl", "texture": "_texture.jpg"}, _obj),
     "flow": FaceKind({"flow": "_flow.png"}, _flow),
     "mask": FaceKind({"mask": "_mask.png"}, _mask),
+    "occlusion": FaceKind({"occlusion": "_occlusion.png"}, _occlusion, _is_segmented),
     "glb": FaceKind({"glb": ".glb"}, _glb),
     "ply": FaceKind({"ply": ".ply"}, _ply),
     "texture": FaceKind({"masked_texture": "_texture.png"}, _texture),

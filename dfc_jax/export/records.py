@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from dfc_jax.export.journal import Stamp
     from dfc_jax.inference.face import Face
 
-SCHEMA_VERSION = "1.4"
+SCHEMA_VERSION = "1.5"
 
 
 def face_record(face: "Face", files: dict[str, str] | None = None) -> dict[str, Any]:
     """One face as the JSON-ready dict of docs/ALIGN_SCHEMA.md."""
+    shown = face.evidence.visible_share
     return {
         "status": face.status,
         "reasons": list(face.reasons),
@@ -38,6 +39,8 @@ def face_record(face: "Face", files: dict[str, str] | None = None) -> dict[str, 
         "residual_px": _rounded(face.residual_px, 3),
         "residual_crop_px": _rounded(face.residual_crop_px, 3),
         "matchable_share": _rounded(face.matchable_share, 4),
+        "covered": None if face.covered is None else face.covered.tolist(),
+        "occluded_share": None if shown is None else _rounded(1.0 - shown, 4),
         "standard_deviations": _deviations(face),
         "files": files or {},
     }

@@ -207,6 +207,8 @@ class Results:
         """Write what was asked for of a face; returns name in the JSON -> file name."""
         files: dict[str, str] = {}
         for kind in self._wanted(FACE_KINDS):
+            if not kind.applies(shot.faces[index]):
+                continue
             own = _named(name, kind.endings)
             kind.write(shot, index, self._places(own))
             files |= own

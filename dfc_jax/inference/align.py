@@ -22,8 +22,8 @@ import dfc_jax
 from dfc_jax.cache import compiled_programs
 from dfc_jax.crops import apply_affine
 from dfc_jax.errors import OptionError
-from dfc_jax.files import file_version
-from dfc_jax.inference import DEFAULT_DETECTOR, MAX_RECROPS
+from dfc_jax.files import file_version, require_segmentation
+from dfc_jax.inference import DEFAULT_DETECTOR, DEFAULT_SEGMENTATION, MAX_RECROPS
 from dfc_jax.inference.boxes import checked_boxes
 from dfc_jax.inference.detect import Detection, Detector
 from dfc_jax.inference.detectors import make_detector
@@ -33,6 +33,7 @@ from dfc_jax.inference.forked import check_not_forked
 from dfc_jax.inference.runtimes import DEFAULT_RUNTIME, check_runtime
 from dfc_jax.inference.schedule import Batches, Deferred, Job, Work, pipelined, run, run_many
 from dfc_jax.inference.search import Search
+from dfc_jax.inference.segmentation import load_segmentation
 from dfc_jax.inference.solve import Solver
 from dfc_jax.inference.track import Looked, Tracked, Tracker, TrackSettings
 from dfc_jax.landmarks68 import N_JAW, OUTWARDS
@@ -86,12 +87,14 @@ class Source:
       weights: path of the weight file.
       face_model: path of the face model, None for the embedded one.
       flip_test, runtime: as in `load`.
+      segmentation: path of its weight file, None without.
     """
 
     weights: Path
     face_model: Path | None
     flip_test: bool
     runtime: str
+    segmentation: Path | None = None
 
 
 class Aligner:
@@ -102,7 +105,8 @@ class Aligner:
 
     Attributes:
       model: the face model whose triangles and uv the faces' meshes share.
-      versions: of the package, the weights, the face model and our own detector, by name.
+      versions: of the package, the weights, the face model, our own detector and the segmentation,
+        by name, of those that there are.
     """
 
     def __init__(
@@ -279,7 +283,7 @@ class Aligner:
         mesh's, with support 0.
         """
         check_not_forked()
-        given = face.flow, face.matchability, self._template_landmarks
+        given = face.flow, face.visible, self._template_landmarks
         found, support = map(np.asarray, _flow_landmarks(*given))
         seen = (np.arange(len(found)) >= N_JAW) & (support >= MIN_SUPPORT)
         points = np.where(seen[:, None], apply_affine(face.crop.to_photo, found), face.landmarks)
@@ -319,6 +323,7 @@ def load(
     flip_test: bool = False,
     background: bool = False,
     runtime: str = DEFAULT_RUNTIME,
+    segmentation: str | os.PathLike[str] | None = DEFAULT_SEGMENTATION,
 ) -> Aligner:
     """An aligner with its network, template and face model in place.
 
@@ -341,6 +346,9 @@ def load(
         the next start only inside `dfc_jax.cache.compiled_programs`.
       runtime: what runs the network: "jax", or "onnx", ONNX Runtime on the CPU, which the extra
         `onnx` installs and which takes less time there (`docs/RUNTIMES.md`); the rest is JAX's.
+      segmentation: a network that says which pixels show the face: a weight file, "segmentation"
+        for the one that comes with the package, if any, or None. With it, a face is fitted to what
+        is seen of it alone, and `Face` says what covers it.
 
     Raises:
       ForkError: the process was forked from one that had used JAX.
@@ -355,30 +363,40 @@ def load(
     if isinstance(detector, str):
         detector = make_detector(detector, detector_model)
     path = resolve(DEFAULT_WEIGHTS if weights is None else weights)
+    segmented = None if segmentation is None else require_segmentation(segmentation).absolute()
     with compiled_programs():
         model = load_face_model(face_model)
         variables, spec = load_network(path, model)
         if isinstance(detector, FaceDetector):
             detector.start()
-        make = partial(Solver, variables, spec, model, flip_test, runtime)
+        told = None if segmented is None else load_segmentation(segmented)
+        make = partial(Solver, variables, spec, model, flip_test, runtime, told)
         solver: Batches = Deferred(make) if background else make()
         if isinstance(detector, FaceDetector) and not background:
             detector.wait()
         angles_of(np.eye(3, dtype=np.float32))
-    versions = {
-        "dfc_jax": dfc_jax.__version__,
-        "weights": file_version(path),
-        "face_model": model.version,
-    }
-    if isinstance(detector, FaceDetector):
-        versions["detector"] = detector.version
     source = Source(
         weights=path.absolute(),
         face_model=None if face_model is None else Path(face_model).absolute(),
         flip_test=flip_test,
         runtime=runtime,
+        segmentation=segmented,
     )
-    return Aligner(solver, model, detector, versions, recrop, source)
+    return Aligner(solver, model, detector, _versions(source, model, detector), recrop, source)
+
+
+def _versions(source: Source, model: FaceModel, detector: Detector) -> dict[str, str]:
+    """See `Aligner`."""
+    versions = {
+        "dfc_jax": dfc_jax.__version__,
+        "weights": file_version(source.weights),
+        "face_model": model.version,
+    }
+    if isinstance(detector, FaceDetector):
+        versions["detector"] = detector.version
+    if source.segmentation is not None:
+        versions["segmentation"] = file_version(source.segmentation)
+    return versions
 
 
 def _timed(frames: Iterable[Frame | ArrayLike], fps: float) -> Iterator[Frame]:
@@ -431,4 +449,5 @@ def _load_again(source: Source, detector: Detector, recrop: int) -> Aligner:
         recrop=recrop,
         flip_test=source.flip_test,
         runtime=source.runtime,
+        segmentation=source.segmentation,
     )

@@ -201,11 +201,15 @@ def _draw_landmarks(canvas: np.ndarray, face: "Face", scale: float) -> None:
     for first, last, closed, colour in _LINES:
         line = fixed[first:last].reshape(-1, 1, 2)
         cv2.polylines(canvas, [line], closed, colour, thickness, cv2.LINE_AA, _FRACTION_BITS)
+    covered = np.zeros(len(points), bool) if face.covered is None else face.covered
     for first, last, _, colour in _LINES:
-        for x, y in fixed[first:last].tolist():
-            for grow, paint in ((1.45, (25, 25, 30)), (1.0, colour)):
+        for number in range(first, last):
+            # Those that something covers are hollow.
+            inner = max(1, round(0.4 * radius)) if covered[number] else -1
+            for grow, paint, stroke in ((1.45, (25, 25, 30), -1), (1.0, colour, inner)):
                 size = round(radius * grow * (1 << _FRACTION_BITS))
-                cv2.circle(canvas, (x, y), size, paint, -1, cv2.LINE_AA, _FRACTION_BITS)
+                place = fixed[number].tolist()
+                cv2.circle(canvas, place, size, paint, stroke, cv2.LINE_AA, _FRACTION_BITS)
 
 
 def _draw_axes(canvas: np.ndarray, face: "Face", scale: float) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from dfc_jax.crops import Crop, apply_affine
 from dfc_jax.fitting import Uncertainty
 from dfc_jax.inference.detect import Detection
-from dfc_jax.inference.judge import Evidence, doubts
+from dfc_jax.inference.judge import Evidence, doubts, on_photo
+from dfc_jax.inference.segmentation import covered_landmarks, occlusion_of, visible
 from dfc_jax.ops.rotations import matrix_to_angles
 from dfc_jax.types import ByValue
 
@@ -50,6 +51,14 @@ class Face(ByValue):
       crop: where the crop lies in the photograph: around the box, or upright around the face
         that was found there first.
       vertices_mm: (V, 3) the fitted mesh in camera space.
+      segmentation: (S, S) probability that a pixel shows this face: its skin, brows, eyes, lips and
+        ears, without hair, neck and what covers it. None, as the two that follow, without a
+        segmentation network.
+      occlusion: (S, S) probability that what a pixel shows stands in front of the fitted face: one
+        less `segmentation` where the face is fitted on the photograph, else 0.
+      covered: (68,) bool, landmarks that something else covers, by the rule of
+        `dfc_jax.inference.segmentation.covered_landmarks`. Those that the head itself hides are not
+        meant; what covers the place where they would be seen counts for them, too.
     """
 
     status: str
@@ -77,11 +86,20 @@ class Face(ByValue):
     refined_mask: np.ndarray = field(repr=False)
     crop: Crop = field(repr=False)
     vertices_mm: np.ndarray = field(repr=False)
+    segmentation: np.ndarray | None = field(default=None, repr=False)
+    occlusion: np.ndarray | None = field(default=None, repr=False)
+    covered: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def mask(self) -> np.ndarray:
         """`matchability` by its earlier name."""
         return self.matchability
+
+    @property
+    def visible(self) -> np.ndarray:
+        """(S, S) what a pixel counted in the fit: `matchability`, times `segmentation` where there
+        is one."""
+        return visible(self.matchability, self.segmentation)
 
     @property
     def weights(self) -> np.ndarray:
@@ -95,7 +113,12 @@ class Face(ByValue):
 
 
 def face_of(
-    solution: Any, evidence: Evidence, detection: Detection, crop: Crop, names: Sequence[str]
+    solution: Any,
+    evidence: Evidence,
+    detection: Detection,
+    crop: Crop,
+    names: Sequence[str],
+    photo_shape: Sequence[int],
 ) -> Face:
     """What was solved in a crop, with its evidence, in the frames of the photograph.
 
@@ -105,6 +128,7 @@ def face_of(
       detection: where the face was looked for.
       crop: what was solved.
       names: of the expression shapes.
+      photo_shape: of the photograph, (height, width, ...).
     """
     residual = float(solution.residual_px)
     reasons = doubts(evidence)
@@ -145,7 +169,19 @@ def face_of(
         refined_mask=refined_mask,
         crop=crop,
         vertices_mm=solution.vertices_mm @ turn.T,
+        **_occlusion(solution, crop, photo_shape),
     )
+
+
+def _occlusion(solution: Any, crop: Crop, photo_shape: Sequence[int]) -> dict[str, np.ndarray]:
+    """The fields of a `Face` that a segmentation gives, none without."""
+    if solution.segmentation is None:
+        return {}
+    segmentation = np.array(solution.segmentation)
+    fitted = np.asarray(solution.fitted_mask) & on_photo(crop, photo_shape)
+    occlusion = occlusion_of(segmentation, fitted)
+    covered = covered_landmarks(occlusion, fitted, solution.landmarks_px)
+    return {"segmentation": segmentation, "occlusion": occlusion, "covered": covered}
 
 
 def angles_of(rotation: np.ndarray) -> dict[str, float]:

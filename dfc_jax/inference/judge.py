@@ -11,6 +11,7 @@ import numpy as np
 
 from dfc_jax.crops import Crop, apply_affine, box_of_points
 from dfc_jax.inference.detect import Detection, merge_overlaps
+from dfc_jax.inference.segmentation import SHOWN
 from dfc_jax.inference.solve import Estimate, Solution
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ class Evidence(NamedTuple):
       agreement: share of the pixels on the photograph where the fitted mesh is matchable that
         are.
       residual_crop_px: root mean square distance of the correspondences from the mesh.
+      visible_share: share of the pixels on the photograph where the fitted mesh is matchable that
+        show this face, by the segmentation; None without such a network.
     """
 
     matchable_share: float
     certainty: float
     agreement: float
     residual_crop_px: float
+    visible_share: float | None = None
 
     @property
     def confidence(self) -> float:
@@ -54,6 +58,10 @@ MIN_MATCHABLE_SHARE = 0.08
 MIN_CERTAINTY = 0.897
 MIN_AGREEMENT = 0.826
 MAX_RESIDUAL_CROP_PX = 1.18
+# Provisional, until there are weights to measure it with: a mask over nose, mouth and chin, or a
+# hand, leaves about half of a fitted face to see or more; what is no face shows little more of one
+# than what a network takes for skin by mistake.
+MIN_VISIBLE_SHARE = 0.4
 
 # Less confidence shows that what a detector found is no face: of 862 right fits to training
 # photographs, profiles, turned, dark, blurred and half covered faces among them, the least has
@@ -94,11 +102,16 @@ def weigh(
     """
     matchable = np.asarray(solution.matchability) > 0.5
     fitted = np.asarray(solution.fitted_mask) & on_photo(crop, photo_shape)
+    share = None
+    if solution.segmentation is not None:
+        shown = (np.asarray(solution.segmentation) > SHOWN) & fitted
+        share = float(shown.sum() / max(int(fitted.sum()), 1))
     return Evidence(
         matchable_share=estimate.matchable_share,
         certainty=estimate.certainty,
         agreement=float((matchable & fitted).sum() / max(int(fitted.sum()), 1)),
         residual_crop_px=estimate.residual_px,
+        visible_share=share,
     )
 
 
@@ -113,14 +126,16 @@ def on_photo(crop: Crop, photo_shape: Sequence[int]) -> np.ndarray:
 def doubts(evidence: Evidence) -> tuple[str, ...]:
     """Why a fit is uncertain, nothing if it is not.
 
-    "little_matched", "unsure_mask", "mask_disagrees", "large_residual": the four fields of
-    `Evidence`, in this order, each beyond its bound.
+    "little_matched", "unsure_mask", "mask_disagrees", "large_residual", "little_visible": the
+    fields of `Evidence`, in this order, each beyond its bound. What is not known gives no doubts.
     """
+    share = evidence.visible_share
     beyond = {
         "little_matched": evidence.matchable_share < MIN_MATCHABLE_SHARE,
         "unsure_mask": evidence.certainty < MIN_CERTAINTY,
         "mask_disagrees": evidence.agreement < MIN_AGREEMENT,
         "large_residual": evidence.residual_crop_px > MAX_RESIDUAL_CROP_PX,
+        "little_visible": share is not None and share < MIN_VISIBLE_SHARE,
     }
     return tuple(reason for reason, doubtful in beyond.items() if doubtful)
 

@@ -12,6 +12,7 @@ from dfc_jax.fitting import N_IDENTITY, fit_views
 from dfc_jax.inference.appearance import Appearance, appearance
 from dfc_jax.inference.face import Face
 from dfc_jax.inference.search import Fit
+from dfc_jax.inference.segmentation import visible
 from dfc_jax.inference.smooth import Smoother, share
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.types import Array, Correspondences
@@ -168,8 +169,8 @@ class Learner:
 def looks_of(image: np.ndarray, fit: Fit) -> Appearance:
     """What a fitted face in a frame (H, W, 3) uint8 RGB looks like."""
     dense = fit.estimate.dense
-    flow, matchability = np.asarray(dense.flow), np.asarray(dense.matchability)
-    return appearance(crop_photo(image, fit.crop), flow, matchability)
+    seen = np.asarray(visible(dense.matchability, dense.segmentation))
+    return appearance(crop_photo(image, fit.crop), np.asarray(dense.flow), seen)
 
 
 def _keyframe(fit: Fit) -> Keyframe:

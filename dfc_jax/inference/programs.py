@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from dfc_jax.camera import project, to_camera
 from dfc_jax.fitting import FitResult, Status, fit, uncertainty, visible_landmarks
+from dfc_jax.inference.segmentation import Segmentation, segment, visible
 from dfc_jax.morphable.linear import FaceModel, shape, surface_positions
 from dfc_jax.ops.batches import each
 from dfc_jax.ops.rotations import head_rotation
@@ -44,6 +45,7 @@ class Dense(NamedTuple):
     Attributes:
       flow: (S, S, 2) crop pixels, from the crop to the template.
       matchability: (S, S) probability of being matchable.
+      segmentation: (S, S) probability of showing the face, None without such a network.
       correspondences: what the face was fitted to.
       principal_point: (2,) crop pixels.
       params: the fitted face.
@@ -53,6 +55,7 @@ class Dense(NamedTuple):
 
     flow: Array
     matchability: Array
+    segmentation: Array | None
     correspondences: Correspondences
     principal_point: Array
     params: FaceParams
@@ -79,15 +82,31 @@ def correspond(
     return (flow[:n] + mirrored) / 2.0, (probability[:n] + probability[n:, :, ::-1]) / 2.0
 
 
+@partial(jax.jit, static_argnames=("spec", "flip_test"))
+def correspond_and_segment(
+    crops: Array,
+    variables: Variables,
+    code: Array,
+    spec: NetSpec,
+    flip_test: bool,
+    segmentation: Segmentation,
+) -> tuple[Array, Array, Array]:
+    """`correspond`, and `segment` of the same crops, in one program."""
+    found = correspond(crops, variables, code, spec, flip_test)
+    return (*found, segment(crops, segmentation, flip_test))
+
+
 def lift_with_eyes(template: Template, flow: Array, probability: Array) -> Correspondences:
     """Correspondences of a flow: `lift`, and `with_eyes`."""
     return with_eyes(lift(template, flow, probability), template, flow, probability)
 
 
 @jax.jit
-def lift_each(template: Template, flow: Array, probability: Array) -> Correspondences:
-    """`lift_with_eyes` of each of N flows."""
-    return jax.vmap(partial(lift_with_eyes, template))(flow, probability)
+def lift_each(
+    template: Template, flow: Array, probability: Array, segmentation: Array | None = None
+) -> Correspondences:
+    """`lift_with_eyes` of each of N flows; with a segmentation, of what is visible by it."""
+    return jax.vmap(partial(lift_with_eyes, template))(flow, visible(probability, segmentation))
 
 
 def fit_residual(
@@ -124,14 +143,22 @@ def pose_mesh(
 
 
 def summarise(
-    model: FaceModel, flow: Array, probability: Array, principal_point: Array, params: FaceParams
+    model: FaceModel,
+    flow: Array,
+    probability: Array,
+    principal_point: Array,
+    params: FaceParams,
+    segmentation: Array | None = None,
 ) -> tuple[dict[str, Array], Array, Array]:
-    """What decides between fits, and vertices (V, 3) and landmarks (68, 3) in camera space."""
+    """What decides between fits, and vertices (V, 3) and landmarks (68, 3) in camera space.
+
+    Shares and certainty are of the matchability alone, with a segmentation or without.
+    """
     vertices, landmarks, pixels = pose_mesh(model, params, principal_point)
     matchable = probability > 0.5
     count = jnp.sum(matchable)
     total = jnp.sum(jnp.where(matchable, probability, 0.0))
-    leaves = jax.tree.leaves((flow, probability, params, vertices, pixels))
+    leaves = jax.tree.leaves((flow, probability, segmentation, params, vertices, pixels))
     found = {
         "landmarks_px": pixels,
         "rotation": head_rotation(params.rotation),
@@ -148,6 +175,7 @@ def summarise(
 def summarise_each(
     flow: Array,
     probability: Array,
+    segmentation: Array | None,
     correspondences: Correspondences,
     principal_point: Array,
     params: FaceParams,
@@ -158,17 +186,19 @@ def summarise_each(
     def one(
         flow: Array,
         probability: Array,
+        segmentation: Array | None,
         correspondences: Correspondences,
         principal_point: Array,
         params: FaceParams,
     ) -> tuple[dict[str, Array], Dense]:
-        found, vertices, landmarks = summarise(model, flow, probability, principal_point, params)
-        rest = Dense(
-            flow, probability, correspondences, principal_point, params, vertices, landmarks
+        found, vertices, landmarks = summarise(
+            model, flow, probability, principal_point, params, segmentation
         )
-        return found, rest
+        seen = flow, probability, segmentation, correspondences, principal_point
+        return found, Dense(*seen, params, vertices, landmarks)
 
-    found, batch = each(one, flow, probability, correspondences, principal_point, params)
+    seen = flow, probability, segmentation, correspondences, principal_point
+    found, batch = each(one, *seen, params)
     return found, [jax.tree.map(lambda a, i=i: a[i], batch) for i in range(len(flow))]
 
 
@@ -180,6 +210,7 @@ def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) ->
     def one(
         flow: Array,
         probability: Array,
+        segmentation: Array | None,
         correspondences: Correspondences,
         principal_point: Array,
         params: FaceParams,
@@ -189,10 +220,12 @@ def finish_each(dense: Sequence[Dense], template: Template, model: FaceModel) ->
         camera = Camera(params.focal_px, principal_point)
         fitted = fragments_of(vertices, model.triangles, camera, template.size)
         fitted_flow, fitted_mask = flow_to_template(fitted, template)
-        refined_flow, refined_mask = recover(flow, probability > 0.5, fitted_flow, fitted_mask)
+        used = visible(probability, segmentation) > 0.5
+        refined_flow, refined_mask = recover(flow, used, fitted_flow, fitted_mask)
         return {
             "flow": flow,
             "matchability": probability,
+            "segmentation": segmentation,
             "refined_flow": refined_flow,
             "refined_mask": refined_mask,
             "fitted_mask": fitted_mask,

@@ -138,7 +138,8 @@ class Search(ByValue):
         """The face that was fitted."""
         (solution,) = yield [Finish(fit.estimate)]
         evidence = weigh(fit.estimate, solution, fit.crop, self.image.shape)
-        return face_of(solution, evidence, fit.detection, fit.crop, self.names)
+        where = fit.detection, fit.crop, self.names, self.image.shape
+        return face_of(solution, evidence, *where)
 
     def _turned(
         self, detector: Detector, faces: list[Face], turns_deg: Sequence[float]

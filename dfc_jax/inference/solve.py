@@ -15,21 +15,24 @@ from dfc_jax.inference.onnx_network import OnnxNetwork
 from dfc_jax.inference.programs import (
     Known,
     correspond,
+    correspond_and_segment,
     finish_each,
     fit_each,
     lift_each,
     summarise_each,
 )
 from dfc_jax.inference.runtimes import DEFAULT_RUNTIME
+from dfc_jax.inference.segmentation import Segmentation, segment
 from dfc_jax.morphable.linear import FaceModel
 from dfc_jax.systems.dfc.lift import N_CORRESPONDENCES
 from dfc_jax.systems.dfc.networks import NetSpec, Variables, encode_target
 from dfc_jax.systems.dfc.template import make_template
-from dfc_jax.types import ByValue, Correspondences, SurfacePoints
+from dfc_jax.types import Array, ByValue, Correspondences, SurfacePoints
 
 T = TypeVar("T")
-# Flow and matchability of crops, as `correspond` computes them.
-Network = Callable[[np.ndarray], tuple[ArrayLike, ArrayLike]]
+# Flow, matchability and segmentation of crops, the latter None without such a network, as
+# `correspond` and `segment` compute them.
+Network = Callable[[np.ndarray], tuple[ArrayLike, ArrayLike, Array | None]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +76,7 @@ class Solution(ByValue):
       expression: (E,) weights in [0, 1].
       residual_px: () root mean square of the fit's inliers, crop pixels.
       uncertainty: how sure all of this is, in crop pixels.
+      segmentation: (S, S) probability of showing the face, None without such a network.
     """
 
     flow: np.ndarray
@@ -91,6 +95,7 @@ class Solution(ByValue):
     expression: np.ndarray
     residual_px: np.ndarray
     uncertainty: Uncertainty
+    segmentation: np.ndarray | None = None
 
 
 class Buckets(NamedTuple):
@@ -140,6 +145,7 @@ class Solver:
       model: the face model that the network was trained for.
       flip_test: see `correspond`.
       runtime: what runs the network, one of `RUNTIMES`; the rest is JAX's.
+      segmentation: says which pixels show the face; None where the network alone decides.
     """
 
     def __init__(
@@ -149,6 +155,7 @@ class Solver:
         model: FaceModel,
         flip_test: bool = False,
         runtime: str = DEFAULT_RUNTIME,
+        segmentation: Segmentation | None = None,
     ) -> None:
         self.spec, self.model, self.flip_test = spec, model, flip_test
         self.buckets = buckets()
@@ -156,31 +163,39 @@ class Solver:
         with ThreadPoolExecutor(1) as pool:
             fitted = pool.submit(self._compile_fits)
             self.template = make_template(model)
+            # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
+            self.segmentation = jax.device_put(segmentation)
             self.network = self._network(variables, runtime)
             for size in self.buckets.sizes[: self.buckets.at_once]:
                 self._compile(size)
             fitted.result()
 
     def _network(self, variables: Variables, runtime: str) -> Network:
-        """`correspond` of this network."""
+        """`correspond` of this network, and `segment` of the segmentation."""
+        told = self.segmentation
         if runtime == "onnx":
             image = np.asarray(self.template.image)
-            return OnnxNetwork(variables, self.spec, image, self.flip_test)
-        # Not `jnp.asarray` leaf by leaf, which compiles a copy for each shape.
+            network = OnnxNetwork(variables, self.spec, image, self.flip_test)
+            if told is None:
+                return lambda crops: (*network(crops), None)
+            return lambda crops: (*network(crops), segment(crops, told, self.flip_test))
         self.variables = jax.device_put(variables)
         self.code = encode_target(self.variables, self.template.image[None], self.spec)
-        return lambda crops: correspond(crops, self.variables, self.code, self.spec, self.flip_test)
+        given = self.variables, self.code, self.spec, self.flip_test
+        if told is None:
+            return lambda crops: (*correspond(crops, *given), None)
+        return lambda crops: correspond_and_segment(crops, *given, told)
 
     def _compile(self, size: int) -> None:
         black = np.zeros((size, *self.template.image.shape), np.float32)
-        flow, probability = self.network(black)
-        lifted = lift_each(self.template, flow, probability)
+        seen = self.network(black)
+        lifted = lift_each(self.template, *seen)
         mean = self.template.params
         mean = dataclasses.replace(mean, identity=mean.identity[:N_IDENTITY])
         means = jax.tree.map(lambda a: np.stack([a] * size), jax.device_get(mean))
         centres = self._stacked([self._unknown], size).principal_point
         params = jax.device_put(means)
-        _, dense = summarise_each(flow, probability, lifted, centres, params, self.model)
+        _, dense = summarise_each(*seen, lifted, centres, params, self.model)
         finish_each(dense, self.template, self.model)
 
     def _compile_fits(self) -> None:
@@ -245,12 +260,10 @@ class Solver:
     ) -> Iterator[Estimate | None]:
         crops, known = zip(*items, strict=True)
         batch, told = np.stack(_padded(crops, size)), self._stacked(known, size)
-        flow, probability = self.network(batch)
-        lifted = lift_each(self.template, flow, probability)
+        seen = self.network(batch)
+        lifted = lift_each(self.template, *seen)
         params, residual = fit_each(self.model, lifted, told)
-        found, dense = summarise_each(
-            flow, probability, lifted, told.principal_point, params, self.model
-        )
+        found, dense = summarise_each(*seen, lifted, told.principal_point, params, self.model)
         rows = {name: np.asarray(value) for name, value in found.items()}
         residuals = np.asarray(residual)
         for i in range(len(crops)):

@@ -2,7 +2,8 @@
 
 Prints the bounds of `dfc_jax/inference/judge.py`. Half of the examples give them: each bound
 doubts `LOST_PERCENT` of the faces that were fitted rightly. The other half says what the bounds
-in force make of faces and of boxes without one. Use training photographs only.
+in force make of faces and of boxes without one. Use training photographs only. The bound of the
+visible share takes `--segmentation`; with it, a box may have no fit at all, which is said apart.
 
     python -m experiments.tools.calibrate_judgement --data helen/trainset --data afw \
         --profiles cfp/train --backgrounds backgrounds      # about five minutes on two cores
@@ -13,8 +14,8 @@ these photographs, in photographs without any, what the detector takes for one t
 """
 
 import sys
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -26,7 +27,7 @@ import dfc_jax
 from dfc_jax.crops import box_of_points
 from dfc_jax.data.cfp import cfp
 from dfc_jax.data.ibug import read_ibug
-from dfc_jax.errors import DatasetError, PhotoError
+from dfc_jax.errors import DatasetError, PhotoError, WeightsError
 from dfc_jax.evaluation.curves import FAILURE_PERCENT
 from dfc_jax.evaluation.protocols import intersection_over_union
 from dfc_jax.inference.find import FaceDetector
@@ -130,13 +131,20 @@ def somewhere(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class Samples:
-    """Evidence of right fits and of fits to no face, by kind."""
+    """Evidence of right fits and of fits to no face, by kind.
 
-    def __init__(self, weights: str | None) -> None:
-        self.aligner = dfc_jax.load(weights, detector="none")
+    Attributes:
+      right, none: the evidence.
+      nowhere: boxes without a face in which there is no fit.
+      wrong: fits to faces that are not right, or missing.
+    """
+
+    def __init__(self, weights: str | None, segmentation: str | None = None) -> None:
+        self.aligner = dfc_jax.load(weights, detector="none", segmentation=segmentation)
         self.detector = FaceDetector(min_score=ALARM_SCORE)
         self.right: dict[str, list[Evidence]] = defaultdict(list)
         self.none: dict[str, list[Evidence]] = defaultdict(list)
+        self.nowhere: Counter[str] = Counter()
         self.wrong = 0
 
     def add_face(self, kind: str, view: View) -> None:
@@ -149,7 +157,11 @@ class Samples:
     def add_none(
         self, kind: str, image: np.ndarray, box: np.ndarray | None, face: np.ndarray | None = None
     ) -> None:
-        for found in [] if box is None else self.aligner(image, boxes=[box]):
+        if box is None:
+            return
+        fits = self.aligner(image, boxes=[box])
+        self.nowhere[kind] += not fits
+        for found in fits:
             there = box_of_points(found.landmarks)
             if face is None or intersection_over_union(there, face) < APART:
                 self.none[kind].append(found.evidence)
@@ -160,12 +172,20 @@ class Samples:
             self.add_none(FALSE_ALARMS, image, found.landmark_box)
 
 
+def bounds(right: Sequence[Evidence]) -> dict[str, float]:
+    """Of each field that is known, what doubts `LOST_PERCENT` of the right fits."""
+    found = {}
+    for name, values in zip(Evidence._fields, zip(*right, strict=True), strict=True):
+        lost = 100.0 - LOST_PERCENT if name == "residual_crop_px" else LOST_PERCENT
+        if None not in values:
+            found[name] = float(np.percentile(values, lost))
+    return found
+
+
 def report(samples: Samples) -> None:
     calibrating = [e for rows in samples.right.values() for e in rows[::2]]
-    fields = np.array(calibrating)
-    for name, values in zip(Evidence._fields, fields.T, strict=True):
-        lost = 100.0 - LOST_PERCENT if name == "residual_crop_px" else LOST_PERCENT
-        print(f"{name}: bound {np.percentile(values, lost):.3f}")
+    for name, bound in bounds(calibrating).items():
+        print(f"{name}: bound {bound:.3f}")
     print(f"right fits {len(calibrating)}, wrong fits to faces, left out {samples.wrong}")
     least = min(evidence.confidence for rows in samples.right.values() for evidence in rows)
     alarms = np.array([evidence.confidence for evidence in samples.none[FALSE_ALARMS]])
@@ -180,12 +200,15 @@ def report(samples: Samples) -> None:
             "all": [row for half in halves.values() for row in half],
         }.items():
             sure = [not doubts(evidence) for evidence in rows]
-            print(f"{title}, {kind}: {sum(sure)} of {len(sure)} ok ({np.mean(sure):.1%})")
+            share = sum(sure) / max(len(sure), 1)
+            print(f"{title}, {kind}: {sum(sure)} of {len(sure)} ok ({share:.1%})")
+    for kind, count in samples.nowhere.items():
+        print(f"no faces, {kind}: {count} more without a fit")
 
 
 def measure(values: flags.FlagValues) -> None:
     rng = np.random.default_rng(SEED)
-    samples = Samples(values.weights)
+    samples = Samples(values.weights, values.segmentation)
     backgrounds = [read_photo(path) for path in sorted(Path(values.backgrounds).glob("*.jpg"))]
     for view in tqdm(list(photographs(values.data, values.every)), disable=None):
         for kind, shown in faces(view, rng, backgrounds).items():
@@ -205,7 +228,7 @@ def measure(values: flags.FlagValues) -> None:
 def main(_: list[str]) -> None:
     try:
         measure(flags.FLAGS)
-    except (DatasetError, PhotoError) as error:
+    except (DatasetError, PhotoError, WeightsError) as error:
         print(f"calibrate_judgement: {error}", file=sys.stderr)
         sys.exit(1)
 
@@ -215,6 +238,7 @@ def define_flags() -> None:
     flags.DEFINE_string("backgrounds", None, "folder of photographs without faces", required=True)
     flags.DEFINE_string("profiles", None, "folder of profiles, its table beside it as .npz")
     flags.DEFINE_string("weights", None, "name of weights or a file")
+    flags.DEFINE_string("segmentation", None, "weight file of a segmentation")
     flags.DEFINE_integer("every", 4, "use every n-th photograph", lower_bound=1)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import trimesh
 from command_line import names_in, photo, run
-from faces import mean_aligner
+from faces import half_covered, mean_aligner
 from paths import ASTRONAUT
 from photographs import broken_files
 from PIL import Image
@@ -15,7 +15,7 @@ from PIL import Image
 import dfc_jax
 from dfc_jax.commands.align import MORE_OUTPUTS, OUTPUTS
 from dfc_jax.export.journal import HIDDEN
-from dfc_jax.inference import runtimes
+from dfc_jax.inference import DEFAULT_SEGMENTATION, runtimes
 
 
 def test_align_says_how_many_faces_are_uncertain(tmp_path, monkeypatch, capsys):
@@ -174,6 +174,7 @@ def test_outputs_chooses_what_is_written_and_a_rerun_drops_the_rest(tmp_path, fa
         "texture": {"a_face1_texture.png"},
         "pts": {"a_face1.pts"},
         "mat": {"a_face1.mat"},
+        "occlusion": set(),
     }
     photograph = {
         "overlay": {"a_overlay.png"},
@@ -206,6 +207,43 @@ def test_outputs_chooses_what_is_written_and_a_rerun_drops_the_rest(tmp_path, fa
     (folder / "a.json").write_text('{"my": "own"}')
     assert run(capsys, "align", one, "--out", folder, "--outputs", "mask")[0] == 0
     assert names_in(folder) == {"a.json", "a_face1_mask.png", HIDDEN}
+
+
+def test_what_covers_a_face_is_written_where_it_is_known(tmp_path, capsys, monkeypatch, model):
+    half, asked = half_covered(model), {}
+    aligner = mean_aligner(solver=lambda crop: half)
+    monkeypatch.setattr(dfc_jax, "load", lambda **given: asked.update(given) or aligner)
+    one, folder = photo(tmp_path / "a.png"), tmp_path / "out"
+    weights = tmp_path / "some.safetensors"
+    weights.write_bytes(b"")
+    given = "align", one, "--out", folder, "--segmentation", weights
+    assert run(capsys, *given, "--outputs", "json,occlusion,npz")[0] == 0
+    assert asked["segmentation"] == str(weights)
+    (face,) = json.loads((folder / "a.json").read_text())["faces"]
+    assert face["files"] == {"occlusion": "a_face1_occlusion.png", "npz": "a_face1.npz"}
+    assert face["occluded_share"] == pytest.approx(0.5, abs=0.02)
+    with Image.open(folder / "a_face1_occlusion.png") as picture:
+        shown = np.asarray(picture)[::4, ::4]
+    assert shown.shape == (128, 128) and not shown[:, :64].any() and shown[64, 64:90].min() == 255
+    with np.load(folder / "a_face1.npz") as arrays:
+        np.testing.assert_array_equal(arrays["occlusion"], shown / 255.0)
+        assert arrays["segmentation"][:, :64].min() == 1.0
+    assert run(capsys, *given, "--outputs", "all")[0] == 0
+    assert "a_face1_occlusion.png" in names_in(folder)
+
+
+def test_a_segmentation_that_is_not_there_is_named_first(tmp_path, fake, capsys):
+    one, folder = photo(tmp_path / "a.png"), tmp_path / "out"
+    given = "align", one, "--out", folder
+    code, _, err = run(capsys, *given, "--segmentation", "nowhere")
+    assert code == 2 and err.startswith("dfc: nowhere: there are no such weights of a segmentation")
+    code, _, err = run(capsys, *given, "--outputs", "json,occlusion")
+    assert code == 2 and "occlusion needs a segmentation; give --segmentation" in err
+    assert not folder.exists()
+    assert run(capsys, *given, "--segmentation", "none", "--outputs", "json")[0] == 0
+    assert fake["segmentation"] is None
+    assert run(capsys, *given, "--outputs", "json")[0] == 0
+    assert fake["segmentation"] == DEFAULT_SEGMENTATION
 
 
 def test_what_two_faces_share_is_in_the_pictures_and_scenes_of_the_photograph(

@@ -36,7 +36,8 @@ def test_the_programs_give_what_the_solver_gives(trained) -> None:
     crop = stages.crop_photo(read_photo(ASTRONAUT), face.crop)
     (solution,) = trained.solver.finish(trained.solver.locate([crop]))
     programs = stages._programs(trained.solver, [crop[None]])
-    flow, _ = programs["network"][0]()
+    flow, _, segmentation = programs["network"][0]()
+    assert segmentation is None
     found = jax.tree.map(np.asarray, programs["finish"][0]())
     np.testing.assert_allclose(flow[0], solution.flow, atol=1e-3)
     np.testing.assert_allclose(found["vertices_mm"][0], solution.vertices_mm, atol=0.1)

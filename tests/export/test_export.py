@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import trimesh
+from faces import half_covered, mean_aligner
 from paths import ROOT
 
 from dfc_jax.errors import ExportError
@@ -100,6 +101,21 @@ def test_what_is_not_known_of_errors_is_null(face):
     blind = dataclasses.replace(face.uncertainty, log_focal=np.inf)
     record = face_record(dataclasses.replace(face, uncertainty=blind))
     assert record["standard_deviations"] is None
+
+
+def test_face_record_says_what_covers_the_face(face, model):
+    unknown = face_record(face)
+    assert unknown["covered"] is None and unknown["occluded_share"] is None
+    half = half_covered(model)
+    (found,) = mean_aligner(solver=lambda crop: half)(np.zeros((300, 200, 3), np.uint8))
+    record = json.loads(json.dumps(face_record(found), allow_nan=False))
+    assert record["covered"] == found.covered.tolist()
+    # The corners of the eyes lie on both sides of the middle.
+    assert not record["covered"][36] and record["covered"][45]
+    y, x = np.mgrid[:128, :128] - 63.5
+    fitted = x**2 + y**2 < 42**2
+    share = (fitted & (x > 0)).sum() / fitted.sum()
+    assert record["occluded_share"] == pytest.approx(share, abs=1e-4)
 
 
 def test_the_schema_document_names_every_field(face):

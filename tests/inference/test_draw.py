@@ -1,7 +1,10 @@
 """The pictures show the face where it is."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from faces import half_covered, mean_aligner
 
 from dfc_jax.inference import draw
 from dfc_jax.systems.dfc.draw import flow_picture, mask_picture
@@ -24,6 +27,26 @@ def test_overlay_changes_the_face_and_only_the_face(aligner, shape):
     assert np.abs(rows.max() - mesh[:, 1].max()) < 6
     assert np.abs(columns.min() - mesh[:, 0].min()) < 6
     assert np.abs(columns.max() - mesh[:, 0].max()) < 6
+
+
+def test_covered_landmarks_are_hollow(model):
+    half = half_covered(model)
+    (face,) = mean_aligner(solver=lambda crop: half)(np.zeros((900, 900, 3), np.uint8))
+    assert face.covered.any() and not face.covered.all()
+    plain = np.zeros((900, 900, 3), np.uint8)
+    hollow = plain.copy()
+    draw._draw_landmarks(plain, dataclasses.replace(face, covered=None), 1.0)
+    draw._draw_landmarks(hollow, face, 1.0)
+    # Jaw, brows and nose, whose points are apart.
+    x, y = np.round(face.landmarks[:36]).astype(int).T
+    covered = face.covered[:36]
+    assert 5 < covered.sum() < 31
+    assert (plain[y, x].max(axis=-1) > 100).all()
+    assert (hollow[y, x].max(axis=-1) < 60).tolist() == covered.tolist()
+    # A ring is there.
+    for number in np.flatnonzero(covered):
+        around = hollow[y[number] - 8 : y[number] + 9, x[number] - 8 : x[number] + 9]
+        assert (around.max(axis=-1) > 100).sum() > 10
 
 
 def test_overlay_without_faces_is_the_photograph():

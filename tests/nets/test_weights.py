@@ -354,7 +354,7 @@ def test_the_detector_of_the_package_is_complete() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [*sorted(weights.WEIGHTS_DIR.glob("*")), files.DETECTOR_FILE],
+    [*sorted(weights.WEIGHTS_DIR.glob("*")), *sorted(files.ASSETS_DIR.glob("*.safetensors"))],
     ids=lambda path: path.stem,
 )
 def test_the_packages_own_weights_are_copied_and_read_like_any_others(path, tmp_path) -> None:
