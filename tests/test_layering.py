@@ -38,7 +38,8 @@ PIPELINES = (
     ("pictures",),
     ("sources", "faces"),
     ("photos",),
-    ("scenes",),
+    ("bank",),
+    ("scenes", "masks"),
     ("synth",),
 )
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units}

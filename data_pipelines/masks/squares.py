@@ -38,7 +38,6 @@ from dfc_jax.landmarks68 import BROWS, INNER_LIPS, N_LANDMARKS
 from dfc_jax.morphable.linear import PARTS, FaceModel, landmarks3d
 from dfc_jax.raster import interpolate
 from dfc_jax.systems.dfc.template import Template, frontal_params, template_landmarks
-from dfc_jax.training import COMPILER_OPTIONS
 from dfc_jax.types import AnyArray, Array, ByValue
 
 # What a pixel shows: something else, the face, or what nobody knows.
@@ -72,7 +71,7 @@ def of_rendered(
     skin, so that is `UNKNOWN`."""
     settings = dataclasses.replace(settings, size=STORED_PX, shown=STORED_SCALE)
 
-    @partial(jax.jit, compiler_options=COMPILER_OPTIONS)
+    @jax.jit
     def render(keys: Array, assets: SyntheticAssets) -> tuple[MaskSquares, Array]:
         made = jax.vmap(lambda one: sample_picture(one, assets, settings))(keys)
         regions = jax.vmap(partial(_rendered_region, assets))(made)

@@ -31,8 +31,8 @@ FACING = (0.1, 0.35)
 def visible(face: "Face") -> np.ndarray:
     """How surely pixels (S, S) of the face's crop show it and nothing before it, float32: what
     the segmentation network says, if it was asked, else the matchability."""
-    found = getattr(face, "segmentation", None)
-    return np.asarray(face.matchability if found is None else found, np.float32)
+    found = face.matchability if face.segmentation is None else face.segmentation
+    return np.asarray(found, np.float32)
 
 
 class Patch(NamedTuple):

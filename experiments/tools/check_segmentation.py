@@ -41,13 +41,12 @@ from dfc_jax.evaluation.bootstrap import interval
 from dfc_jax.evaluation.grid import grid
 from dfc_jax.evaluation.protocols import photo_iou
 from dfc_jax.files import print_or_write_json
+from dfc_jax.inference.segmentation import load_segmentation, segment
 from dfc_jax.morphable.file import load_face_model
-from dfc_jax.nets import weights
 from dfc_jax.photo import write_png
 from dfc_jax.systems.dfc.template import make_template
 from dfc_jax.systems.segmentation.examples import Examples
 from dfc_jax.systems.segmentation.loss import intersection_over_union
-from dfc_jax.systems.segmentation.networks import TwoStreamSpec, apply
 from dfc_jax.types import Array
 from experiments import launch
 
@@ -84,9 +83,8 @@ def segmentation(file: str) -> Segment:
     Raises:
       WeightsError: they cannot be read, or are of another network.
     """
-    variables, spec, _ = weights.load(file, TwoStreamSpec)
-    find = jax.jit(lambda crops: jax.nn.sigmoid(apply(variables, crops, spec)))
-    return lambda crops: np.asarray(find(crops))
+    network = load_segmentation(file)
+    return lambda crops: np.asarray(segment(jnp.asarray(crops), network))
 
 
 def summary(ious: np.ndarray) -> dict[str, Any]:
