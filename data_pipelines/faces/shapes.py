@@ -171,6 +171,18 @@ def polygon(grid: Grid, corners: Array) -> Array:
     return jnp.where(turns != 0.0, -distance, distance)
 
 
+def inside_polygon(grid: Grid, points: Array) -> Array:
+    """Pixels (s, s) bool inside a polygon of corners (N, 2), by the even-odd rule."""
+    x, y = grid
+    inside = jnp.zeros(x.shape, bool)
+    for (ax, ay), (bx, by) in zip(points, jnp.roll(points, -1, axis=0), strict=True):
+        crosses = (ay > y) != (by > y)
+        # Where a side crosses the row; never asked of a side along it.
+        at = ax + (bx - ax) * (y - ay) / jnp.where(by == ay, 1.0, by - ay)
+        inside ^= crosses & (x < at)
+    return inside
+
+
 def ellipsoid(
     head: Head, grid: Grid, centre_mm: Array, axes_mm: Array
 ) -> tuple[Array, tuple[Array, ...]]:

@@ -19,6 +19,7 @@ from data_pipelines.faces.shapes import (
     SKULL_MM,
     ellipsoid,
     find_head,
+    inside_polygon,
     pixel_planes,
 )
 from data_pipelines.faces.synthetic import (
@@ -72,28 +73,25 @@ def of_rendered(
     settings = dataclasses.replace(settings, size=STORED_PX, shown=STORED_SCALE)
 
     @jax.jit
-    def render(keys: Array, assets: SyntheticAssets) -> tuple[MaskSquares, Array]:
+    def render(keys: Array, assets: SyntheticAssets) -> MaskSquares:
         made = jax.vmap(lambda one: sample_picture(one, assets, settings))(keys)
         regions = jax.vmap(partial(_rendered_region, assets))(made)
         levels = jnp.round(255.0 * made.image).astype(jnp.uint8)
-        return MaskSquares(levels, regions, made.scene.landmarks_px), made.occluded > 0.0
+        return MaskSquares(levels, regions, made.scene.landmarks_px)
 
     keys = jax.random.split(key, count)
-    parts = []
-    for index in _chunks(count):
-        some, occluded = jax.device_get(render(keys[index], assets))
-        regions = np.array(some.regions)
-        _fill_mouths(regions, some.points)
-        parts.append(MaskSquares(some.images, np.where(occluded, OTHER, regions), some.points))
+    parts = [jax.device_get(render(keys[index], assets)) for index in _chunks(count)]
     return _joined(parts, count)
 
 
 def _rendered_region(assets: SyntheticAssets, picture: Picture) -> Array:
-    """The region (S, S) of a picture, as if nothing covered it."""
+    """The region (S, S) of a picture."""
     hairline = assets.maps.hairline_mm[:, None]
     hairy = interpolate(picture.fragments, assets.model.triangles, hairline)[..., 0] > -_STUBBLE_MM
     seen = jnp.where(hairy, UNKNOWN, FACE)
-    return jnp.where(picture.face(assets.model), seen, OTHER).astype(jnp.uint8)
+    region = jnp.where(picture.face(assets.model), seen, OTHER).astype(jnp.uint8)
+    region = _with_mouth(region, picture.scene.landmarks_px)
+    return jnp.where(picture.occluded > 0.0, jnp.uint8(OTHER), region)
 
 
 def _chunks(count: int) -> Iterator[np.ndarray]:
@@ -137,9 +135,8 @@ def of_photographs(
     parts = []
     for index in _chunks(len(photos)):
         some = photos.as_example(index)
-        found = np.array(regions(some.template_xy, some.matchable, some.points))
-        _fill_mouths(found, np.asarray(some.points))
-        parts.append(MaskSquares(some.image, found, some.points))
+        found = regions(some.template_xy, some.matchable, some.points)
+        parts.append(MaskSquares(some.image, np.asarray(found), some.points))
     return _joined(parts, len(photos))
 
 
@@ -162,7 +159,14 @@ def fitted_region(certain: Array, template_xy: Array, matchable: Array, points: 
     axes = _HEAD * jnp.array(SKULL_AXES_MM)
     head, _ = ellipsoid(find_head(points), pixel_planes(size), jnp.array(SKULL_MM), axes)
     unknown = at_border | (~face & (matchable | (head < 0.0)))
-    return jnp.where(unknown, UNKNOWN, jnp.where(face, FACE, OTHER)).astype(jnp.uint8)
+    region = jnp.where(unknown, UNKNOWN, jnp.where(face, FACE, OTHER)).astype(jnp.uint8)
+    return _with_mouth(region, points)
+
+
+def _with_mouth(region: Array, points: Array) -> Array:
+    """A region (S, S) with what is between the lips of points (68, 2), which is the face's."""
+    inside = inside_polygon(pixel_planes(len(region)), points[INNER_LIPS])
+    return jnp.where(inside, jnp.uint8(FACE), region)
 
 
 def _within(mask: Array, reach: Array) -> Array:
@@ -172,13 +176,6 @@ def _within(mask: Array, reach: Array) -> Array:
         grown = jax.lax.reduce_window(grown, False, jnp.logical_or, (3, 3), (1, 1), "SAME")
         found = jnp.where(step <= reach, grown, found)
     return found
-
-
-def _fill_mouths(regions: np.ndarray, points: np.ndarray) -> None:
-    """Make the insides of open mouths, between the lips of points (N, 68, 2), parts of the faces of
-    regions (N, S, S)."""
-    for region, lips in zip(regions, points[:, INNER_LIPS], strict=True):
-        cv2.fillPoly(region, [np.round(lips).astype(np.int32)], FACE)
 
 
 def of_masks(faces: FaceSet, model: FaceModel) -> tuple[MaskSquares, list[str]]:

@@ -7,8 +7,9 @@ marks on a wall, so a true pose can be ten degrees off; roll is unknown.
 
 As masks of the face they leave two things open: skin is the neck's as well, and hair the brows'. So
 what of a mask counts (see `AnnotatedFace.mask`) follows from the landmark box, which ends at the
-chin: below the middle of the mouth, skin outside the box is taken for neck and does not count, and
-neither does hair inside the box, which may be brows or hang over the face.
+chin: below the lines from the chin, under the mouth, to the sides of the box at the height of the
+mouth, skin may be the neck's and does not count, and neither does hair inside the box, which may be
+brows or hang over the face.
 """
 
 import os
@@ -69,6 +70,10 @@ def face_of_classes(classes: np.ndarray) -> Masks:
     left, top, width, height = _box(classes)
     rows, columns = np.ogrid[: classes.shape[0], : classes.shape[1]]
     inside = (rows >= top) & (rows <= top + height) & (columns >= left) & (columns <= left + width)
-    low = rows > np.argwhere(classes == MOUTH)[:, 0].mean()
-    open_ = ((classes == SKIN) & low & ~inside) | ((classes == HAIR) & inside)
+    mouth_y, mouth_x = np.argwhere(classes == MOUTH).mean(axis=0)
+    # The lowest row of the face in each column: the chin's below the mouth, the mouth's at the
+    # sides and beyond.
+    sides = [min(left, mouth_x - 1.0), mouth_x, max(left + width, mouth_x + 1.0)]
+    lowest = np.interp(columns[0], sides, [mouth_y, top + height, mouth_y])
+    open_ = ((classes == SKIN) & (rows > lowest)) | ((classes == HAIR) & inside)
     return np.isin(classes, FACE), ~open_

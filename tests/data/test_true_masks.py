@@ -24,7 +24,10 @@ def test_neck_and_brows_of_fasseg_do_not_count(tmp_path):
     assert face.mask is not None
     mask, counted = face.mask()
     assert mask.dtype == counted.dtype == bool
-    assert counted[46:125, 45:118][classes[46:125, 45:118] != 2].all()
+    assert counted[46:100, 45:118][classes[46:100, 45:118] != 2].all()
+    # From the chin, row 125 below the mouth, up to row 100 at the sides: in column 110 to row 106.
+    assert counted[105, 110] and not counted[108, 110] and counted[124, 80]
+    assert counted[105, 50] and not counted[108, 50]
     assert not counted[126:150, 60:100].any() and not counted[50:53, 70:76].any()
     # Skin that is lower than the mouth and beside the box, as that of the neck in a profile.
     assert not counted[105:120, :38].any() and counted[60:98, :38].all()

@@ -374,3 +374,18 @@ def test_one_key_gives_one_colour_of_hair(behind) -> None:
     ratio = front / back
     assert (ratio.std(axis=-1) / ratio.mean(axis=-1)).max() < 0.1
     assert len(np.unique(back[:, 0])) == len(back)
+
+
+def test_pixels_inside_a_polygon_are_those_between_its_sides() -> None:
+    grid = pixel_planes(12)
+    y, x = np.mgrid[:12, :12]
+    # A corner is cut out of a square: 2 to 9, but for what lies beyond 5 in both.
+    corners = np.array([[1.5, 1.5], [9.5, 1.5], [9.5, 5.5], [5.5, 5.5], [5.5, 9.5], [1.5, 9.5]])
+    for order in (corners, corners[::-1], np.roll(corners, 2, axis=0)):
+        inside = np.asarray(shapes.inside_polygon(grid, jnp.asarray(order)))
+        square = (x >= 2) & (x <= 9) & (y >= 2) & (y <= 9)
+        np.testing.assert_array_equal(inside, square & ~((x > 5) & (y > 5)))
+    line = jnp.array([[1.0, 3.0], [9.0, 3.0], [5.0, 3.0]])
+    assert not np.asarray(shapes.inside_polygon(grid, line)).any()
+    nowhere = jnp.full((4, 2), jnp.nan)
+    assert not np.asarray(shapes.inside_polygon(grid, nowhere)).any()
