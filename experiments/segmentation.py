@@ -157,8 +157,8 @@ def masked_squares(folders: Sequence[str], model: FaceModel) -> MaskSquares:
 def rendered_squares(
     workdir: Path, seed: int, count: int, assets: SyntheticAssets, faces: SyntheticSettings
 ) -> MaskSquares:
-    """Rendered faces, made once per workdir, seed, number, settings and face model."""
-    digest = digest_of(seed, count, repr(faces), assets.model.version, len(assets.textures))
+    """Rendered faces, made once per workdir, seed, number, settings and assets."""
+    digest = digest_of(seed, count, repr(faces), assets)
     file, names = workdir / f"rendered-{digest}.npz", ("images", "regions", "points")
     if file.is_file():
         return MaskSquares(**load_arrays(file, names, max_bytes=2**40))
@@ -168,15 +168,22 @@ def rendered_squares(
     return squares
 
 
+# One program for all sets: a bank of `CHUNK` squares has one shape, and is handed to it.
+_sample = jax.jit(sample_examples, static_argnames="settings")
+
+
 def held_out_crops(name: str, squares: MaskSquares, settings: MaskSettings) -> HeldOut:
     """Fixed crops of squares that training never sees, made when they are first asked for."""
-    sample = jax.jit(sampled_examples(bank_of([squares], (1.0,)), settings))
 
     @cache
     def parts() -> list[Examples]:
-        key = jax.random.key(VALIDATION_SEED)
-        numbers = np.arange(CROPS, dtype=np.uint32).reshape(-1, CHUNK)
-        return [jax.device_get(sample({"crop": some}, key)) for some in numbers]
+        made = []
+        for number in range(CROPS // CHUNK):
+            index = np.arange(number * CHUNK, (number + 1) * CHUNK) % len(squares.images)
+            bank = bank_of([jax.tree.map(lambda leaf, i=index: leaf[i], squares)], (1.0,))
+            key = jax.random.fold_in(jax.random.key(VALIDATION_SEED), number)
+            made.append(jax.device_get(_sample(jax.random.split(key, CHUNK), bank, settings)))
+        return made
 
     return HeldOut(name, lambda: iter(parts()))
 

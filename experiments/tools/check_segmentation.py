@@ -103,37 +103,45 @@ def check_masks(segment: Segment, folder: str) -> tuple[dict[str, Any], np.ndarr
     Raises:
       DatasetError: it is no such folder, or has no masks.
     """
-    faces, problems = collect(open_faces(*with_layout(folder, "")), _with_mask)
-    if not faces:
+    faces = open_faces(*with_layout(folder, ""))
+    rows, problems = collect(faces, partial(measured, segment))
+    if not rows:
         raise DatasetError(f"{folder}: has no face with a mask; {problems[0]}")
-    ious, seen = np.zeros((2, len(faces))), []
-    for number, face in enumerate(faces):
-        crop = crop_of_box(face.landmark_box)
-        picture = crop_photo(face.image(), crop)
-        (probability,) = segment(picture[None])
-        true, counted = face.mask()
-        for row, where in zip(ious, (counted, inside(crop, true) & counted), strict=True):
-            row[number] = photo_iou(probability, crop, true, where)
-        seen.append((picture, probability))
-    yaws = np.array([np.nan if f.pose_deg is None else f.pose_deg[0] for f in faces])
-    by_yaw = {
-        f"{yaw:g}": float(ious[0, yaws == yaw].mean()) for yaw in np.unique(yaws[yaws == yaws])
-    }
-    found = {"photo": summary(ious[0]), "inside": summary(ious[1]), "by_yaw": by_yaw}
-    worst = np.argsort(ious[0], kind="stable")[: 3 * COLUMNS]
-    rows = [
+    ious, yaws = (np.array([row[i] for row in rows]) for i in (0, 1))
+    known = np.unique(yaws[np.isfinite(yaws)])
+    by_yaw = {f"{yaw:g}": float(ious[yaws == yaw, 0].mean()) for yaw in known}
+    found = {"photo": summary(ious[:, 0]), "inside": summary(ious[:, 1]), "by_yaw": by_yaw}
+    worst = np.argsort(ious[:, 0], kind="stable")[: 3 * COLUMNS]
+    sheet = [
         row
         for start in range(0, len(worst), COLUMNS)
-        for row in pictured([seen[i] for i in worst[start : start + COLUMNS]])
+        for row in pictured([rows[i][2] for i in worst[start : start + COLUMNS]])
     ]
-    return {**found, "problems": problems}, grid(rows)
+    return {**found, "problems": problems}, grid(sheet)
 
 
-def _with_mask(face: AnnotatedFace) -> AnnotatedFace:
+def measured(
+    segment: Segment, face: AnnotatedFace
+) -> tuple[tuple[float, float], float, tuple[np.ndarray, np.ndarray]]:
+    """IoU of a face in its photograph and inside its crop, its yaw in degrees, NaN where that is
+    not known, and its crop with what is found there.
+
+    Raises:
+      DatasetError: it has no mask, or one that cannot be read.
+      PhotoError: the photograph cannot be read.
+    """
     if face.mask is None:
         raise DatasetError(f"{face.photo}: has no mask; give a set with masks")
-    face.mask()
-    return face
+    true, counted = face.mask()
+    crop = crop_of_box(face.landmark_box)
+    picture = crop_photo(face.image(), crop)
+    (probability,) = segment(picture[None])
+    ious = [
+        photo_iou(probability, crop, true, where)
+        for where in (counted, inside(crop, true) & counted)
+    ]
+    yaw = np.nan if face.pose_deg is None else float(face.pose_deg[0])
+    return (ious[0], ious[1]), yaw, (picture, probability)
 
 
 def inside(crop: Crop, photo: np.ndarray) -> np.ndarray:
